@@ -1,0 +1,236 @@
+"""Every knob of a run: frozen dataclasses, a sentence under each field. Standard library only.
+
+One YAML file fills one `RunConfig`; `configs.load` reads it. Sizes in pixels are areas (width x height).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    dataset: str = "mevis"
+    """Layout of the data, a key of `cot_data.datasets.DATASETS`."""
+    train_root: str = "runs/demo/data/train"
+    """Folder with the training split."""
+    eval_root: str = "runs/demo/data/heldout"
+    """Folder with the held-out split."""
+    traces: str = ""
+    """VTS-CoT JSON file for the cold start; empty: traces are written from the gold masks of `train_root`."""
+
+
+@dataclass(frozen=True)
+class EnvConfig:
+    prompt: str = "full"
+    """Prompt wording, a key of `env.prompts.PROMPTS`: `full` for pretrained models, `brief` for tiny ones."""
+    strip_frames: int = 10
+    """Low-resolution frames of the first observation, evenly spaced over the video."""
+    detail_frames: int = 5
+    """High-resolution frames of the first observation, evenly spaced over the video."""
+    zoom_frames: int = 5
+    """Most low-resolution frames shown of a selected interval."""
+    size_factor: int = 32
+    """Frame sides are multiples of this: vision patch size times merge size."""
+    strip_pixels: int = 32 * 28 * 28
+    """Most pixels of a low-resolution frame (first strip and zoom)."""
+    detail_pixels: int = 128 * 28 * 28
+    """Most pixels of a high-resolution frame of the first observation."""
+    key_pixels: int = 256 * 28 * 28
+    """Most pixels of a selected key frame."""
+    max_turns: int = 3
+    """Turns of one episode; a select in the last one ends it."""
+    max_action_tokens: int = 512
+    """Most tokens the policy may write in one turn."""
+    max_context_tokens: int = 8192
+    """Most tokens of a whole trajectory, observations included."""
+    max_seconds: float = 600.0
+    """Wall-clock limit of one episode."""
+    blind: bool = False
+    """Show grey frames instead of the video: the baseline that only reads the question."""
+
+
+@dataclass(frozen=True)
+class SamConfig:
+    """A small SAM 2 built from scratch; ignored where a checkpoint folder names its own."""
+
+    image_size: int = 128
+    """Side of the square that SAM 2 sees."""
+    hidden: int = 64
+    """Width of prompt encoder, mask decoder and memory attention."""
+    embed: int = 32
+    """Width of the first stage of the Hiera image encoder."""
+    stages: tuple[int, ...] = (1, 1, 2, 1)
+    """Blocks per stage of the Hiera image encoder."""
+    memory_layers: int = 1
+    """Layers of the memory attention."""
+
+
+@dataclass(frozen=True)
+class PolicyConfig:
+    kind: str = "videoseg"
+    """Which policy class, a key of `policy.build.POLICIES`."""
+    path: str = ""
+    """Checkpoint folder to start from; empty: build the small default from the numbers below."""
+    vocab_size: int = 640
+    """Most entries of the tokenizer that is trained for the small default."""
+    hidden: int = 128
+    """Width of the small language model."""
+    layers: int = 4
+    """Layers of the small language model."""
+    heads: int = 4
+    """Attention heads of the small language model (half as many key-value heads)."""
+    vision_hidden: int = 96
+    """Width of the small vision tower."""
+    vision_layers: int = 2
+    """Blocks of the small vision tower."""
+    patch_size: int = 8
+    """Vision patch side; two by two patches merge into one token."""
+    init_std: float = 0.08
+    """Standard deviation of the initial weights, about 1/sqrt(hidden)."""
+    sam: SamConfig = field(default_factory=SamConfig)
+    """SAM 2 of the small default."""
+    lora_rank: int = 0
+    """Rank of LoRA adapters on the language model; 0 trains all weights."""
+    lora_alpha: int = 16
+    """Scale of the LoRA adapters."""
+    freeze_vision: bool = False
+    """Keep the vision tower fixed; the sampler then keeps its encoder cache over weight syncs."""
+
+
+@dataclass(frozen=True)
+class SamplerConfig:
+    kind: str = "vllm"
+    """Engine, a key of `policy.sampler.SAMPLERS`: `vllm` or `hf`."""
+    dtype: str = "float32"
+    """Engine precision."""
+    memory_gb: float = 1.0
+    """Key-value cache of the engine on CPU, in GiB."""
+    gpu_memory_fraction: float = 0.45
+    """Share of GPU memory the engine may take, where there is a GPU."""
+    max_sequences: int = 64
+    """Most conversations that the engine decodes at once."""
+
+
+@dataclass(frozen=True)
+class StageConfig:
+    """One stage of the cold start."""
+
+    kind: str = "dialogue"
+    """What is learnt: `masks` (SAM 2 from captions), `captions` (single frames), `dialogue` (VTS-CoT traces)."""
+    steps: int = 1000
+    """Optimizer steps."""
+    batch_size: int = 8
+    """Sequences per step."""
+    lr: float = 1.5e-3
+    """Peak learning rate of a cosine schedule with 5 % warm-up."""
+    mask_coef: float = 1.0
+    """Weight of the BCE + dice mask loss at every [SEG]."""
+    align_coef: float = 0.0
+    """Weight of the pull of projected [SEG] states towards the caption prompts of the `masks` stage."""
+    decision_weight: float = 1.0
+    """Weight of tokens that decide (interval, key frame, target name) against 1 for all others."""
+    freeze_sam: bool = False
+    """Keep SAM 2 fixed in this stage."""
+
+
+@dataclass(frozen=True)
+class ColdStartConfig:
+    stages: tuple[StageConfig, ...] = (StageConfig(),)
+    """Stages in order."""
+    mask_frames: int = 2
+    """Frames whose masks are supervised at each [SEG], its key frame among them."""
+    weight_decay: float = 0.05
+    """AdamW weight decay."""
+    log_every: int = 10
+    """Steps between metric records."""
+    save_every: int = 500
+    """Steps between checkpoints inside a stage."""
+
+
+@dataclass(frozen=True)
+class GrpoConfig:
+    steps: int = 1000
+    """Optimizer steps."""
+    tasks_per_step: int = 8
+    """Tasks per step."""
+    group_size: int = 8
+    """Trajectories per task."""
+    lr: float = 1e-4
+    """Learning rate."""
+    warmup_steps: int = 5
+    """Steps of linear learning-rate warm-up."""
+    weight_decay: float = 0.0
+    """AdamW weight decay."""
+    max_grad_norm: float = 1.0
+    """Gradient norm is clipped to this."""
+    updates: int = 1
+    """Optimizer steps per rollout; above 1 the policy ratio leaves 1 and clipping acts."""
+    loss: str = "dapo"
+    """Reduction of the policy loss, a key of `rl.loss.LOSSES`."""
+    clip_low: float = 0.2
+    """Lower clip range of the policy ratio."""
+    clip_high: float = 0.2
+    """Upper clip range of the policy ratio."""
+    kl_coef: float = 0.01
+    """Weight of the k3 KL to the reference policy; 0 keeps no reference."""
+    scale_by_std: bool = True
+    """Divide advantages by the group's standard deviation."""
+    truncate_weight: float = 2.0
+    """Cap of the importance weight learner/sampler of each token; 0 switches the correction off."""
+    calibration: str = "loglik"
+    """Form of the mask term at [SEG], a key of `rl.calibration.CALIBRATIONS`: loglik, iou or none."""
+    calibration_coef: float = 1.0
+    """Weight w of the mask term in log p_text + w * log p_mask."""
+    calibration_threshold: float = 0.0
+    """Logit above which a rollout mask pixel counts as set (the released code: 0.5)."""
+    mask_coef: float = 0.2
+    """Weight of the auxiliary BCE + dice mask loss."""
+    mask_frames: int = 4
+    """Evenly spaced frames on which the last [SEG] is decoded for rewards and mask loss, besides its key frame."""
+    max_batch_tokens: int = 16384
+    """Most padded tokens of one micro-batch."""
+    workers: int = 1
+    """Rollout workers."""
+    max_attempts: int = 3
+    """Times a group is tried when its worker dies, before its trajectories end as errors."""
+    save_every: int = 10
+    """Steps between checkpoints."""
+
+
+@dataclass(frozen=True)
+class EvalConfig:
+    num_tasks: int = 64
+    """Held-out tasks, the first ones in file order; 0 takes all."""
+    temperature: float = 0.0
+    """Sampling temperature; 0 is greedy."""
+    blind: bool = True
+    """Also evaluate the policy with its eyes shut."""
+    num_bootstrap: int = 1000
+    """Resamples behind each interval."""
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    run_dir: str = "runs/demo"
+    """Folder for everything this run writes."""
+    seed: int = 0
+    """Seed of data order, initial weights and sampling."""
+    data: DataConfig = field(default_factory=DataConfig)
+    """Data sets."""
+    env: EnvConfig = field(default_factory=EnvConfig)
+    """What the policy is shown, and limits."""
+    policy: PolicyConfig = field(default_factory=PolicyConfig)
+    """The model."""
+    sampler: SamplerConfig = field(default_factory=SamplerConfig)
+    """The engine that acts."""
+    cold_start: ColdStartConfig = field(default_factory=ColdStartConfig)
+    """Supervised stages."""
+    grpo: GrpoConfig = field(default_factory=GrpoConfig)
+    """Reinforcement learning."""
+    rewards: dict[str, float] = field(
+        default_factory=lambda: {"format": 0.5, "interval_iou": 1.0, "key_frame": 0.5, "mask_iou": 2.0}
+    )
+    """Reward name (a key of `rewards.REWARDS`) to weight."""
+    eval: EvalConfig = field(default_factory=EvalConfig)
+    """Held-out evaluation."""

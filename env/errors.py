@@ -1,0 +1,34 @@
+"""Exceptions of this program. The model's mistakes are values (`env.types.Malformed`); these are ours or the data's.
+
+    VideoSegError
+      DataError        a file, record or field of the user's data is not what it should be
+      CheckpointError  a checkpoint is missing, of another shape, or cannot be resumed from
+      EnvError         the environment was used in a way it does not allow (a programming mistake)
+
+`configs.load.ConfigError` stands apart because `configs` lies below `env`.
+Every message says what was expected, what came, and where to mend it.
+"""
+
+
+class VideoSegError(Exception):
+    """Base of all errors that this program raises on purpose."""
+
+
+class DataError(VideoSegError):
+    """Bad input data. `where` names the file, record and field."""
+
+    def __init__(self, where: str, problem: str):
+        super().__init__(where, problem)  # both in args, so that the error survives pickling through Ray
+        self.where = where
+        self.problem = problem
+
+    def __str__(self) -> str:
+        return f"{self.where}: {self.problem}"
+
+
+class CheckpointError(VideoSegError):
+    """A checkpoint cannot be used; the message names the folder and the first offending entry."""
+
+
+class EnvError(VideoSegError):
+    """The environment was stepped after its end, or before its first observation."""

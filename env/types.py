@@ -1,0 +1,179 @@
+"""The words of this program as data: task, observation, action, turn, trajectory. No torch, no I/O.
+
+Axes, used as name suffixes wherever a tensor or array appears:
+B sequences | G group | K turns | L tokens | V vocabulary | N objects | T frames | S sampled frames | H W pixels.
+
+Intervals are half-open `[start, end)` in *source* frame indices; key frames are source frame indices. On the wire
+(the JSON that the policy writes) `end` is the last frame of the interval; `env.actions` converts once.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, Literal
+
+# COCO run-length encoding of one mask: {"size": [height, width], "counts": str}.
+RLE = dict[str, Any]
+
+Role = Literal["strip", "detail", "zoom", "key"]
+
+
+class StopReason(StrEnum):
+    """Why an episode ended."""
+
+    ANSWERED = "answered"  # the policy wrote a well-formed <answer>
+    MAX_TURNS = "max_turns"  # a well-formed <select>, but no turn was left
+    MALFORMED = "malformed"  # the last action could not be parsed
+    TOO_LONG = "too_long"  # a token, context or time limit was reached
+    ERROR = "error"  # infrastructure or data failed; the trajectory is counted and kept out of the loss
+
+
+@dataclass(frozen=True)
+class Interval:
+    """Half-open range of source frames, never empty."""
+
+    start: int
+    end: int
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.start < self.end:
+            raise ValueError(f"interval [{self.start}, {self.end}) is empty or negative")
+
+    def __len__(self) -> int:
+        return self.end - self.start
+
+    def __contains__(self, frame_idx: int) -> bool:
+        return self.start <= frame_idx < self.end
+
+
+@dataclass(frozen=True)
+class VideoRef:
+    """Where a video's pixels lie. `frames` holds frame names without suffix, or is empty for a video file."""
+
+    root: str  # the data root; nothing outside it is ever opened
+    path: str  # relative to root: a folder of JPEGs, or a video file
+    frames: tuple[str, ...]
+    num_frames: int
+    height: int
+    width: int
+
+
+@dataclass(frozen=True)
+class FrameRef:
+    """One frame as it is shown to the policy: a source index and the size it is resized to. Pixels are read on use."""
+
+    frame_idx: int
+    width: int
+    height: int
+    role: Role
+
+
+@dataclass(frozen=True)
+class Task:
+    """One video, one expression, its gold masks."""
+
+    task_id: str  # "<data set>/<video>/<expression>"
+    video: VideoRef
+    expression: str
+    gold: tuple[RLE | None, ...]  # [T]; None where the target is absent; empty tuple where gold is unknown
+    family: str = "any"  # appearance | motion | temporal | relation | no_target | any
+    explore: str = ""  # why exploring pays: "brief_event", "fine_mark", or "" where the first observation is enough
+    evidence: tuple[int, ...] = ()  # frames that hold the evidence when `explore` is set
+    caption: str = ""  # what the target looks like, where the data set knows ("red circle")
+
+
+@dataclass(frozen=True)
+class Observation:
+    """What the policy is shown in one turn: text and frames in reading order. `system` is set in the first turn only."""
+
+    parts: tuple[str | FrameRef, ...]
+    system: str = ""
+
+    @property
+    def frames(self) -> tuple[FrameRef, ...]:
+        return tuple(part for part in self.parts if isinstance(part, FrameRef))
+
+
+@dataclass(frozen=True)
+class Action:
+    """What the policy wrote in one turn.
+
+    Example: `text='<think>..</think>\\n<answer>..</answer>'`, `token_ids=(7, 9, 2)` with the end token last,
+    `logprobs=(-.1, -.2, -.0)` under the sampler's own weights, `weights_version=12`, `finish="stop"`.
+    """
+
+    text: str
+    token_ids: tuple[int, ...] = ()  # [L] as sampled, end token included
+    logprobs: tuple[float, ...] = ()  # [L] of the sampler, at temperature 1, over the whole vocabulary
+    weights_version: int = -1  # version of the weights that wrote it; -1 for human or recorded text
+    finish: Literal["stop", "length"] = "stop"  # "length": cut off by the token limit
+
+
+@dataclass(frozen=True)
+class Select:
+    """The policy asks to zoom to `interval` and to see `key_frame` at high resolution."""
+
+    interval: Interval
+    key_frame: int
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The policy's final word."""
+
+    interval: Interval
+    key_frame: int
+
+
+@dataclass(frozen=True)
+class Malformed:
+    """An action that could not be understood; `reason` is one of `env.actions.REASONS`."""
+
+    reason: str
+    detail: str = ""
+
+
+Decision = Select | Answer | Malformed
+
+
+@dataclass
+class Turn:
+    """One observation and the action that answers it, with what scoring added later."""
+
+    observation: Observation
+    action: Action
+    decision: Decision
+    observation_ids: tuple[int, ...] = ()  # tokens put before the action, one image pad per frame
+    old_logprobs: tuple[float, ...] = ()  # [L] of the learner before its update
+    key_mask: RLE | None = None  # mask decoded from this turn's [SEG] on its own key frame
+    mask_logprob: float | None = None  # log p_mask of the [SEG] (calibration), None where there is no mask
+
+
+@dataclass(frozen=True)
+class Scores:
+    """The weighted total and its parts. A part is None where the reward does not apply to this trajectory."""
+
+    total: float
+    breakdown: dict[str, float | None]
+
+
+@dataclass
+class Trajectory:
+    """A task, the turns of one episode, why it stopped, the masks it led to and its scores."""
+
+    trajectory_id: str  # "<step>/<task_id>/<sibling>", unique within a run
+    task: Task
+    step: int  # optimizer step whose batch it belongs to; -1 outside training
+    sibling: int  # position within its group, 0 .. G-1
+    turns: list[Turn] = field(default_factory=list)
+    stop_reason: StopReason = StopReason.ERROR
+    error: str = ""  # what failed, when stop_reason is ERROR
+    masks: dict[int, RLE] = field(default_factory=dict)  # predicted masks by source frame; all frames, or a sample
+    scores: Scores | None = None
+    advantage: float | None = None
+
+    @property
+    def decision(self) -> Decision | None:
+        """The last turn's decision."""
+        return self.turns[-1].decision if self.turns else None
