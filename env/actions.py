@@ -1,0 +1,145 @@
+"""What the policy wrote -> a decision, and back. The one place where the grammar of an action lives.
+
+An action is one `<think>..</think>`, then exactly one block, `<select>` or `<answer>`, that holds
+`<VTG>{"start": s, "end": e, "keyframe": k}</VTG>, <RefSeg>[SEG]</RefSeg>`; the VTG tags may be left out.
+On the wire `end` is the last frame of the interval. Whatever the model writes becomes a value, in linear time.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+
+from env.types import Answer, Decision, Interval, Malformed, Select
+
+SEG = "[SEG]"
+KEYS = ("start", "end", "keyframe")
+
+REASONS: dict[str, str] = {
+    "cut_off": "The action reached the token limit before its end.",
+    "too_much_text": "The action is longer than any that is parsed.",
+    "media_token": "The text holds a token that stands for an image or a video.",
+    "control_token": "The text holds a control token of the chat format.",
+    "no_seg": "The text holds no [SEG].",
+    "many_segs": "The text holds more than one [SEG].",
+    "no_block": "There is neither a <select> nor an <answer>.",
+    "many_blocks": "There is more than one <select> or <answer>.",
+    "tags": "Tags are missing, doubled, nested or out of order.",
+    "outside_text": "There is text outside of the thinking, the JSON and [SEG].",
+    "json": "The JSON object does not parse.",
+    "keys": "The JSON object has missing, unknown or repeated keys.",
+    "not_integer": "start, end or keyframe is not an integer.",
+    "reversed": "The interval ends before it starts.",
+    "out_of_range": "The interval or the key frame lies outside of the video.",
+}
+
+_MAX_TEXT = 1 << 17  # characters
+_MAX_JSON = 200  # characters; also bounds the digits that are converted
+_END_TOKEN = "<|im_end|>"
+_CONTROL = re.compile(r"<\|([a-z_]{1,32})\|>")
+_MEDIA_NAMES = {"image_pad", "video_pad", "vision_start", "vision_end", "vision_pad"}
+_TAG = re.compile(r"</?(?:think|select|answer|VTG|RefSeg)>|\[SEG\]")
+
+
+class _Bad(Exception):
+    """Carries a `Malformed` out of the parser's depths; never leaves this module."""
+
+    def __init__(self, reason: str, detail: str = ""):
+        super().__init__(reason)
+        self.decision = Malformed(reason, detail[:80])
+
+
+def parse_action(text: str, num_frames: int, finish: str = "stop") -> Decision:
+    """The decision in `text` about a video of `num_frames` frames, its interval half-open; never raises.
+
+    `finish` is `Action.finish`: text that was cut off is malformed however it looks.
+    """
+    try:
+        if finish == "length":
+            raise _Bad("cut_off")
+        block, fields = _split(_checked(text))
+        return _decision(block, _read_json(fields), num_frames)
+    except _Bad as bad:
+        return bad.decision
+
+
+def format_decision(decision: Select | Answer) -> str:
+    """The block that `parse_action` reads back as `decision`."""
+    block = "select" if isinstance(decision, Select) else "answer"
+    interval = decision.interval
+    values = json.dumps(dict(zip(KEYS, (interval.start, interval.end - 1, decision.key_frame), strict=True)))
+    return f"<{block}><VTG>{values}</VTG>, <RefSeg>{SEG}</RefSeg></{block}>"
+
+
+def _checked(text: str) -> str:
+    """The text without its end token, free of all other control tokens."""
+    if len(text) > _MAX_TEXT:
+        raise _Bad("too_much_text", f"{len(text)} characters")
+    text = text.strip().removesuffix(_END_TOKEN).strip()
+    for token in _CONTROL.finditer(text):
+        raise _Bad("media_token" if token[1] in _MEDIA_NAMES else "control_token", token[0])
+    return text
+
+
+def _split(text: str) -> tuple[str, str]:
+    """(name of the block, its JSON text). The tags must come in exactly the order of the grammar."""
+    tags = list(_TAG.finditer(text))
+    names = [tag[0] for tag in tags]
+    if names.count(SEG) != 1:
+        raise _Bad("no_seg" if SEG not in names else "many_segs", f"{names.count(SEG)} found")
+    blocks = [name.strip("<>") for name in names if name in ("<select>", "<answer>")]
+    if len(blocks) != 1:
+        raise _Bad("no_block" if not blocks else "many_blocks", " ".join(blocks))
+    block = blocks[0]
+    tail = ["<RefSeg>", SEG, "</RefSeg>", f"</{block}>"]
+    head = ["<think>", "</think>", f"<{block}>"]
+    if names not in (head + tail, [*head, "<VTG>", "</VTG>", *tail]):
+        raise _Bad("tags", " ".join(names))
+    gaps = [text[left.end() : right.start()] for left, right in zip(tags, tags[1:], strict=False)]
+    gaps = [text[: tags[0].start()], *gaps, text[tags[-1].end() :]]
+    return block, _json_text(gaps, has_vtg="<VTG>" in names)
+
+
+def _json_text(gaps: list[str], has_vtg: bool) -> str:
+    """The JSON among the texts between the tags; the others, but for the thinking, must be blank."""
+    # before <think> | thinking | before the block | (before <VTG> | JSON | comma) or (JSON, comma) | around [SEG] ..
+    fixed = gaps[:1] + gaps[2:3]
+    if has_vtg:
+        before, fields, comma = gaps[3:6]
+        fixed += [before, comma.strip().removeprefix(","), *gaps[6:]]
+    else:
+        fields = gaps[3].strip().removesuffix(",")
+        fixed += gaps[4:]
+    for gap in fixed:
+        if gap.strip():
+            raise _Bad("outside_text", gap.strip())
+    return fields
+
+
+def _read_json(fields: str) -> list[int]:
+    """The values of `KEYS`."""
+    fields = fields.strip()
+    # The object is flat: refusing nesting here keeps the JSON parser from recursing at the model's will.
+    if len(fields) > _MAX_JSON or fields[:1] != "{" or fields.count("{") > 1 or "[" in fields:
+        raise _Bad("json", fields)
+    try:
+        pairs = json.loads(fields, object_pairs_hook=list)
+    except ValueError as error:
+        raise _Bad("json", str(error)) from error
+    if sorted(key for key, _ in pairs) != sorted(KEYS):
+        raise _Bad("keys", ", ".join(key for key, _ in pairs))
+    values = dict(pairs)
+    for key in KEYS:
+        if type(values[key]) is not int:  # a bool is an int to isinstance
+            raise _Bad("not_integer", f"{key} = {values[key]!r}")
+    return [values[key] for key in KEYS]
+
+
+def _decision(block: str, values: list[int], num_frames: int) -> Select | Answer:
+    start, last, key_frame = values
+    if start > last:
+        raise _Bad("reversed", f"{start} to {last}")
+    if not (0 <= start and last < num_frames and 0 <= key_frame < num_frames):
+        raise _Bad("out_of_range", f"{start} to {last}, key frame {key_frame}, of {num_frames} frames")
+    kind = Select if block == "select" else Answer
+    return kind(Interval(start, last + 1), key_frame)

@@ -1,0 +1,93 @@
+"""One episode: observation, action, observation, .. until the policy answers or a limit ends it. Reads no pixels."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from configs.schema import EnvConfig
+from env.actions import parse_action
+from env.errors import DataError, EnvError
+from env.frames import frame_refs, sample_indices
+from env.prompts import PROMPTS, first_observation, next_observation
+from env.tools import TOOLS
+from env.types import Action, Decision, Interval, Malformed, Observation, Select, StopReason, Task
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """What one action led to: either the next observation, or the reason why the episode is over."""
+
+    decision: Decision
+    observation: Observation | None
+    stop_reason: StopReason | None
+
+
+class VideoSegEnv:
+    """The environment of one episode; make a new one for the next.
+
+    >>> env = VideoSegEnv(task, config)
+    >>> observation = env.first_observation()
+    >>> result = env.step(Action(text))  # until result.stop_reason is set
+    """
+
+    def __init__(self, task: Task, config: EnvConfig, clock: Callable[[], float] = time.monotonic):
+        """`clock` tells seconds. EnvError on an unknown prompt, DataError on a video without frames."""
+        if config.prompt not in PROMPTS:
+            raise EnvError(f"env.prompt is {config.prompt!r}, expected one of {', '.join(PROMPTS)}")
+        if task.video.num_frames < 1:
+            raise DataError(f"task {task.task_id}", f"expected at least one frame, found {task.video.num_frames}")
+        self.task = task
+        self.config = config
+        self._clock = clock
+        self._prompt = PROMPTS[config.prompt]
+        self._started: float | None = None
+        self._num_turns = 0
+        self._is_over = False
+
+    def first_observation(self) -> Observation:
+        """The strip, the detail frames and the query; starts the clock. EnvError when called twice."""
+        if self._started is not None:
+            raise EnvError("first_observation() was called twice; an environment serves one episode")
+        self._started = self._clock()
+        video, config = self.task.video, self.config
+        whole = Interval(0, video.num_frames)
+        strip = sample_indices(whole, config.strip_frames)
+        detail = sample_indices(whole, config.detail_frames)
+        return first_observation(
+            self._prompt,
+            self.task.expression,
+            video.num_frames,
+            frame_refs(video, strip, "strip", config.strip_pixels, config.size_factor),
+            frame_refs(video, detail, "detail", config.detail_pixels, config.size_factor),
+        )
+
+    def step(self, action: Action) -> StepResult:
+        """Judge one action. EnvError before the first observation and after the end."""
+        if self._started is None:
+            raise EnvError("step() was called before first_observation()")
+        if self._is_over:
+            raise EnvError("step() was called after the episode ended; make a new VideoSegEnv")
+        self._num_turns += 1
+        decision = parse_action(action.text, self.task.video.num_frames, action.finish)
+        stop_reason = self._stop_reason(action, decision, self._clock() - self._started)
+        if stop_reason is None and isinstance(decision, Select):
+            return StepResult(decision, self._look_closer(decision), None)
+        self._is_over = True
+        return StepResult(decision, None, stop_reason)
+
+    def _stop_reason(self, action: Action, decision: Decision, seconds: float) -> StopReason | None:
+        if action.finish == "length" or seconds > self.config.max_seconds:
+            return StopReason.TOO_LONG
+        if isinstance(decision, Malformed):
+            return StopReason.MALFORMED
+        if not isinstance(decision, Select):
+            return StopReason.ANSWERED
+        return StopReason.MAX_TURNS if self._num_turns >= self.config.max_turns else None
+
+    def _look_closer(self, select: Select) -> Observation:
+        video, config = self.task.video, self.config
+        zoom = TOOLS["zoom"].show(video, select, config)
+        (key,) = TOOLS["key_frame"].show(video, select, config)
+        return next_observation(self._prompt, self.task.expression, select.interval, zoom, key)

@@ -1,0 +1,248 @@
+"""Frames: which to show, how large, and their pixels. Everything that opens an image or a video goes through here.
+
+Frames travel as `FrameRef`; pixels are read where they are used, by `FrameCache`, from one decode and one resize.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import OrderedDict
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from env.errors import DataError
+from env.types import FrameRef, Interval, Role, VideoRef
+from env.video_file import VideoFile
+
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
+MAX_FRAME_PIXELS = 8192 * 8192  # larger frames are refused before they are decoded
+_GREY = 127  # what a blind policy is shown
+
+
+def sample_indices(interval: Interval, count: int) -> tuple[int, ...]:
+    """`count` evenly spaced source indices of the interval, both ends included, sorted; all of them where fewer exist.
+
+    `sample_indices(Interval(0, 10), 4)` is `(0, 3, 6, 9)`; a count of 1 gives the middle, 0 gives none.
+    """
+    last = len(interval) - 1
+    if count > last:
+        return tuple(range(interval.start, interval.end))
+    if count <= 1:
+        return ((interval.start + interval.end) // 2,) * count
+    gaps = count - 1
+    return tuple(interval.start + (2 * i * last + gaps) // (2 * gaps) for i in range(count))  # rounds half up
+
+
+def fit_size(height: int, width: int, max_pixels: int, factor: int) -> tuple[int, int]:
+    """(width, height) to show a frame at: multiples of `factor`, area at most `max_pixels`, aspect nearly kept.
+
+    Never larger than the source rounded up to the factor. Only where `max_pixels` is below one factor x factor cell
+    does that cell exceed it. `fit_size(480, 854, 25088, 32)` is `(192, 128)`.
+    """
+    cells = max(1, max_pixels // factor**2)
+    scale = min(1.0, math.sqrt(max_pixels / (height * width)))
+    ideal_w, ideal_h = width * scale / factor, height * scale / factor
+    most_w, most_h = math.ceil(width / factor), math.ceil(height / factor)
+    pairs = set()
+    for wide in (math.floor(ideal_w), math.ceil(ideal_w)):
+        wide = min(max(1, wide), most_w, cells)
+        for high in (math.floor(ideal_h), math.ceil(ideal_h), cells // wide):
+            pairs.add((wide, min(max(1, high), most_h, cells // wide)))
+    for high in (math.floor(ideal_h), math.ceil(ideal_h)):
+        high = min(max(1, high), most_h, cells)
+        for wide in (math.floor(ideal_w), math.ceil(ideal_w), cells // high):
+            pairs.add((min(max(1, wide), most_w, cells // high), high))
+
+    def cost(pair: tuple[int, int]) -> tuple[float, int]:
+        off_w, off_h = math.log(pair[0] / ideal_w), math.log(pair[1] / ideal_h)
+        # A wrong aspect weighs twice as much as a wrong area; of equals the wider one, so that the result is unique.
+        return round(abs(off_w - off_h) + 0.5 * abs(off_w + off_h), 9), -pair[0]
+
+    wide, high = min(pairs, key=cost)
+    return wide * factor, high * factor
+
+
+def frame_refs(
+    video: VideoRef, indices: Sequence[int], role: Role, max_pixels: int, factor: int
+) -> tuple[FrameRef, ...]:
+    """The frames `indices` of a video, all at the size that `fit_size` gives."""
+    width, height = fit_size(video.height, video.width, max_pixels, factor)
+    return tuple(FrameRef(frame_idx, width, height, role) for frame_idx in indices)
+
+
+class Video:
+    """The frames of one video at native size, decoded when asked for."""
+
+    def __init__(self, ref: VideoRef):
+        """Check where the video lies; no pixel is read. DataError where it leaves its data root or does not exist."""
+        self.ref = ref
+        self._path = _inside(ref.root, ref.path)
+        self._file: VideoFile | None = None
+        _check_size(self._path, ref.width, ref.height)
+        if ref.frames:
+            if not self._path.is_dir():
+                raise DataError(str(self._path), "expected a folder of frames, found none")
+            if len(ref.frames) != ref.num_frames:
+                raise DataError(str(self._path), f"expected {ref.num_frames} frame names, found {len(ref.frames)}")
+        elif not self._path.is_file():
+            raise DataError(str(self._path), "expected a video file, found none")
+
+    def frame(self, frame_idx: int) -> np.ndarray:
+        """Source frame `frame_idx` as uint8 RGB [H,W,3]. DataError names the file that is missing, damaged or odd."""
+        if not 0 <= frame_idx < self.ref.num_frames:
+            raise DataError(str(self._path), f"has frames 0 to {self.ref.num_frames - 1}, {frame_idx} was asked for")
+        if self.ref.frames:
+            return _read_image(self._image_path(self.ref.frames[frame_idx]), (self.ref.width, self.ref.height))
+        pixels_HWC = self._open().frame(frame_idx)
+        if pixels_HWC.shape != (self.ref.height, self.ref.width, 3):
+            raise DataError(
+                str(self._path), f"frame {frame_idx} is {_wxh(pixels_HWC)}, expected {self.ref.width}x{self.ref.height}"
+            )
+        return pixels_HWC
+
+    def _open(self) -> VideoFile:
+        if self._file is None:
+            self._file = VideoFile(self._path)
+            if len(self._file) != self.ref.num_frames:
+                raise DataError(str(self._path), f"expected {self.ref.num_frames} frames, found {len(self._file)}")
+        return self._file
+
+    def _image_path(self, name: str) -> Path:
+        for suffix in IMAGE_SUFFIXES:
+            path = _inside(self.ref.root, f"{self.ref.path}/{name}{suffix}")
+            if path.is_file():
+                return path
+        raise DataError(str(self._path / f"{name}.jpg"), "frame is missing")
+
+
+def probe(path: Path) -> VideoRef:
+    """Describe any folder of JPEG or PNG frames (in name order) or any video file; `root` is the path's parent.
+
+    The first frame is decoded to learn the size. DataError where there is nothing to read.
+    """
+    path = path.resolve()
+    if path.is_dir():
+        names = sorted(entry.stem for entry in path.iterdir() if entry.suffix in IMAGE_SUFFIXES)
+        if not names:
+            raise DataError(str(path), f"expected frames ({', '.join(IMAGE_SUFFIXES)}), found none")
+        if len(set(names)) != len(names):
+            raise DataError(str(path), "two frames share a name and differ only in suffix; keep one of them")
+        first = next(entry for entry in path.iterdir() if entry.stem == names[0] and entry.suffix in IMAGE_SUFFIXES)
+        pixels_HWC = _read_image(first, None)
+        return _ref(path, tuple(names), len(names), pixels_HWC)
+    if not path.is_file():
+        raise DataError(str(path), "expected a video file or a folder of frames, found neither")
+    file = VideoFile(path)
+    return _ref(path, (), len(file), file.frame(0))
+
+
+class FrameCache:
+    """Pixels by frame, least recently used out first. A group's siblings share one. Not thread-safe.
+
+    Arrays come back read-only: they are the cache's own.
+    """
+
+    def __init__(self, max_bytes: int = 256 << 20, blind: bool = False, max_videos: int = 16):
+        """`blind` makes `pixels` grey (the baseline that only reads the question); `full` still sees."""
+        self._max_bytes = max_bytes
+        self._blind = blind
+        self._max_videos = max_videos  # open video files
+        self._videos: OrderedDict[VideoRef, Video] = OrderedDict()
+        self._arrays: OrderedDict[tuple[VideoRef, int, int, int], np.ndarray] = OrderedDict()
+        self._bytes = 0
+
+    def pixels(self, video: VideoRef, frame: FrameRef) -> np.ndarray:
+        """The frame as the policy is shown it: uint8 RGB [frame.height, frame.width, 3]."""
+        key = (video, frame.frame_idx, frame.width, frame.height)
+        pixels_HWC = self._look_up(key)
+        if pixels_HWC is None:
+            if self._blind:
+                pixels_HWC = np.full((frame.height, frame.width, 3), _GREY, np.uint8)
+            else:
+                pixels_HWC = _resize(self.full(video, frame.frame_idx), frame.width, frame.height)
+            self._keep(key, pixels_HWC)
+        return pixels_HWC
+
+    def full(self, video: VideoRef, frame_idx: int) -> np.ndarray:
+        """The frame at native size: uint8 RGB [H,W,3]."""
+        key = (video, frame_idx, 0, 0)  # no shown frame has a side of 0, so a blind cache cannot mix the two up
+        pixels_HWC = self._look_up(key)
+        if pixels_HWC is None:
+            pixels_HWC = self._video(video).frame(frame_idx)
+            self._keep(key, pixels_HWC)
+        return pixels_HWC
+
+    def _video(self, ref: VideoRef) -> Video:
+        if ref not in self._videos:
+            self._videos[ref] = Video(ref)
+            if len(self._videos) > self._max_videos:
+                self._videos.popitem(last=False)
+        self._videos.move_to_end(ref)
+        return self._videos[ref]
+
+    def _look_up(self, key: tuple[VideoRef, int, int, int]) -> np.ndarray | None:
+        if key not in self._arrays:
+            return None
+        self._arrays.move_to_end(key)
+        return self._arrays[key]
+
+    def _keep(self, key: tuple[VideoRef, int, int, int], pixels_HWC: np.ndarray) -> None:
+        pixels_HWC.setflags(write=False)
+        if key in self._arrays or pixels_HWC.nbytes > self._max_bytes:
+            return
+        self._arrays[key] = pixels_HWC
+        self._bytes += pixels_HWC.nbytes
+        while self._bytes > self._max_bytes:
+            _, dropped_HWC = self._arrays.popitem(last=False)
+            self._bytes -= dropped_HWC.nbytes
+
+
+def _inside(root: str, path: str) -> Path:
+    """`root/path` with links resolved. DataError where it lies outside the data root."""
+    try:
+        base = Path(root).resolve()
+        full = (base / path).resolve()
+    except (OSError, ValueError, RuntimeError) as error:  # a link loop, a null byte, a name too long
+        raise DataError(f"{path!r} in {root!r}", f"not a path ({error})") from error
+    if not full.is_relative_to(base):
+        raise DataError(f"{path!r} in {root!r}", f"leaves the data root (it leads to {full}); move the data inside it")
+    return full
+
+
+def _read_image(path: Path, size: tuple[int, int] | None) -> np.ndarray:
+    """Decode one JPEG or PNG of a known (width, height) to uint8 RGB [H,W,3]."""
+    try:
+        with Image.open(path, formats=("JPEG", "PNG")) as image:
+            if size is not None and image.size != size:
+                found = f"{image.width}x{image.height}"
+                raise DataError(str(path), f"frame is {found}, expected {size[0]}x{size[1]} like its video")
+            _check_size(path, image.width, image.height)
+            return np.array(image.convert("RGB"))
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise DataError(str(path), f"cannot be decoded ({error}); is the file complete?") from error
+
+
+def _check_size(path: Path, width: int, height: int) -> None:
+    if width < 1 or height < 1 or width * height > MAX_FRAME_PIXELS:
+        raise DataError(str(path), f"frames are {width}x{height}, expected 1 to {MAX_FRAME_PIXELS} pixels")
+
+
+def _resize(pixels_HWC: np.ndarray, width: int, height: int) -> np.ndarray:
+    """Area average where the frame shrinks, bilinear where it grows."""
+    if pixels_HWC.shape[:2] == (height, width):
+        return pixels_HWC
+    shrinks = height <= pixels_HWC.shape[0] and width <= pixels_HWC.shape[1]
+    how = Image.Resampling.BOX if shrinks else Image.Resampling.BILINEAR
+    return np.array(Image.fromarray(pixels_HWC).resize((width, height), how))
+
+
+def _ref(path: Path, frames: tuple[str, ...], num_frames: int, pixels_HWC: np.ndarray) -> VideoRef:
+    height, width = pixels_HWC.shape[:2]
+    return VideoRef(str(path.parent), path.name, frames, num_frames, height, width)
+
+
+def _wxh(pixels_HWC: np.ndarray) -> str:
+    return f"{pixels_HWC.shape[1]}x{pixels_HWC.shape[0]}"

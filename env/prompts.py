@@ -1,0 +1,123 @@
+"""The words around the frames: how an observation reads. `full` is for pretrained models, `brief` for tiny ones."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from env.tools import TOOLS
+from env.types import FrameRef, Interval, Observation
+
+Parts = tuple[str | FrameRef, ...]
+Frames = Sequence[FrameRef]
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """One wording: the system text (may be empty), and how the first and every later observation is laid out."""
+
+    system: str
+    first: Callable[[str, int, Frames, Frames], Parts]
+    next: Callable[[str, Interval, Frames, FrameRef], Parts]
+
+
+def first_observation(prompt: Prompt, query: str, num_frames: int, strip: Frames, detail: Frames) -> Observation:
+    """What opens an episode: the whole video as small frames (`strip`), some large ones (`detail`), the query."""
+    return Observation(_merge(prompt.first(clean_query(query), num_frames, strip, detail)), prompt.system)
+
+
+def next_observation(prompt: Prompt, query: str, interval: Interval, zoom: Frames, key: FrameRef) -> Observation:
+    """What answers a select: frames of the interval, then the key frame."""
+    return Observation(_merge(prompt.next(clean_query(query), interval, zoom, key)))
+
+
+def clean_query(query: str) -> str:
+    """One line of text that can stand for no image, end no turn and pose as no [SEG]: queries come from data sets.
+
+    A space after the bracket breaks `<|image_pad|>`, `<image>`, `</think>` and `[SEG]`.
+    """
+    printable = "".join(" " if unicodedata.category(char) in ("Cc", "Cs") else char for char in query)
+    return re.sub(r"<(?=[|/A-Za-z])|\[(?=SEG\])", r"\g<0> ", " ".join(printable.split()))
+
+
+_FULL_SYSTEM = f"""\
+You watch a video and find the one object that a text query refers to: when it is there, and where. You mark it with \
+[SEG], which a segmentation model turns into a mask on your key frame and follows through the whole video.
+
+You first see the whole video as small frames spread evenly over time, then a few large frames, each with its frame \
+index. You may look closer before you answer. In every turn, first think, then act once.
+
+Thinking goes between <think> and </think>, in three steps and a conclusion:
+Step 1 (temporal): when does what the query says happen? Which frames show it?
+Step 2 (spatial): where is the object in those frames, and in which frame can it be seen best?
+Step 3 (linguistic): does the object fit every word of the query, and do its look-alikes not?
+Action: look closer, or answer, and why.
+
+Acting is exactly one of two blocks.
+To look closer:
+<select><VTG>{{"start": 12, "end": 40, "keyframe": 25}}</VTG>, <RefSeg>[SEG]</RefSeg></select>
+{TOOLS["zoom"].help}
+{TOOLS["key_frame"].help}
+To answer:
+<answer><VTG>{{"start": 12, "end": 40, "keyframe": 25}}</VTG>, <RefSeg>[SEG]</RefSeg></answer>
+"start" and "end" are the first and the last frame of the interval that the query is about, "keyframe" the frame on \
+which your [SEG] marks the object.
+
+All three are whole numbers: frame indices of the video, counted from 0. Write [SEG] once a turn, there and nowhere \
+else, and nothing after the block. The number of turns is limited: end with an answer."""
+
+
+def _full_first(query: str, num_frames: int, strip: Frames, detail: Frames) -> Parts:
+    return (
+        *strip,
+        f"\n{len(strip)} small frames of the whole video, frame indices {_indices(strip)}.\n",
+        *detail,
+        f"\n{len(detail)} large frames, frame indices {_indices(detail)}.\n",
+        f'Query: "{query}"\nThe video has {num_frames} frames, 0 to {num_frames - 1}.',
+    )
+
+
+def _full_next(query: str, interval: Interval, zoom: Frames, key: FrameRef) -> Parts:
+    return (
+        *zoom,
+        f"\n{len(zoom)} small frames from {interval.start} to {interval.end - 1}, frame indices {_indices(zoom)}.\n",
+        key,
+        f"\nKey frame {key.frame_idx}, large.\n",
+        f'Query: "{query}"\nLook closer again with <select>, or end with <answer>.',
+    )
+
+
+def _brief_first(query: str, num_frames: int, strip: Frames, detail: Frames) -> Parts:
+    return (f"{query} | {num_frames} frames |", *_labelled(strip), " |", *_labelled(detail))
+
+
+def _brief_next(query: str, interval: Interval, zoom: Frames, key: FrameRef) -> Parts:
+    return (f"{interval.start} to {interval.end - 1} |", *_labelled(zoom), " | key", *_labelled([key]))
+
+
+def _indices(frames: Frames) -> str:
+    return str([frame.frame_idx for frame in frames])
+
+
+def _labelled(frames: Frames) -> list[str | FrameRef]:
+    """Every frame behind its index, which ties the two together for a model that has seen little."""
+    return [part for frame in frames for part in (f" {frame.frame_idx}", frame)]
+
+
+def _merge(parts: Parts) -> Parts:
+    """Join texts that stand side by side, so that a tokenizer sees no seam between them."""
+    merged: list[str | FrameRef] = []
+    for part in parts:
+        if isinstance(part, str) and merged and isinstance(merged[-1], str):
+            merged[-1] += part
+        else:
+            merged.append(part)
+    return tuple(merged)
+
+
+PROMPTS: dict[str, Prompt] = {
+    "full": Prompt(_FULL_SYSTEM, _full_first, _full_next),
+    "brief": Prompt("", _brief_first, _brief_next),
+}
