@@ -52,8 +52,12 @@ class EnvConfig:
 
 @dataclass(frozen=True)
 class SamConfig:
-    """A small SAM 2 built from scratch; ignored where a checkpoint folder names its own."""
+    """Which SAM 2 is built, and the numbers of the small one."""
 
+    variant: str = "small"
+    """`small` builds from the numbers below; else a config of the sam2 package, such as `sam2.1_hiera_l`."""
+    checkpoint: str = ""
+    """SAM 2 weights to start from (the published .pt files); empty: random, or those of `policy.path`."""
     image_size: int = 128
     """Side of the square that SAM 2 sees."""
     hidden: int = 64

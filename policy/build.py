@@ -1,0 +1,181 @@
+"""Make, save and load policies. A checkpoint folder holds `vlm/` (a plain Hugging Face folder, which vLLM opens too),
+`seg.safetensors` (projection and SAM 2) and `policy.json` (how to build them)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import (
+    AutoTokenizer,
+    PreTrainedTokenizerBase,
+    Qwen2VLImageProcessor,
+    Qwen3VLConfig,
+    Qwen3VLForConditionalGeneration,
+    Qwen3VLProcessor,
+    Qwen3VLVideoProcessor,
+)
+
+from configs.schema import PolicyConfig, SamConfig
+from env.errors import CheckpointError
+from policy.model import SegPolicy
+from policy.sam import build_sam
+from policy.tokenizer import CHAT_TEMPLATE, SEG, train_tokenizer
+
+HEAD_DIM = 32  # the smallest that vLLM's CPU attention takes
+
+
+def build_small(config: PolicyConfig, corpus: Iterable[str], seed: int) -> SegPolicy:
+    """The embedded default: the real classes with small numbers, and a tokenizer trained on `corpus`."""
+    torch.manual_seed(seed)
+    tokenizer = train_tokenizer(corpus, config.vocab_size)
+    vlm = Qwen3VLForConditionalGeneration._from_config(_small_config(config, tokenizer), dtype=torch.float32)
+    return _finish(SegPolicy(vlm, tokenizer, build_sam(config.sam)), config)
+
+
+def _small_config(config: PolicyConfig, tokenizer: PreTrainedTokenizerBase) -> Qwen3VLConfig:
+    ids = {name: tokenizer.convert_tokens_to_ids(f"<|{name}|>") for name in ("image_pad", "video_pad", "vision_start")}
+    text = {
+        "vocab_size": len(tokenizer),
+        "hidden_size": config.hidden,
+        "intermediate_size": 3 * config.hidden,
+        "num_hidden_layers": config.layers,
+        "num_attention_heads": config.heads,
+        "num_key_value_heads": max(1, config.heads // 2),
+        "head_dim": HEAD_DIM,
+        "max_position_embeddings": 8192,
+        "initializer_range": config.init_std,
+        "rope_parameters": {
+            "rope_type": "default",
+            "rope_theta": 10000.0,
+            "mrope_section": [6, 5, 5],
+            "mrope_interleaved": True,
+        },
+        "tie_word_embeddings": True,
+        "pad_token_id": tokenizer.pad_token_id,
+        "eos_token_id": tokenizer.eos_token_id,
+    }
+    vision = {
+        "depth": config.vision_layers,
+        "hidden_size": config.vision_hidden,
+        "intermediate_size": 4 * config.vision_hidden,
+        "num_heads": max(1, config.vision_hidden // 32),
+        "patch_size": config.patch_size,
+        "spatial_merge_size": 2,
+        "temporal_patch_size": 1,
+        "out_hidden_size": config.hidden,
+        "num_position_embeddings": 256,
+        "deepstack_visual_indexes": [0],
+        "initializer_range": config.init_std,
+    }
+    return Qwen3VLConfig(
+        text_config=text,
+        vision_config=vision,
+        image_token_id=ids["image_pad"],
+        video_token_id=ids["video_pad"],
+        vision_start_token_id=ids["vision_start"],
+        vision_end_token_id=tokenizer.convert_tokens_to_ids("<|vision_end|>"),
+        tie_word_embeddings=True,
+    )
+
+
+def load_policy(folder: Path, config: PolicyConfig | None = None) -> SegPolicy:
+    """A checkpoint of this program, or a plain Qwen3-VL folder (then [SEG] is added and `config` says which SAM 2).
+
+    Raises CheckpointError naming the folder and the first entry that does not fit.
+    """
+    if (folder / "policy.json").is_file():
+        saved = json.loads((folder / "policy.json").read_text())
+        sam_config = SamConfig(**{**saved["sam"], "stages": tuple(saved["sam"]["stages"]), "checkpoint": ""})
+        policy = SegPolicy(*_load_vlm(folder / "vlm"), build_sam(sam_config))
+        _load_seg(policy, folder / "seg.safetensors")
+        return _finish(policy, config)
+    if not (folder / "config.json").is_file():
+        raise CheckpointError(f"{folder}: neither policy.json (our checkpoint) nor config.json (a Qwen3-VL folder) is here")
+    vlm, tokenizer = _load_vlm(folder)
+    if SEG not in tokenizer.get_vocab():
+        tokenizer.add_special_tokens({"additional_special_tokens": [SEG]}, replace_extra_special_tokens=False)
+        if len(tokenizer) > vlm.get_input_embeddings().weight.shape[0]:
+            vlm.resize_token_embeddings(len(tokenizer))  # published tables are padded: usually there is room
+    return _finish(SegPolicy(vlm, tokenizer, build_sam((config or PolicyConfig()).sam)), config)
+
+
+def _finish(policy: SegPolicy, config: PolicyConfig | None) -> SegPolicy:
+    if config and config.freeze_vision:
+        policy.vlm.model.visual.requires_grad_(False)
+    if config and config.lora_rank:
+        policy.add_lora(config.lora_rank, config.lora_alpha)
+    return policy
+
+
+def _load_vlm(folder: Path) -> tuple[Qwen3VLForConditionalGeneration, PreTrainedTokenizerBase]:
+    try:
+        vlm, info = Qwen3VLForConditionalGeneration.from_pretrained(folder, output_loading_info=True)
+    except (OSError, RuntimeError, ValueError) as error:
+        raise CheckpointError(f"{folder}: {error}") from error
+    if info["missing_keys"]:
+        raise CheckpointError(f"{folder}: weight {sorted(info['missing_keys'])[0]} is missing")
+    return vlm, AutoTokenizer.from_pretrained(folder)
+
+
+def _load_seg(policy: SegPolicy, path: Path) -> None:
+    if not path.is_file():
+        raise CheckpointError(f"{path}: not found; the checkpoint folder is incomplete")
+    loaded = load_file(path)
+    expected = _seg_state(policy)
+    for name, tensor in expected.items():
+        if name not in loaded:
+            raise CheckpointError(f"{path}: weight {name} is missing")
+        if loaded[name].shape != tensor.shape:
+            raise CheckpointError(
+                f"{path}: weight {name} has shape {tuple(loaded[name].shape)}, expected {tuple(tensor.shape)}"
+            )
+        tensor.copy_(loaded[name])
+
+
+def _seg_state(policy: SegPolicy) -> dict[str, torch.Tensor]:
+    sam = {f"grounding_encoder.sam2_model.{name}": tensor for name, tensor in policy.sam.state_dict().items()}
+    head = {f"text_hidden_fcs.{name}": tensor for name, tensor in policy.text_hidden_fcs.state_dict().items()}
+    return sam | head
+
+
+def save_policy(policy: SegPolicy, folder: Path, config: PolicyConfig) -> None:
+    """Write a checkpoint folder; adapters are merged into the weights they adapt."""
+    vlm_dir = folder / "vlm"
+    vlm_dir.mkdir(parents=True, exist_ok=True)
+    policy.vlm.config.architectures = ["Qwen3VLForConditionalGeneration"]
+    policy.vlm.config.save_pretrained(vlm_dir)
+    if policy.vlm.generation_config is not None:
+        policy.vlm.generation_config.save_pretrained(vlm_dir)
+    weights = {name: tensor.cpu().contiguous() for name, tensor in policy.export_weights().items()}
+    save_file(weights, vlm_dir / "model.safetensors", metadata={"format": "pt"})
+    _processor(policy).save_pretrained(vlm_dir)
+    seg = {name: tensor.detach().cpu().contiguous() for name, tensor in _seg_state(policy).items()}
+    save_file(seg, folder / "seg.safetensors")
+    (folder / "policy.json").write_text(json.dumps(asdict(config), indent=2))
+
+
+def _processor(policy: SegPolicy) -> Qwen3VLProcessor:
+    layout = policy.layout
+    # Areas in pixels. The environment has sized every frame; these bounds keep the processor from doing it again.
+    numbers = {
+        "patch_size": layout.patch,
+        "merge_size": layout.merge,
+        "temporal_patch_size": layout.temporal,
+        "image_mean": list(layout.mean),
+        "image_std": list(layout.std),
+        "size": {"shortest_edge": (layout.patch * layout.merge) ** 2, "longest_edge": 1024 * 1024},
+    }
+    return Qwen3VLProcessor(
+        Qwen2VLImageProcessor(**numbers),
+        policy.chat.tokenizer,
+        Qwen3VLVideoProcessor(**numbers),
+        chat_template=policy.chat.tokenizer.chat_template or CHAT_TEMPLATE,
+    )
+
+
+POLICIES = {"videoseg": load_policy}

@@ -1,0 +1,129 @@
+"""SegPolicy: Qwen3-VL, the two-layer projection of its [SEG] states, and SAM 2.
+
+Names inside checkpoints follow the released layout (`text_hidden_fcs.{0,2}.*`, `grounding_encoder.sam2_model.*`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from peft import LoraConfig, inject_adapter_in_model
+from peft.tuners.lora import LoraLayer
+from torch import Tensor, nn
+from transformers import PreTrainedTokenizerBase, Qwen3VLForConditionalGeneration
+
+from env.types import VideoRef
+from policy.batch import Batch, Frames
+from policy.patches import PatchLayout
+from policy.sam import SegSam2
+from policy.tokens import ChatTokens
+
+LORA_TARGETS = r".*language_model.*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)"
+
+
+@dataclass(frozen=True)
+class PolicyOutput:
+    """What one forward over a batch gives. P counts action tokens, M counts [SEG] tokens of all rows in order."""
+
+    logprobs_BL: Tensor  # float32, of each action token given all before it; 0 elsewhere
+    entropy_P: Tensor  # float32, of the distributions behind the action tokens
+    prompts_MC: Tensor  # projected [SEG] states, row by row in text order
+
+
+class SegPolicy(nn.Module):
+    """The policy whose weights learn."""
+
+    def __init__(self, vlm: Qwen3VLForConditionalGeneration, tokenizer: PreTrainedTokenizerBase, sam: SegSam2):
+        super().__init__()
+        self.vlm = vlm
+        hidden = vlm.config.text_config.hidden_size
+        self.text_hidden_fcs = nn.Sequential(nn.Linear(hidden, hidden), nn.ReLU(), nn.Linear(hidden, sam.hidden_dim))
+        self.sam = sam
+        self.chat = ChatTokens(tokenizer)
+        vision = vlm.config.vision_config
+        self.layout = PatchLayout(vision.patch_size, vision.spatial_merge_size, vision.temporal_patch_size)
+
+    @property
+    def device(self) -> torch.device:
+        return self.text_hidden_fcs[0].weight.device
+
+    def add_lora(self, rank: int, alpha: int) -> None:
+        """Freeze the language model's matrices and train low-rank adapters on them (PEFT)."""
+        for parameter in self.vlm.parameters():
+            parameter.requires_grad_(False)
+        inject_adapter_in_model(LoraConfig(r=rank, lora_alpha=alpha, target_modules=LORA_TARGETS), self.vlm)
+
+    def forward(self, batch: Batch) -> PolicyOutput:
+        """One teacher-forced pass: log-probs of the action tokens and the prompts of every [SEG]."""
+        hidden_BLD = self.vlm.model(
+            input_ids=batch.input_ids_BL,
+            attention_mask=batch.attention_mask_BL,
+            pixel_values=batch.pixel_values,
+            image_grid_thw=batch.image_grid_thw,
+            mm_token_type_ids=batch.image_mask_BL,
+            use_cache=False,
+        ).last_hidden_state
+        rows, columns = batch.loss_mask_BL.nonzero(as_tuple=True)
+        # Only the positions that train reach the vocabulary: [P, V] instead of [B, L, V].
+        log_all_PV = F.log_softmax(self.vlm.lm_head(hidden_BLD[rows, columns - 1]).float(), dim=-1)
+        picked_P = log_all_PV.gather(1, batch.input_ids_BL[rows, columns][:, None])[:, 0]
+        logprobs_BL = torch.zeros(batch.input_ids_BL.shape, device=picked_P.device).index_put((rows, columns), picked_P)
+        entropy_P = -(log_all_PV.detach().exp() * log_all_PV.detach()).sum(-1)
+        segs = [(row, at) for row, sequence in enumerate(batch.sequences) for at in sequence.seg_positions]
+        seg_rows = torch.tensor([row for row, _ in segs], dtype=torch.long, device=hidden_BLD.device)
+        seg_columns = torch.tensor([at for _, at in segs], dtype=torch.long, device=hidden_BLD.device)
+        prompts_MC = self.text_hidden_fcs(hidden_BLD[seg_rows, seg_columns].to(self.text_hidden_fcs[0].weight.dtype))
+        return PolicyOutput(logprobs_BL, entropy_P, prompts_MC)
+
+    def decode_masks(
+        self, prompts_MC: Tensor, targets: list[tuple[int, VideoRef, int]], frames: Frames, train_backbone: bool = False
+    ) -> tuple[Tensor, Tensor]:
+        """Mask logits [N, h, w] and presence logits [N] of `targets`, each (row of prompts, video, frame index).
+
+        A frame that several targets name is encoded once.
+        """
+        unique = list(dict.fromkeys((video, frame_idx) for _, video, frame_idx in targets))
+        features = self.sam.encode_frames([frames.full(*frame) for frame in unique], train_backbone)
+        position = {frame: at for at, frame in enumerate(unique)}
+        index = torch.tensor([position[video, frame_idx] for _, video, frame_idx in targets], device=self.device)
+        rows = torch.tensor([row for row, _, _ in targets], device=self.device)
+        return self.sam.decode(features.pick(index), prompts_MC[rows].float())
+
+    def export_weights(self) -> dict[str, Tensor]:
+        """Weights of the language and vision towers under Hugging Face names, adapters merged, a tied head left out."""
+        weights = {
+            name.replace(".base_layer", ""): tensor.detach()
+            for name, tensor in self.vlm.state_dict().items()
+            if ".lora_" not in name
+        }
+        for name, module in self.vlm.named_modules():
+            if isinstance(module, LoraLayer):
+                delta = module.get_delta_weight("default")
+                weights[f"{name}.weight"] = (module.get_base_layer().weight + delta).detach()
+        if self.vlm.config.tie_word_embeddings:
+            weights.pop("lm_head.weight", None)
+        return weights
+
+
+def mask_losses(logits_NHW: Tensor, presence_N: Tensor, gold_NHW: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """BCE and dice per mask and BCE of the presence logit, each [N]; masks without the target only train presence.
+
+    `gold_NHW` is bool or 0..1 at any size; it is area-averaged to the logits' size, which keeps soft edges.
+    """
+    gold_NHW = gold_NHW.float()
+    present_N = (gold_NHW.flatten(1).amax(1) > 0).float()
+    soft_NHW = F.interpolate(gold_NHW[:, None], logits_NHW.shape[-2:], mode="area")[:, 0]
+    bce_N = F.binary_cross_entropy_with_logits(logits_NHW, soft_NHW, reduction="none").flatten(1).mean(1)
+    probability = logits_NHW.sigmoid().flatten(1)
+    target = soft_NHW.flatten(1)
+    dice_N = 1 - (2 * (probability * target).sum(1) + 1) / (probability.sum(1) + target.sum(1) + 1)
+    presence_loss_N = F.binary_cross_entropy_with_logits(presence_N, present_N, reduction="none")
+    return bce_N * present_N, dice_N * present_N, presence_loss_N
+
+
+def binary_masks(logits_NHW: Tensor, presence_N: Tensor, height: int, width: int) -> Tensor:
+    """Boolean masks [N, height, width]: logit above 0 where SAM 2 judges the object present."""
+    full = F.interpolate(logits_NHW[:, None].float(), (height, width), mode="bilinear", align_corners=False)[:, 0]
+    return (full > 0) & (presence_N[:, None, None] > 0)

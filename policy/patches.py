@@ -1,0 +1,45 @@
+"""Frames as Qwen3-VL vision patches: the arithmetic of its image processor for frames that already have the right size.
+
+Frames are resized once, by the environment, to multiples of patch times merge; here nothing is resized again.
+`tests/test_policy_inputs.py` holds this against the Hugging Face processor.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class PatchLayout:
+    """Numbers of the vision tower and its normalisation."""
+
+    patch: int
+    merge: int
+    temporal: int
+    mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
+    std: tuple[float, float, float] = (0.5, 0.5, 0.5)
+
+    def grid(self, height: int, width: int) -> tuple[int, int, int]:
+        """(time, rows, columns) in patches of one frame. Raises ValueError for sides that are no multiple."""
+        unit = self.patch * self.merge
+        if height % unit or width % unit:
+            raise ValueError(f"frame of {width}x{height} pixels: sides must be multiples of {unit} (env.size_factor)")
+        return 1, height // self.patch, width // self.patch
+
+    def num_tokens(self, height: int, width: int) -> int:
+        """Image tokens of one frame after merging."""
+        _, rows, columns = self.grid(height, width)
+        return rows * columns // self.merge**2
+
+    def patchify(self, frame: np.ndarray) -> np.ndarray:
+        """uint8 [H, W, 3] to float32 [rows x columns, 3 x temporal x patch x patch], merged patches adjacent."""
+        height, width, _ = frame.shape
+        _, rows, columns = self.grid(height, width)
+        pixels = (frame.astype(np.float32) / 255 - np.array(self.mean, np.float32)) / np.array(self.std, np.float32)
+        patch, merge = self.patch, self.merge
+        tiles = pixels.reshape(rows // merge, merge, patch, columns // merge, merge, patch, 3)
+        tiles = tiles.transpose(0, 3, 1, 4, 6, 2, 5)  # row, column, row in merge, column in merge, colour, y, x
+        tiles = np.repeat(tiles[:, :, :, :, :, None], self.temporal, axis=5)  # a still image fills the time axis
+        return tiles.reshape(rows * columns, -1)

@@ -1,0 +1,198 @@
+"""SAM 2 prompted by a language embedding: the `sam2` package's own classes with one more sparse prompt.
+
+The projected [SEG] state joins the sparse prompts of every frame that is decoded while it is set, propagated frames
+included, as the released VideoSEG-O3 evaluation does (per-frame injection). Everything else is stock SAM 2.1.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from hydra import compose
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
+from sam2.modeling.sam2_base import SAM2Base
+from sam2.modeling.sam.prompt_encoder import PromptEncoder
+from torch import Tensor
+
+from configs.schema import SamConfig
+
+MEAN = (0.485, 0.456, 0.406)
+STD = (0.229, 0.224, 0.225)
+
+
+class LanguagePromptEncoder(PromptEncoder):
+    """SAM's prompt encoder that appends `language_B1C` to the sparse prompts while it is set."""
+
+    language_B1C: Tensor | None = None
+
+    def forward(self, points, boxes, masks):
+        sparse_BPC, dense_BCHW = super().forward(points, boxes, masks)
+        if self.language_B1C is not None:
+            sparse_BPC = torch.cat([sparse_BPC, self.language_B1C], dim=1)
+        return sparse_BPC, dense_BCHW
+
+
+@dataclass(frozen=True)
+class FrameFeatures:
+    """Image features of N frames: three levels, each [N, C, H, W], finest first, and their position encodings."""
+
+    levels: list[Tensor]
+    positions: list[Tensor]
+
+    def pick(self, index: Tensor) -> FrameFeatures:
+        """Rows `index` [M] of every level."""
+        return FrameFeatures([level[index] for level in self.levels], [position[index] for position in self.positions])
+
+
+class SegSam2(SAM2Base):
+    """SAM 2 with a language prompt: independent decoding of frames, and tracking through a video."""
+
+    sam_prompt_encoder: LanguagePromptEncoder
+
+    def _build_sam_heads(self) -> None:
+        super()._build_sam_heads()
+        side = self.sam_image_embedding_size
+        self.sam_prompt_encoder = LanguagePromptEncoder(
+            embed_dim=self.sam_prompt_embed_dim,
+            image_embedding_size=(side, side),
+            input_image_size=(self.image_size, self.image_size),
+            mask_in_chans=16,
+        )
+
+    def encode_frames(self, frames: list[np.ndarray], train_backbone: bool = False) -> FrameFeatures:
+        """Features of RGB frames (uint8 [H, W, 3], any size; each is squeezed to the square SAM 2 expects)."""
+        images = torch.stack([self._to_image(frame) for frame in frames])
+        with torch.set_grad_enabled(train_backbone and torch.is_grad_enabled()):
+            out = self.image_encoder(images)
+        levels = list(out["backbone_fpn"])
+        levels[0] = self.sam_mask_decoder.conv_s0(levels[0])
+        levels[1] = self.sam_mask_decoder.conv_s1(levels[1])
+        return FrameFeatures(levels, [position.expand(len(frames), -1, -1, -1) for position in out["vision_pos_enc"]])
+
+    def _to_image(self, frame: np.ndarray) -> Tensor:
+        pixels = torch.from_numpy(np.ascontiguousarray(frame)).to(self.device).permute(2, 0, 1).float()[None] / 255
+        side = self.image_size
+        if pixels.shape[-2:] != (side, side):
+            pixels = F.interpolate(pixels, (side, side), mode="bilinear", align_corners=False, antialias=True)
+        mean = torch.tensor(MEAN, device=self.device).view(3, 1, 1)
+        std = torch.tensor(STD, device=self.device).view(3, 1, 1)
+        return (pixels[0] - mean) / std
+
+    def decode(self, features: FrameFeatures, prompts_NC: Tensor) -> tuple[Tensor, Tensor]:
+        """Mask logits [N, h, w] at a quarter of the image side and presence logits [N], each frame on its own.
+
+        No memory is used (`no_mem_embed` stands in for it), so rewards and mask losses need no propagation.
+        """
+        num = len(prompts_NC)
+        pixels = features.levels[-1] + self.no_mem_embed.view(1, -1, 1, 1)
+        coords = torch.zeros(num, 1, 2, device=pixels.device)
+        labels = -torch.ones(num, 1, dtype=torch.int32, device=pixels.device)
+        encoder = self.sam_prompt_encoder
+        encoder.language_B1C = prompts_NC[:, None]
+        sparse, dense = encoder(points=(coords, labels), boxes=None, masks=None)
+        encoder.language_B1C = None
+        masks_N1HW, _, _, presence_N1 = self.sam_mask_decoder(
+            image_embeddings=pixels,
+            image_pe=encoder.get_dense_pe(),
+            sparse_prompt_embeddings=sparse,
+            dense_prompt_embeddings=dense,
+            multimask_output=False,
+            repeat_image=False,
+            high_res_features=features.levels[:-1],
+        )
+        return masks_N1HW[:, 0].float(), presence_N1[:, 0].float()
+
+    def track(self, features: list[FrameFeatures], prompts_BC: Tensor, key: int) -> list[dict[str, Tensor]]:
+        """Prompt at position `key` of the clip, then track forwards and backwards with SAM 2's memory.
+
+        `features` holds one `FrameFeatures` of B rows per frame. Returns SAM 2's output per frame, in clip order:
+        `pred_masks` [B, 1, h, w] logits (-1024 where the object is judged absent) and `object_score_logits` [B, 1].
+        """
+        self.sam_prompt_encoder.language_B1C = prompts_BC[:, None]
+        memory = {"cond_frame_outputs": {}, "non_cond_frame_outputs": {}}
+        results = {key: self._track_frame(features, key, True, False, memory)}
+        memory["cond_frame_outputs"][key] = results[key]
+        for reverse, order in ((False, range(key + 1, len(features))), (True, range(key - 1, -1, -1))):
+            memory["non_cond_frame_outputs"].clear()
+            for frame in order:
+                results[frame] = self._track_frame(features, frame, False, reverse, memory)
+                memory["non_cond_frame_outputs"][frame] = results[frame]
+                # SAM 2 looks back no further than its object pointers: older outputs only cost memory.
+                memory["non_cond_frame_outputs"].pop(frame + self.max_obj_ptrs_in_encoder * (1 if reverse else -1), None)
+        self.sam_prompt_encoder.language_B1C = None
+        return [results[frame] for frame in range(len(features))]
+
+    def _track_frame(self, features, frame: int, is_key: bool, reverse: bool, memory) -> dict[str, Tensor]:
+        levels, positions = features[frame].levels, features[frame].positions
+        return self.track_step(
+            frame_idx=frame,
+            is_init_cond_frame=is_key,
+            current_vision_feats=[level.flatten(2).permute(2, 0, 1) for level in levels],
+            current_vision_pos_embeds=[position.flatten(2).permute(2, 0, 1) for position in positions],
+            feat_sizes=[(level.shape[-2], level.shape[-1]) for level in levels],
+            point_inputs=None,
+            mask_inputs=None,
+            output_dict=memory,
+            num_frames=len(features),
+            track_in_reverse=reverse,
+        )
+
+
+def build_sam(config: SamConfig) -> SegSam2:
+    """SAM 2 from the package's own config files; `variant: small` shrinks `sam2.1_hiera_t` to the numbers given.
+
+    A [SEG] prompt names one object, so the three-mask output for ambiguous clicks is off.
+    """
+    import sam2  # noqa: F401  (registers the package's configs with hydra)
+
+    name = "sam2.1_hiera_t" if config.variant == "small" else config.variant
+    overrides = [
+        "++model._target_=policy.sam.SegSam2",
+        "++model.multimask_output_in_sam=false",
+        "++model.multimask_output_for_tracking=false",
+        *(_small_overrides(config) if config.variant == "small" else []),
+    ]
+    tree = compose(config_name=f"configs/sam2.1/{name}.yaml", overrides=overrides)
+    OmegaConf.resolve(tree)
+    model = instantiate(tree.model, _recursive_=True)
+    if config.checkpoint:
+        state = torch.load(config.checkpoint, map_location="cpu", weights_only=True)["model"]
+        model.load_state_dict(state)
+    return model.eval()  # SAM 2's train mode only adds dropout, and hides presence logits from `track`
+
+
+def _small_overrides(config: SamConfig) -> list[str]:
+    width, embed = config.hidden, config.embed
+    grid = config.image_size // 16
+    channels = [embed * 8, embed * 4, embed * 2, embed]
+    attention = "model.memory_attention"
+    encoder = "model.memory_encoder"
+    return [
+        f"model.image_size={config.image_size}",
+        f"model.image_encoder.trunk.embed_dim={embed}",
+        f"model.image_encoder.trunk.stages={list(config.stages)}",
+        # The last block before the last stage: a block that pools cannot attend globally.
+        f"model.image_encoder.trunk.global_att_blocks=[{sum(config.stages[:-1]) - 1}]",
+        "++model.image_encoder.trunk.window_spec=[8,4,8,4]",
+        f"model.image_encoder.neck.d_model={width}",
+        f"model.image_encoder.neck.position_encoding.num_pos_feats={width}",
+        f"model.image_encoder.neck.backbone_channel_list={channels}",
+        f"{attention}.d_model={width}",
+        f"{attention}.num_layers={config.memory_layers}",
+        f"{attention}.layer.d_model={width}",
+        f"{attention}.layer.dim_feedforward={width * 4}",
+        f"{attention}.layer.self_attention.embedding_dim={width}",
+        f"{attention}.layer.self_attention.feat_sizes=[{grid},{grid}]",
+        f"{attention}.layer.cross_attention.embedding_dim={width}",
+        f"{attention}.layer.cross_attention.feat_sizes=[{grid},{grid}]",
+        f"{attention}.layer.cross_attention.kv_in_dim={width // 2}",
+        f"{encoder}.out_dim={width // 2}",
+        f"++{encoder}.in_dim={width}",
+        f"{encoder}.position_encoding.num_pos_feats={width // 2}",
+        f"++{encoder}.mask_downsampler.embed_dim={width}",
+        f"{encoder}.fuser.layer.dim={width}",
+    ]
