@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import re
+from itertools import pairwise
 
 from env.types import Answer, Decision, Interval, Malformed, Select
 
@@ -95,7 +96,7 @@ def _split(text: str) -> tuple[str, str]:
     head = ["<think>", "</think>", f"<{block}>"]
     if names not in (head + tail, [*head, "<VTG>", "</VTG>", *tail]):
         raise _Bad("tags", " ".join(names))
-    gaps = [text[left.end() : right.start()] for left, right in zip(tags, tags[1:], strict=False)]
+    gaps = [text[left.end() : right.start()] for left, right in pairwise(tags)]
     gaps = [text[: tags[0].start()], *gaps, text[tags[-1].end() :]]
     return block, _json_text(gaps, has_vtg="<VTG>" in names)
 
@@ -139,7 +140,7 @@ def _decision(block: str, values: list[int], num_frames: int) -> Select | Answer
     start, last, key_frame = values
     if start > last:
         raise _Bad("reversed", f"{start} to {last}")
-    if not (0 <= start and last < num_frames and 0 <= key_frame < num_frames):
+    if start < 0 or last >= num_frames or not 0 <= key_frame < num_frames:
         raise _Bad("out_of_range", f"{start} to {last}, key frame {key_frame}, of {num_frames} frames")
     kind = Select if block == "select" else Answer
     return kind(Interval(start, last + 1), key_frame)

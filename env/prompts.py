@@ -72,9 +72,9 @@ else, and nothing after the block. The number of turns is limited: end with an a
 def _full_first(query: str, num_frames: int, strip: Frames, detail: Frames) -> Parts:
     return (
         *strip,
-        f"\n{len(strip)} small frames of the whole video, frame indices {_indices(strip)}.\n",
+        f"\nSmall frames of the whole video ({len(strip)}), at the frame indices {_indices(strip)}.\n",
         *detail,
-        f"\n{len(detail)} large frames, frame indices {_indices(detail)}.\n",
+        f"\nLarge frames ({len(detail)}), at the frame indices {_indices(detail)}.\n",
         f'Query: "{query}"\nThe video has {num_frames} frames, 0 to {num_frames - 1}.',
     )
 
@@ -82,7 +82,8 @@ def _full_first(query: str, num_frames: int, strip: Frames, detail: Frames) -> P
 def _full_next(query: str, interval: Interval, zoom: Frames, key: FrameRef) -> Parts:
     return (
         *zoom,
-        f"\n{len(zoom)} small frames from {interval.start} to {interval.end - 1}, frame indices {_indices(zoom)}.\n",
+        f"\nSmall frames from {interval.start} to {interval.end - 1} ({len(zoom)}), at the frame indices "
+        f"{_indices(zoom)}.\n",
         key,
         f"\nKey frame {key.frame_idx}, large.\n",
         f'Query: "{query}"\nLook closer again with <select>, or end with <answer>.',

@@ -1,0 +1,261 @@
+"""Trajectories and tasks as JSON rows of one fixed schema, and back. No I/O.
+
+Rows hold no null and no dictionary with varying keys, because readers such as `datasets` infer column types from the
+first rows they meet. What is absent is told by a flag or a count beside it; masks are lists of
+{frame, height, width, counts}, the scores' parts a list of {name, applies, value}.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any, TypeVar, get_args
+
+from env.types import (
+    RLE,
+    Action,
+    Answer,
+    Decision,
+    FrameRef,
+    Interval,
+    Malformed,
+    Observation,
+    Role,
+    Scores,
+    Select,
+    StopReason,
+    Task,
+    Trajectory,
+    Turn,
+    VideoRef,
+)
+
+VERSION = 1
+Row = dict[str, Any]
+_Value = TypeVar("_Value")
+_NO_FRAME: Row = {"frame_idx": -1, "width": 0, "height": 0, "role": ""}
+_DECISIONS = {"select": Select, "answer": Answer}
+
+
+def task_to_row(task: Task) -> Row:
+    """One row of `tasks.jsonl`. Gold masks are kept where the target is present; `num_gold` is their original count."""
+    video = asdict(task.video)
+    return {
+        "version": VERSION,
+        "task_id": task.task_id,
+        "video": {**video, "frames": list(task.video.frames)},
+        "expression": task.expression,
+        "family": task.family,
+        "explore": task.explore,
+        "evidence": list(task.evidence),
+        "caption": task.caption,
+        "num_gold": len(task.gold),
+        "gold": [_mask_to_row(frame, rle) for frame, rle in enumerate(task.gold) if rle is not None],
+    }
+
+
+def task_from_row(row: Row) -> Task:
+    """The inverse of `task_to_row`. ValueError names the field that is missing or of another kind."""
+    video = take(row, "video", dict)
+    gold = _masks_from_rows(_rows(row, "gold"))
+    num_gold = take(row, "num_gold", int)
+    if not all(0 <= frame < num_gold for frame in gold):
+        raise ValueError(f"field `gold`: a frame lies outside of the {num_gold} that `num_gold` names")
+    return Task(
+        task_id=take(row, "task_id", str),
+        video=VideoRef(
+            root=take(video, "root", str),
+            path=take(video, "path", str),
+            frames=_list(video, "frames", str),
+            num_frames=take(video, "num_frames", int),
+            height=take(video, "height", int),
+            width=take(video, "width", int),
+        ),
+        expression=take(row, "expression", str),
+        gold=tuple(gold.get(frame) for frame in range(num_gold)),
+        family=take(row, "family", str),
+        explore=take(row, "explore", str),
+        evidence=_list(row, "evidence", int),
+        caption=take(row, "caption", str),
+    )
+
+
+def trajectory_to_row(trajectory: Trajectory) -> Row:
+    """One row of `trajectories.jsonl`; the task is named by its id only."""
+    scores = trajectory.scores
+    return {
+        "version": VERSION,
+        "trajectory_id": trajectory.trajectory_id,
+        "task_id": trajectory.task.task_id,
+        "step": trajectory.step,
+        "sibling": trajectory.sibling,
+        "stop_reason": trajectory.stop_reason.value,
+        "error": trajectory.error,
+        "turns": [_turn_to_row(turn) for turn in trajectory.turns],
+        "masks": [_mask_to_row(frame, rle) for frame, rle in sorted(trajectory.masks.items())],
+        "is_scored": scores is not None,
+        "total": float(scores.total) if scores else 0.0,
+        "breakdown": [
+            {"name": name, "applies": value is not None, "value": float(value or 0.0)}
+            for name, value in (scores.breakdown if scores else {}).items()
+        ],
+        **_optional_to_row("advantage", trajectory.advantage),
+    }
+
+
+def trajectory_from_row(row: Row, tasks: dict[str, Task]) -> Trajectory:
+    """The inverse of `trajectory_to_row`, given the tasks by id. ValueError names the offending field."""
+    task_id = take(row, "task_id", str)
+    if task_id not in tasks:
+        raise ValueError(f"field `task_id`: there is no task {task_id!r}")
+    scores = None
+    if take(row, "is_scored", bool):
+        parts = _rows(row, "breakdown")
+        values = [take(part, "value", float) if take(part, "applies", bool) else None for part in parts]
+        names = [take(part, "name", str) for part in parts]
+        scores = Scores(take(row, "total", float), dict(zip(names, values, strict=True)))
+    return Trajectory(
+        trajectory_id=take(row, "trajectory_id", str),
+        task=tasks[task_id],
+        step=take(row, "step", int),
+        sibling=take(row, "sibling", int),
+        turns=[_turn_from_row(turn) for turn in _rows(row, "turns")],
+        stop_reason=StopReason(take(row, "stop_reason", str)),
+        error=take(row, "error", str),
+        masks=_masks_from_rows(_rows(row, "masks")),
+        scores=scores,
+        advantage=_optional_from_row(row, "advantage"),
+    )
+
+
+def _turn_to_row(turn: Turn) -> Row:
+    action = turn.action
+    return {
+        "system": turn.observation.system,
+        "parts": [_part_to_row(part) for part in turn.observation.parts],
+        "observation_ids": list(turn.observation_ids),
+        "text": action.text,
+        "token_ids": list(action.token_ids),
+        "logprobs": [float(value) for value in action.logprobs],
+        "old_logprobs": [float(value) for value in turn.old_logprobs],
+        "weights_version": action.weights_version,
+        "finish": action.finish,
+        "decision": _decision_to_row(turn.decision),
+        "key_masks": [] if turn.key_mask is None else [_mask_to_row(-1, turn.key_mask)],
+        **_optional_to_row("mask_logprob", turn.mask_logprob),
+    }
+
+
+def _turn_from_row(row: Row) -> Turn:
+    finish = take(row, "finish", str)
+    if finish != "stop" and finish != "length":
+        raise ValueError(f"field `finish`: expected stop or length, found {finish!r}")
+    key_masks = _masks_from_rows(_rows(row, "key_masks"))
+    parts = tuple(_part_from_row(part) for part in _rows(row, "parts"))
+    return Turn(
+        observation=Observation(parts, take(row, "system", str)),
+        action=Action(
+            text=take(row, "text", str),
+            token_ids=_list(row, "token_ids", int),
+            logprobs=_list(row, "logprobs", float),
+            weights_version=take(row, "weights_version", int),
+            finish=finish,
+        ),
+        decision=_decision_from_row(take(row, "decision", dict)),
+        observation_ids=_list(row, "observation_ids", int),
+        old_logprobs=_list(row, "old_logprobs", float),
+        key_mask=next(iter(key_masks.values()), None),
+        mask_logprob=_optional_from_row(row, "mask_logprob"),
+    )
+
+
+def _part_to_row(part: str | FrameRef) -> Row:
+    if isinstance(part, str):
+        return {"text": part, "frame": _NO_FRAME}
+    return {"text": "", "frame": asdict(part)}
+
+
+def _part_from_row(row: Row) -> str | FrameRef:
+    frame = take(row, "frame", dict)
+    role = take(frame, "role", str)
+    if role == "":
+        return take(row, "text", str)
+    for known in get_args(Role):
+        if role == known:
+            sizes = [take(frame, name, int) for name in ("frame_idx", "width", "height")]
+            return FrameRef(*sizes, role=known)
+    raise ValueError(f"field `role`: expected one of {', '.join(get_args(Role))}, found {role!r}")
+
+
+def _decision_to_row(decision: Decision) -> Row:
+    if isinstance(decision, Malformed):
+        nowhere = {"start": -1, "end": -1, "key_frame": -1}
+        return {"kind": "malformed", **nowhere, "reason": decision.reason, "detail": decision.detail}
+    kind = "select" if isinstance(decision, Select) else "answer"
+    where = {"start": decision.interval.start, "end": decision.interval.end, "key_frame": decision.key_frame}
+    return {"kind": kind, **where, "reason": "", "detail": ""}
+
+
+def _decision_from_row(row: Row) -> Decision:
+    kind = take(row, "kind", str)
+    if kind == "malformed":
+        return Malformed(take(row, "reason", str), take(row, "detail", str))
+    if kind not in _DECISIONS:
+        raise ValueError(f"field `kind`: expected select, answer or malformed, found {kind!r}")
+    interval = Interval(take(row, "start", int), take(row, "end", int))
+    return _DECISIONS[kind](interval, take(row, "key_frame", int))
+
+
+def _mask_to_row(frame: int, rle: RLE) -> Row:
+    counts = rle["counts"]
+    text = counts.decode("ascii") if isinstance(counts, bytes) else counts
+    if not isinstance(text, str):
+        raise ValueError(f"mask of frame {frame}: expected compressed RLE counts, found {type(counts).__name__}")
+    height, width = rle["size"]
+    return {"frame": int(frame), "height": int(height), "width": int(width), "counts": text}
+
+
+def _masks_from_rows(rows: list[Row]) -> dict[int, RLE]:
+    return {
+        take(row, "frame", int): {
+            "size": [take(row, "height", int), take(row, "width", int)],
+            "counts": take(row, "counts", str),
+        }
+        for row in rows
+    }
+
+
+def _optional_to_row(name: str, value: float | None) -> Row:
+    return {f"has_{name}": value is not None, name: float(value or 0.0)}
+
+
+def _optional_from_row(row: Row, name: str) -> float | None:
+    return take(row, name, float) if take(row, f"has_{name}", bool) else None
+
+
+def check_version(row: Row) -> None:
+    """ValueError unless the row was written by this version of the schema."""
+    version = take(row, "version", int)
+    if version != VERSION:
+        raise ValueError(f"field `version`: expected {VERSION}, found {version}; it was written by another release")
+
+
+def take(row: Row, name: str, kind: type[_Value]) -> _Value:
+    """The field `name`. ValueError unless it is exactly of `kind`: a bool is no int, and 1 is no float."""
+    if name not in row:
+        raise ValueError(f"field `{name}`: missing")
+    value = row[name]
+    if type(value) is not kind:
+        raise ValueError(f"field `{name}`: expected {kind.__name__}, found {value!r:.60}")
+    return value
+
+
+def _rows(row: Row, name: str) -> list[Row]:
+    return list(_list(row, name, dict))
+
+
+def _list(row: Row, name: str, kind: type[_Value]) -> tuple[_Value, ...]:
+    values = take(row, name, list)
+    for value in values:
+        if type(value) is not kind:
+            raise ValueError(f"field `{name}`: expected a list of {kind.__name__}, it holds {value!r:.60}")
+    return tuple(values)

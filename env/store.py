@@ -1,0 +1,175 @@
+"""The trajectory store: two append-only JSON-lines files in one folder, written by training, evaluation, prediction.
+
+`tasks.jsonl` holds every task once, `trajectories.jsonl` one trajectory a line that names its task. Reading needs no
+torch; `datasets.load_dataset("json", data_files=".../trajectories.jsonl")` opens it as a table. One writer at a time.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+from env.errors import DataError
+from env.rows import Row, check_version, take, task_from_row, task_to_row, trajectory_from_row, trajectory_to_row
+from env.types import Trajectory
+
+__all__ = ["TrajectoryStore", "task_from_row", "task_to_row", "trajectory_from_row", "trajectory_to_row"]
+
+_Value = TypeVar("_Value")
+
+
+class TrajectoryStore:
+    """The store in `folder`, which is made by the first append."""
+
+    def __init__(self, folder: Path | str):
+        self.folder = Path(folder)
+        self.tasks_path = self.folder / "tasks.jsonl"
+        self.trajectories_path = self.folder / "trajectories.jsonl"
+        self._task_lines: dict[str, int] | None = None  # task id -> hash of its line; None: not looked at yet
+        self._trajectory_ids: set[str] = set()
+
+    def append(self, trajectories: Sequence[Trajectory]) -> None:
+        """Write trajectories and the tasks that are new; they are on disk on return.
+
+        DataError, with nothing written, on a trajectory id that the store holds, on a task that differs from the one
+        stored under its id, and on a number that is not finite.
+        """
+        known = self._known_tasks()
+        tasks: dict[str, str] = {}
+        lines: dict[str, str] = {}
+        for trajectory in trajectories:
+            where = f"trajectory {trajectory.trajectory_id}"
+            if trajectory.trajectory_id in self._trajectory_ids or trajectory.trajectory_id in lines:
+                raise DataError(where, f"is already in {self.trajectories_path}; ids must be unique")
+            lines[trajectory.trajectory_id] = _line(where, trajectory_to_row, trajectory)
+            task_id = trajectory.task.task_id
+            task = _line(f"task {task_id}", task_to_row, trajectory.task)
+            if known.get(task_id, hash(task)) != hash(task) or tasks.setdefault(task_id, task) != task:
+                raise DataError(f"task {task_id}", f"differs from the task of that id in {self.tasks_path}")
+        self.folder.mkdir(parents=True, exist_ok=True)
+        # Tasks first: a writer killed in between leaves a task without trajectories, never the reverse.
+        _append(self.tasks_path, [line for task_id, line in tasks.items() if task_id not in known])
+        _append(self.trajectories_path, list(lines.values()))
+        known.update({task_id: hash(line) for task_id, line in tasks.items()})
+        self._trajectory_ids.update(lines)
+
+    def read(self) -> Iterator[Trajectory]:
+        """All trajectories in the order of writing, while a writer may go on; later ones are not seen.
+
+        A last line without its end (a writer was killed) is left out with a warning. DataError names file and line.
+        """
+        trajectories_size = _size(self.trajectories_path)  # before the tasks, so that every task named is there
+        tasks = {}
+        for where, line in _lines(self.tasks_path, _size(self.tasks_path)):
+            task = _parse(where, line, task_from_row)
+            tasks[task.task_id] = task
+        for where, line in _lines(self.trajectories_path, trajectories_size):
+            yield _parse(where, line, lambda row: trajectory_from_row(row, tasks))
+
+    def drop_from(self, step: int) -> None:
+        """Forget all trajectories of `step` and later, so that a resumed run can write them again. Atomic."""
+        if not self.trajectories_path.exists():
+            return
+        temporary = self.trajectories_path.with_suffix(".tmp")
+        with open(temporary, "wb") as file:
+            for where, line in _lines(self.trajectories_path, _size(self.trajectories_path)):
+                if _parse(where, line, lambda row: take(row, "step", int) < step):
+                    file.write(line)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, self.trajectories_path)
+        _sync_folder(self.folder)
+        self._task_lines = None
+
+    def _known_tasks(self) -> dict[str, int]:
+        """Hashes of the stored tasks' lines by id; the first call reads the files."""
+        if self._task_lines is None:
+            self._task_lines = {}
+            for where, line in _lines(self.tasks_path, _size(self.tasks_path)):
+                self._task_lines[_parse(where, line, lambda row: take(row, "task_id", str))] = hash(line.decode())
+            self._trajectory_ids = {
+                _parse(where, line, lambda row: take(row, "trajectory_id", str))
+                for where, line in _lines(self.trajectories_path, _size(self.trajectories_path))
+            }
+        return self._task_lines
+
+
+def _line(where: str, to_row: Callable[[_Value], Row], value: _Value) -> str:
+    """One line of a store. JSON knows no NaN, and a reader could not tell what went wrong."""
+    try:
+        return json.dumps(to_row(value), allow_nan=False, separators=(",", ":")) + "\n"
+    except (TypeError, ValueError) as error:
+        raise DataError(where, f"cannot be stored ({error})") from error
+
+
+def _parse(where: str, line: bytes, from_row: Callable[[Row], _Value]) -> _Value:
+    try:
+        row = json.loads(line)
+        if not isinstance(row, dict):
+            raise ValueError(f"expected a JSON object, found {type(row).__name__}")
+        check_version(row)
+        return from_row(row)
+    except (ValueError, RecursionError) as error:
+        raise DataError(where, str(error)) from error
+
+
+def _lines(path: Path, size: int) -> Iterator[tuple[str, bytes]]:
+    """(place, line) of the first `size` bytes of a file. A torn last line is left out with a warning."""
+    if not path.exists():
+        return
+    with open(path, "rb") as file:
+        for number, line in enumerate(file, start=1):
+            size -= len(line)
+            if size < 0:
+                return
+            if not line.endswith(b"\n"):
+                warnings.warn(
+                    f"{path}:{number}: left out an unfinished last line (its writer was killed)", stacklevel=3
+                )
+                return
+            yield f"{path}:{number}", line
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
+
+
+def _append(path: Path, lines: list[str]) -> None:
+    """Append whole lines and flush them to disk, after cutting off what a killed writer left."""
+    is_new = not path.exists()
+    with open(path, "ab") as file:
+        whole = _whole_lines(path)
+        if whole != file.tell():
+            file.truncate(whole)
+        file.write("".join(lines).encode("ascii"))
+        file.flush()
+        os.fsync(file.fileno())
+    if is_new:
+        _sync_folder(path.parent)
+
+
+def _whole_lines(path: Path) -> int:
+    """Bytes up to and including the last newline."""
+    with open(path, "rb") as file:
+        end = file.seek(0, os.SEEK_END)
+        while end > 0:
+            start = max(0, end - (1 << 16))
+            file.seek(start)
+            newline = file.read(end - start).rfind(b"\n")
+            if newline >= 0:
+                return start + newline + 1
+            end = start
+    return 0
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make a new or renamed file's name survive a power cut."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
