@@ -1,0 +1,134 @@
+"""Moving Shapes, the pixels: anti-aliased frames and exact masks from one signed distance per shape.
+
+A pixel belongs to a shape where the distance of its centre is negative, which is where the shape covers more than
+half of it; `alpha = clip(0.5 - distance, 0, 1)` is how much of its colour it takes. Masks hold visible pixels only.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from cot_data.shapes import COLORS, Scene, Shape
+
+CORE = 0.6  # while a shape flashes its colour is left in a copy of this scale; the rim around it is white
+DOT = 4  # side of the mark: 2x2 white pixels, and a ring around them that averages the colour out again
+
+
+@dataclass(frozen=True)
+class Footprint:
+    """One shape's own coverage, before anything hides it, in a window that follows it.
+
+    `alpha_TWW` in 0..1, `corner_T2` the window's upper left pixel (x, y); windows reach over the frame by `pad`.
+    """
+
+    alpha_TWW: np.ndarray
+    corner_T2: np.ndarray
+    pad: int
+
+
+def distance(kind: str, x: np.ndarray, y: np.ndarray, radius: float | np.ndarray) -> np.ndarray:
+    """Signed distance (a lower bound outside corners) in pixels of points to a shape's outline, negative inside."""
+    if kind == "circle":
+        return np.hypot(x, y) - 0.95 * radius
+    if kind == "square":
+        return np.maximum(np.abs(x), np.abs(y)) - 0.82 * radius
+    if kind == "triangle":
+        y = y - 0.25 * radius
+        return np.maximum(y, 0.75**0.5 * np.abs(x) - 0.5 * y) - 0.6 * radius
+    arm, reach = 0.36 * radius, 0.98 * radius
+    x, y = np.abs(x), np.abs(y)
+    return np.minimum(np.maximum(x - arm, y - reach), np.maximum(x - reach, y - arm))
+
+
+def footprint(shape: Shape, scale: float = 1.0) -> Footprint:
+    """Coverage of `shape`, drawn at `scale` times its radius, in every frame."""
+    pad = int(np.ceil(1.1 * shape.radius)) + 2
+    corner_T2 = np.floor(shape.centers_T2).astype(int) - pad
+    grid_W = np.arange(2 * pad + 1) + 0.5
+    offset_T2 = corner_T2 - shape.centers_T2
+    x = grid_W[None, None, :] + offset_T2[:, 0, None, None]
+    y = grid_W[None, :, None] + offset_T2[:, 1, None, None]
+    alpha_TWW = np.clip(0.5 - distance(shape.kind, x, y, scale * shape.radius), 0.0, 1.0)
+    return Footprint(alpha_TWW, corner_T2, pad)
+
+
+def _window(footprint_: Footprint, frame_idx: int, size: int) -> tuple[slice, slice, slice, slice]:
+    """Rows and columns in the frame, then in the window, of the part of the window that lies in the frame."""
+    left, top = (int(v) for v in footprint_.corner_T2[frame_idx])
+    side = 2 * footprint_.pad + 1
+    rows = slice(min(max(top, 0), size), max(min(top + side, size), 0))
+    cols = slice(min(max(left, 0), size), max(min(left + side, size), 0))
+    return rows, cols, slice(rows.start - top, rows.stop - top), slice(cols.start - left, cols.stop - left)
+
+
+def scene_masks(scene: Scene) -> tuple[np.ndarray, np.ndarray]:
+    """Visible pixels and uncovered areas of every shape.
+
+    Returns:
+        masks_NTHW: bool, what can be seen of each shape; full_NT: int, its pixels in the frame if nothing hid it.
+    """
+    count = len(scene.shapes)
+    masks_NTHW = np.zeros((count, scene.num_frames, scene.size, scene.size), dtype=bool)
+    full_NT = np.zeros((count, scene.num_frames), dtype=int)
+    for shape_idx, shape in enumerate(scene.shapes):
+        own = footprint(shape)
+        for t in np.flatnonzero(shape.present_T):
+            rows, cols, from_rows, from_cols = _window(own, int(t), scene.size)
+            covered = own.alpha_TWW[t, from_rows, from_cols] > 0.5
+            full_NT[shape_idx, t] = covered.sum()
+            masks_NTHW[:shape_idx, t, rows, cols] &= ~covered
+            masks_NTHW[shape_idx, t, rows, cols] = covered
+    return masks_NTHW, full_NT
+
+
+def background(rng: np.random.Generator, size: int) -> np.ndarray:
+    """A grey texture [H, W, 3] in 60..170: smooth blobs at two scales, and stripes at times."""
+    texture_HW = np.zeros((size, size))
+    for cells, weight in ((4, 18.0), (16, 9.0)):
+        noise = rng.normal(size=(cells, cells)).astype(np.float32)
+        texture_HW += weight * cv2.resize(noise, (size, size), interpolation=cv2.INTER_CUBIC)
+    if rng.random() < 0.4:
+        x, y = np.meshgrid(np.arange(size), np.arange(size))
+        angle, period = rng.uniform(0, np.pi), rng.uniform(5, 14)
+        texture_HW += 9.0 * np.sign(np.sin(2 * np.pi * (x * np.cos(angle) + y * np.sin(angle)) / period))
+    tint_3 = rng.uniform(-8, 8, size=3)
+    return np.clip(texture_HW[..., None] + rng.uniform(95, 135) + tint_3, 60, 170)
+
+
+def dot_corner(shape: Shape, frame_idx: int) -> tuple[int, int]:
+    """Upper left pixel (x, y) of the dot. Even, so that halving the frame spreads each white pixel over a 2x2 cell."""
+    x, y = shape.centers_T2[frame_idx]
+    return 2 * round((x - DOT / 2) / 2), 2 * round((y - DOT / 2) / 2)
+
+
+def _draw_dot(frame_HW3: np.ndarray, corner: tuple[int, int], color_3: np.ndarray) -> None:
+    left, top = corner
+    block = frame_HW3[top : top + DOT, left : left + DOT]
+    block[:] = color_3 - (255.0 - color_3) / 3.0  # one white and three of these average to the colour
+    block[1:-1, 1:-1] = 255.0
+
+
+def draw_scene(scene: Scene, background_HW3: np.ndarray) -> np.ndarray:
+    """Frames uint8 [T, H, W, 3], RGB."""
+    frames_THW3 = np.repeat(background_HW3[None], scene.num_frames, axis=0)
+    for shape_idx, shape in enumerate(scene.shapes):
+        own, core = footprint(shape), None
+        color_3 = np.array(COLORS[shape.color], dtype=float)
+        flashes = {t for m in scene.marks if m.shape_idx == shape_idx and m.kind == "flash" for t in m.frames}
+        dots = {t for m in scene.marks if m.shape_idx == shape_idx and m.kind == "dot" for t in m.frames}
+        for t in (int(t) for t in np.flatnonzero(shape.present_T)):
+            rows, cols, from_rows, from_cols = _window(own, t, scene.size)
+            paint = color_3
+            if t in flashes:
+                core = core or footprint(shape, CORE)
+                core_HW1 = core.alpha_TWW[t, from_rows, from_cols, None]
+                paint = core_HW1 * color_3 + (1 - core_HW1) * 255.0
+            alpha_HW1 = own.alpha_TWW[t, from_rows, from_cols, None]
+            patch = frames_THW3[t, rows, cols]
+            patch[:] = alpha_HW1 * paint + (1 - alpha_HW1) * patch
+            if t in dots:
+                _draw_dot(frames_THW3[t], dot_corner(shape, t), color_3)
+    return np.clip(np.round(frames_THW3), 0, 255).astype(np.uint8)
