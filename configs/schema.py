@@ -112,6 +112,8 @@ class SamplerConfig:
     """Key-value cache of the engine on CPU, in GiB."""
     gpu_memory_fraction: float = 0.45
     """Share of GPU memory the engine may take, where there is a GPU."""
+    gpus_per_worker: float = 0.0
+    """GPUs that Ray reserves for each rollout worker; a fraction shares one GPU with the learner."""
     max_sequences: int = 64
     """Most conversations that the engine decodes at once."""
 

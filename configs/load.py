@@ -1,0 +1,217 @@
+"""YAML files to `RunConfig` and back: types and ranges checked, mistakes named with file, key and nearest real key."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import math
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, is_dataclass, replace
+from pathlib import Path
+from typing import Any, get_args, get_origin, get_type_hints
+
+import yaml
+
+from configs.ranges import problems
+from configs.schema import RunConfig
+
+SHIPPED = Path(__file__).parent
+# YAML 1.1 reads 1e-3 as a string, because it wants a dot before the exponent.
+_FLOAT_TEXT = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)[eE][+-]?\d+")
+
+
+class ConfigError(Exception):
+    """A config cannot be used; the message names the file (or --set), the dotted key, and what was expected."""
+
+
+def load_config(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
+    """Read a YAML file, or a shipped config by its bare name (`tiny`), over the defaults of `configs.schema`.
+
+    A file may state only its differences: `extends: other.yaml` names a file beside it, or a shipped config, one level
+    deep. Sections are merged key by key; lists and the reward weights are replaced whole. `overrides` are `a.b=c` texts
+    whose value is YAML; list elements count from 0 (`cold_start.stages.0.steps=5`). Raises ConfigError.
+    """
+    file = _find(str(path), Path())
+    raw = _read(file)
+    config = RunConfig()
+    if "extends" in raw:
+        parent = raw.pop("extends")
+        if not isinstance(parent, str):
+            raise ConfigError(f"{file}: extends: expected a file name, got {parent!r}")
+        base = _find(parent, file.parent)
+        base_raw = _read(base)
+        if "extends" in base_raw:
+            raise ConfigError(f"{file}: extends: {base} itself extends another file; inheritance goes one level deep")
+        config = _fill(config, base_raw, str(base), ())
+    config = _fill(config, raw, str(file), ())
+    for override in overrides:
+        config = _override(config, override)
+    validate(config, " ".join([str(file), *(f"--set {text}" for text in overrides)]))
+    return config
+
+
+def validate(config: RunConfig, where: str = "config") -> None:
+    """Raise ConfigError with every value that lies outside its range; names (datasets, losses) are checked on use."""
+    if found := problems(config):
+        raise ConfigError(f"{where}: " + "; ".join(found))
+
+
+def config_to_dict(config: RunConfig) -> dict[str, Any]:
+    """The config as plain dicts, lists and scalars, ready for YAML or JSON."""
+    return _plain(asdict(config))
+
+
+def save_config(config: RunConfig, path: str | Path) -> None:
+    """Write every key; `load_config(path)` gives back an equal config."""
+    Path(path).write_text(yaml.safe_dump(config_to_dict(config), sort_keys=False), encoding="utf-8")
+
+
+def add_config_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add `--config NAME_OR_PATH` and the repeatable `--set KEY=VALUE`, which every entry point takes."""
+    parser.add_argument(
+        "--config", default="tiny", metavar="NAME_OR_PATH", help="shipped config or YAML file (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--set", dest="overrides", action="append", default=[], metavar="KEY=VALUE", help="change one key: grpo.steps=5"
+    )
+
+
+def config_from_args(args: argparse.Namespace) -> RunConfig:
+    """The config that the command line asks for; a mistake in it ends the program with its message, no traceback."""
+    try:
+        return load_config(args.config, args.overrides)
+    except ConfigError as error:
+        raise SystemExit(f"config error: {error}") from error
+
+
+def _find(name: str, folder: Path) -> Path:
+    """A file as given (relative to `folder`), or the shipped config of that bare name."""
+    file = folder / name
+    if file.is_file():
+        return file
+    shipped = SHIPPED / f"{name}.yaml"
+    if Path(name).name == name and shipped.is_file():
+        return shipped
+    names = ", ".join(sorted(p.stem for p in SHIPPED.glob("*.yaml")))
+    raise ConfigError(f"{file}: no such file; give the path of a YAML file or one of the shipped configs: {names}")
+
+
+def _read(file: Path) -> dict[Any, Any]:
+    try:
+        raw = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{file}: not a YAML file: {error}") from error
+    if raw is None:
+        return {}
+    if not isinstance(raw, dict):
+        raise ConfigError(f"{file}: expected sections and keys, got {_kind(raw)}")
+    return raw
+
+
+def _fill(base: Any, raw: Mapping[Any, Any], where: str, path: tuple[str, ...]) -> Any:
+    """A copy of the dataclass `base` with the keys of `raw` put in, recursively."""
+    hints = get_type_hints(type(base))
+    changes: dict[str, Any] = {}
+    for key, value in raw.items():
+        key_path = (*path, str(key))
+        if key not in hints:
+            raise ConfigError(f"{where}: {'.'.join(key_path)}: no such key; {_nearest(str(key), list(hints))}")
+        changes[key] = _value(hints[key], getattr(base, key), value, where, key_path)
+    return replace(base, **changes)
+
+
+def _value(hint: Any, base: Any, raw: Any, where: str, path: tuple[str, ...]) -> Any:
+    """`raw` as a value of type `hint`; `base` is what it is merged into, where `hint` is a dataclass."""
+    origin = get_origin(hint)
+    if is_dataclass(hint) and isinstance(raw, Mapping):
+        return _fill(base, raw, where, path)
+    if origin is tuple and isinstance(raw, list):
+        item = get_args(hint)[0]
+        new = item() if is_dataclass(item) and isinstance(item, type) else None
+        return tuple(_value(item, new, part, where, (*path, str(i))) for i, part in enumerate(raw))
+    if origin is dict and isinstance(raw, Mapping):
+        item = get_args(hint)[1]
+        return {str(key): _value(item, None, part, where, (*path, str(key))) for key, part in raw.items()}
+    if hint is float and isinstance(raw, str) and _FLOAT_TEXT.fullmatch(raw):
+        return float(raw)
+    if hint is float and isinstance(raw, int | float) and not isinstance(raw, bool) and not math.isnan(raw):
+        return float(raw)
+    if hint in (int, str, bool) and type(raw) is hint:
+        return raw
+    raise ConfigError(f"{where}: {'.'.join(path)}: expected {_wanted(hint)}, got {_kind(raw)} {raw!r}")
+
+
+def _override(config: RunConfig, text: str) -> RunConfig:
+    """Apply one `a.b=c`."""
+    key, equals, value_text = text.partition("=")
+    where = f"--set {text}"
+    if not equals or not key:
+        raise ConfigError(f"{where}: expected KEY=VALUE")
+    try:
+        value = yaml.safe_load(value_text) if value_text else ""
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{where}: the value is not YAML: {error}") from error
+    return _assign(RunConfig, config, key.split("."), value, where, ())
+
+
+def _assign(hint: Any, base: Any, keys: list[str], value: Any, where: str, path: tuple[str, ...]) -> Any:
+    """A copy of `base` in which the element that `keys` lead to is `value`."""
+    if not keys:
+        return _value(hint, base, value, where, path)
+    key, rest, key_path = keys[0], keys[1:], (*path, keys[0])
+    if is_dataclass(hint):
+        hints = get_type_hints(hint)
+        if key not in hints:
+            raise ConfigError(f"{where}: {'.'.join(key_path)}: no such key; {_nearest(key, list(hints))}")
+        return replace(base, **{key: _assign(hints[key], getattr(base, key), rest, value, where, key_path)})
+    if get_origin(hint) is tuple:
+        if not key.isdecimal() or int(key) >= len(base):
+            raise ConfigError(f"{where}: {'.'.join(key_path)}: expected a position from 0 to {len(base) - 1}")
+        new = _assign(get_args(hint)[0], base[int(key)], rest, value, where, key_path)
+        return (*base[: int(key)], new, *base[int(key) + 1 :])
+    if get_origin(hint) is dict:
+        return {**base, key: _assign(get_args(hint)[1], None, rest, value, where, key_path)}
+    raise ConfigError(f"{where}: {'.'.join(path)} is {_wanted(hint)} and has no key {key!r}")
+
+
+def _nearest(key: str, siblings: list[str]) -> str:
+    """A hint that names the real key closest to `key`: first in the same section, then in all the others."""
+    if close := difflib.get_close_matches(key, siblings, n=1):
+        return f"did you mean {close[0]}?"
+    everywhere = dict(_leaves(RunConfig, ()))
+    if close := difflib.get_close_matches(key, list(everywhere), n=1, cutoff=0.75):
+        return f"did you mean {everywhere[close[0]]}?"
+    return f"the keys here are {', '.join(siblings)}"
+
+
+def _leaves(cls: Any, path: tuple[str, ...]) -> Iterator[tuple[str, str]]:
+    """(last part, dotted path) of every key below a dataclass."""
+    for name, hint in get_type_hints(cls).items():
+        yield name, ".".join((*path, name))
+        if is_dataclass(hint):
+            yield from _leaves(hint, (*path, name))
+        elif get_origin(hint) is tuple and is_dataclass(get_args(hint)[0]):
+            yield from _leaves(get_args(hint)[0], (*path, name, "0"))
+
+
+def _wanted(hint: Any) -> str:
+    if is_dataclass(hint):
+        return "a section of keys"
+    if get_origin(hint) is tuple:
+        return f"a list, each element {_wanted(get_args(hint)[0])}"
+    if get_origin(hint) is dict:
+        return "names with numbers"
+    return {int: "a whole number", float: "a number", str: "a text", bool: "true or false"}[hint]
+
+
+def _kind(raw: Any) -> str:
+    return "nothing" if raw is None else type(raw).__name__
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _plain(part) for key, part in value.items()}
+    if isinstance(value, tuple | list):
+        return [_plain(part) for part in value]
+    return value

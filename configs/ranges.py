@@ -1,0 +1,112 @@
+"""Which values of a config would do harm: a silent no-op, a division by zero, a run that cannot end. No I/O."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable
+
+from configs.schema import EnvConfig, PolicyConfig, RunConfig
+
+_COMPARE: dict[str, Callable[[float, float], bool]] = {">=": operator.ge, ">": operator.gt, "<=": operator.le}
+
+# key -> (comparison, bound); `*` stands for every element of a list
+RANGES: dict[str, tuple[str, float]] = {
+    "seed": (">=", 0),
+    "env.strip_frames": (">=", 1),
+    "env.detail_frames": (">=", 0),
+    "env.zoom_frames": (">=", 1),
+    "env.size_factor": (">=", 1),
+    "env.max_turns": (">=", 1),
+    "env.max_action_tokens": (">=", 1),
+    "env.max_seconds": (">", 0),
+    "policy.vocab_size": (">", 256),  # byte-level: 256 bytes come first
+    "policy.layers": (">=", 1),
+    "policy.vision_layers": (">=", 1),
+    "policy.init_std": (">", 0),
+    "policy.lora_rank": (">=", 0),
+    "policy.sam.image_size": (">=", 32),
+    "policy.sam.memory_layers": (">=", 1),
+    "sampler.memory_gb": (">", 0),
+    "sampler.gpu_memory_fraction": ("<=", 1),
+    "sampler.max_sequences": (">=", 1),
+    "cold_start.stages.*.steps": (">=", 0),
+    "cold_start.stages.*.batch_size": (">=", 1),
+    "cold_start.stages.*.lr": (">", 0),
+    "cold_start.stages.*.mask_coef": (">=", 0),
+    "cold_start.stages.*.align_coef": (">=", 0),
+    "cold_start.stages.*.decision_weight": (">", 0),
+    "cold_start.mask_frames": (">=", 1),
+    "cold_start.weight_decay": (">=", 0),
+    "cold_start.log_every": (">=", 1),
+    "cold_start.save_every": (">=", 1),
+    "grpo.steps": (">=", 0),
+    "grpo.tasks_per_step": (">=", 1),
+    "grpo.group_size": (">=", 2),  # the advantage of a lone trajectory is always zero
+    "grpo.lr": (">=", 0),
+    "grpo.warmup_steps": (">=", 0),
+    "grpo.weight_decay": (">=", 0),
+    "grpo.max_grad_norm": (">", 0),
+    "grpo.updates": (">=", 1),
+    "grpo.clip_low": (">=", 0),
+    "grpo.clip_high": (">=", 0),
+    "grpo.kl_coef": (">=", 0),
+    "grpo.truncate_weight": (">=", 0),
+    "grpo.calibration_coef": (">=", 0),
+    "grpo.mask_coef": (">=", 0),
+    "grpo.mask_frames": (">=", 1),
+    "grpo.max_batch_tokens": (">=", 1),
+    "grpo.workers": (">=", 1),
+    "grpo.max_attempts": (">=", 1),
+    "grpo.save_every": (">=", 1),
+    "eval.num_tasks": (">=", 0),
+    "eval.temperature": (">=", 0),
+    "eval.num_bootstrap": (">=", 1),
+}
+
+
+def problems(config: RunConfig) -> list[str]:
+    """A sentence for every value out of range, empty when all is well."""
+    found = []
+    for key, (sign, bound) in RANGES.items():
+        for path, value in _values(config, key.split("."), ""):
+            if not _COMPARE[sign](value, bound):
+                found.append(f"{path}: expected {sign} {bound}, got {value}")
+    found += _env_problems(config.env)
+    if not config.policy.path:
+        found += _small_policy_problems(config.policy, config.env)
+    if not any(config.rewards.values()):
+        found.append("rewards: expected at least one weight that is not 0")
+    return found
+
+
+def _values(value: object, keys: list[str], path: str) -> list[tuple[str, float]]:
+    """(dotted path, value) of every number that `keys` leads to."""
+    if not keys:
+        assert isinstance(value, int | float)
+        return [(path, value)]
+    if keys[0] == "*":
+        assert isinstance(value, tuple)
+        return [found for i, part in enumerate(value) for found in _values(part, keys[1:], f"{path}.{i}")]
+    return _values(getattr(value, keys[0]), keys[1:], f"{path}.{keys[0]}".lstrip("."))
+
+
+def _env_problems(env: EnvConfig) -> list[str]:
+    found = []
+    for name in ("strip_pixels", "detail_pixels", "key_pixels"):
+        if getattr(env, name) < env.size_factor**2:
+            found.append(f"env.{name}: expected at least size_factor squared ({env.size_factor**2}), one vision token")
+    if env.max_context_tokens <= env.max_action_tokens:
+        found.append(f"env.max_context_tokens: expected more than max_action_tokens ({env.max_action_tokens})")
+    return found
+
+
+def _small_policy_problems(policy: PolicyConfig, env: EnvConfig) -> list[str]:
+    """The shapes of the small default have to fit together; a checkpoint brings its own."""
+    found = []
+    if policy.heads < 2 or policy.heads % 2 or policy.hidden % policy.heads:
+        found.append(f"policy.heads: expected an even number that divides policy.hidden ({policy.hidden})")
+    if policy.patch_size < 1 or env.size_factor % (2 * policy.patch_size):
+        found.append(f"env.size_factor: expected a multiple of 2 x policy.patch_size, got {env.size_factor}")
+    if len(policy.sam.stages) != 4 or min(policy.sam.stages) < 1:
+        found.append(f"policy.sam.stages: expected four numbers of blocks, got {policy.sam.stages}")
+    return found

@@ -1,0 +1,32 @@
+"""What every test needs: quiet single-threaded engines, and the folder of real clips."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+# Set before any test module imports torch, ray or transformers; child processes inherit it.
+os.environ.update(
+    OMP_NUM_THREADS="1",
+    TOKENIZERS_PARALLELISM="false",
+    HF_HUB_OFFLINE="1",
+    TRANSFORMERS_OFFLINE="1",
+    HF_DATASETS_OFFLINE="1",
+    HF_HUB_DISABLE_TELEMETRY="1",
+    VLLM_NO_USAGE_STATS="1",
+    RAY_USAGE_STATS_ENABLED="0",
+    RAY_DEDUP_LOGS="0",
+    MPLBACKEND="Agg",
+)
+
+
+@pytest.fixture(scope="session")
+def clips() -> Path:
+    """The folder of real clips named by VIDEOSEG_CLIPS; tests that need it are left out where it is absent."""
+    root = Path(__file__).parent.parent
+    folder = root / os.environ.get("VIDEOSEG_CLIPS", "../shared/data")
+    if not folder.is_dir():
+        pytest.skip(f"left out: no folder of real clips at {folder}; name one with VIDEOSEG_CLIPS")
+    return folder.resolve()
