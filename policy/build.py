@@ -23,8 +23,10 @@ from transformers import (
 from configs.schema import PolicyConfig, SamConfig
 from env.errors import CheckpointError
 from policy.model import SegPolicy
+from policy.patches import PatchLayout
 from policy.sam import build_sam
 from policy.tokenizer import CHAT_TEMPLATE, SEG, train_tokenizer
+from policy.tokens import ChatTokens
 
 HEAD_DIM = 32  # the smallest that vLLM's CPU attention takes
 
@@ -179,3 +181,10 @@ def _processor(policy: SegPolicy) -> Qwen3VLProcessor:
 
 
 POLICIES = {"videoseg": load_policy}
+
+
+def load_chat(folder: Path) -> tuple[ChatTokens, PatchLayout]:
+    """Tokenizer and patch layout of a Hugging Face folder, without its weights (all a rollout worker needs)."""
+    vision = Qwen3VLConfig.from_pretrained(folder).vision_config
+    layout = PatchLayout(vision.patch_size, vision.spatial_merge_size, vision.temporal_patch_size)
+    return ChatTokens(AutoTokenizer.from_pretrained(folder)), layout

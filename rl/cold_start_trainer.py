@@ -1,0 +1,211 @@
+"""TRL's SFTTrainer with our collator and loss: tokens of the assistant, masks at every [SEG], pull towards captions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from datasets import Dataset
+from safetensors.torch import load_model, save_model
+from torch import Tensor
+from transformers import TrainerCallback
+from trl import SFTConfig, SFTTrainer
+
+from configs.schema import ColdStartConfig, StageConfig
+from env.types import Answer, Select, Task, Trajectory
+from policy.batch import Batch, Frames, collate, to_sequence
+from policy.model import SegPolicy, mask_losses
+from rewards.rle import decode
+from rl.caption_prompts import CaptionPrompts
+from rl.journal import Journal
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """One collated batch: sequences, weights of their tokens, and the mask wanted at each [SEG]."""
+
+    batch: Batch
+    token_weights_BL: Tensor
+    targets: list[tuple[int, Any, int]]  # (row of prompts, video, frame index)
+    gold: list[np.ndarray]  # bool [H, W] per target
+    captions: dict[int, str]  # row of prompts -> caption
+
+
+class LessonCollator:
+    """Row indices to a `Lesson`. The mask frames of a [SEG] are drawn from a generator seeded by the rows."""
+
+    def __init__(
+        self,
+        policy: SegPolicy,
+        make: Callable[[int], Trajectory],
+        frames: Frames,
+        num_mask_frames: int,
+        decision_weight: float,
+        seed: int,
+    ):
+        self.policy = policy
+        self.make = make
+        self.frames = frames
+        self.num_mask_frames = num_mask_frames
+        self.decision_weight = decision_weight
+        self.seed = seed
+        vocab = policy.chat.tokenizer.get_vocab()
+        self._numbers = {token_id for token, token_id in vocab.items() if token.lstrip("\u0120").isdigit()}
+
+    def __call__(self, rows: list[dict[str, int]]) -> dict[str, Lesson]:
+        chat, layout = self.policy.chat, self.policy.layout
+        trajectories = [self.make(row["index"]) for row in rows]
+        sequences = [to_sequence(trajectory, chat, layout) for trajectory in trajectories]
+        batch = collate(sequences, chat, layout, self.frames, self.policy.device)
+        weights_BL = batch.loss_mask_BL.float()
+        targets, gold, captions = [], [], {}
+        rng = np.random.default_rng([self.seed, *(row["index"] for row in rows)])
+        prompt_row = 0
+        for row, (trajectory, sequence) in enumerate(zip(trajectories, sequences, strict=True)):
+            task = trajectory.task
+            decisive = self._numbers | set(chat.encode(f" {task.caption}") if task.caption else [])
+            is_decisive = torch.tensor([token in decisive for token in sequence.ids], device=weights_BL.device)
+            weights_BL[row, : len(sequence)] *= torch.where(is_decisive, self.decision_weight, 1.0)
+            for turn in sequence.seg_turns:
+                decision = trajectory.turns[turn].decision
+                if isinstance(decision, Select | Answer) and task.gold:
+                    for frame_idx in self._mask_frames(task, decision.key_frame, rng):
+                        targets.append((prompt_row, task.video, frame_idx))
+                        gold.append(_gold(task, frame_idx))
+                if task.caption and any(task.gold):
+                    captions[prompt_row] = task.caption
+                prompt_row += 1
+        return {"lesson": Lesson(batch, weights_BL, targets, gold, captions)}
+
+    def _mask_frames(self, task: Task, key_frame: int, rng: np.random.Generator) -> list[int]:
+        others = rng.choice(task.video.num_frames, self.num_mask_frames - 1)
+        return [key_frame, *(int(at) for at in others)]
+
+
+def _gold(task: Task, frame_idx: int) -> np.ndarray:
+    rle = task.gold[frame_idx]
+    return decode(rle) if rle else np.zeros((task.video.height, task.video.width), bool)
+
+
+def lesson_loss(
+    policy: SegPolicy, prompts: CaptionPrompts | None, lesson: Lesson, stage: StageConfig, frames: Frames
+) -> tuple[Tensor, dict[str, float]]:
+    """Weighted token loss (mean over token weights) + mask loss (mean over targets) + alignment (mean over [SEG])."""
+    output = policy(lesson.batch)
+    token_loss = -(output.logprobs_BL * lesson.token_weights_BL).sum() / lesson.token_weights_BL.sum()
+    metrics = {"loss/tokens": token_loss.item()}
+    loss = token_loss
+    if lesson.targets and stage.mask_coef > 0:
+        logits, presence = policy.decode_masks(output.prompts_MC, lesson.targets, frames, not stage.freeze_sam)
+        gold_NHW = torch.from_numpy(np.stack(lesson.gold)).to(logits.device)
+        bce, dice, presence_loss = mask_losses(logits, presence, gold_NHW)
+        mask_loss = (bce + 0.5 * dice + 0.1 * presence_loss).mean()
+        metrics["loss/masks"] = mask_loss.item()
+        loss = loss + stage.mask_coef * mask_loss
+    if prompts is not None and lesson.captions and stage.align_coef > 0:
+        rows = list(lesson.captions)
+        with torch.no_grad():
+            wanted = prompts([lesson.captions[row] for row in rows])
+        align_loss = (output.prompts_MC[rows] - wanted).square().mean() / wanted.square().mean()
+        metrics["loss/align"] = align_loss.item()
+        loss = loss + stage.align_coef * align_loss
+    return loss, metrics
+
+
+class ColdStartTrainer(SFTTrainer):
+    """SFTTrainer whose model is a whole `SegPolicy` and whose batches are `Lesson`s."""
+
+    def __init__(
+        self,
+        policy: SegPolicy,
+        prompts: CaptionPrompts | None,
+        stage: StageConfig,
+        config: ColdStartConfig,
+        collator: LessonCollator,
+        num_rows: int,
+        folder: Path,
+        journal: Journal,
+        seed: int,
+    ):
+        self.stage = stage
+        self.prompts = prompts
+        self.journal = journal
+        self.frames = collator.frames
+        for parameter in policy.sam.parameters():
+            parameter.requires_grad_(not stage.freeze_sam)
+        super().__init__(
+            model=policy,
+            args=_arguments(stage, config, folder, seed),
+            data_collator=collator,
+            train_dataset=Dataset.from_dict({"index": list(range(num_rows))}),
+            processing_class=policy.chat.tokenizer,
+            callbacks=[_JournalCallback(self)],
+        )
+        self._sums: dict[str, list[float]] = {}
+
+    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+        loss, metrics = lesson_loss(model, self.prompts, inputs["lesson"], self.stage, self.frames)
+        for name, value in metrics.items():
+            self._sums.setdefault(name, []).append(value)
+        return (loss, None) if return_outputs else loss
+
+    def drain(self) -> dict[str, float]:
+        """Mean of each metric since the last call."""
+        means = {name: float(np.mean(values)) for name, values in self._sums.items()}
+        self._sums.clear()
+        return means
+
+    def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
+        folder = Path(output_dir or self.args.output_dir)
+        folder.mkdir(parents=True, exist_ok=True)
+        save_model(self.model, str(folder / "model.safetensors"))  # knows that a tied head shares its tensor
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        load_model(self.model, str(Path(resume_from_checkpoint) / "model.safetensors"))
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        super(SFTTrainer, self)._save_checkpoint(model, trial)  # without TRL's model card
+
+
+def _arguments(stage: StageConfig, config: ColdStartConfig, folder: Path, seed: int) -> SFTConfig:
+    return SFTConfig(
+        output_dir=str(folder),
+        max_steps=stage.steps,
+        per_device_train_batch_size=stage.batch_size,
+        learning_rate=stage.lr,
+        lr_scheduler_type="cosine",
+        warmup_steps=max(1, stage.steps // 20),
+        weight_decay=config.weight_decay,
+        adam_beta2=0.999,
+        max_grad_norm=1.0,
+        logging_steps=config.log_every,
+        logging_strategy="steps",
+        save_steps=config.save_every,
+        save_total_limit=1,
+        save_strategy="steps",
+        seed=seed,
+        data_seed=seed,
+        report_to=[],
+        bf16=False,
+        gradient_checkpointing=False,
+        remove_unused_columns=False,
+        dataset_kwargs={"skip_prepare_dataset": True},
+        dataloader_num_workers=0,
+        disable_tqdm=False,
+        max_length=None,
+    )
+
+
+class _JournalCallback(TrainerCallback):
+    def __init__(self, trainer: ColdStartTrainer):
+        self.trainer = trainer
+
+    def on_log(self, args, state, control, logs=None, **kwargs):
+        metrics = self.trainer.drain()
+        if metrics:
+            extra = {f"optim/{name}": float(logs[name]) for name in ("learning_rate", "grad_norm") if name in logs}
+            self.trainer.journal.log(state.global_step, metrics | extra)

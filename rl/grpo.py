@@ -1,0 +1,124 @@
+"""GRPO on Ray: `ray job submit -- python -m rl.grpo --config NAME`, or plain `python -m rl.grpo` (starts a local Ray).
+
+`train` is the whole algorithm: every step is rollout, score, learn, record.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from configs.load import add_config_arguments, config_from_args, save_config
+from configs.schema import RunConfig
+from cot_data.datasets import load_tasks
+from env.frames import FrameCache
+from env.store import TrajectoryStore
+from env.types import StopReason, Task, Trajectory
+from policy.build import POLICIES, save_policy
+from rewards import score
+from rl.advantage import group_advantages
+from rl.checkpoint import latest_checkpoint, load_state, save_checkpoint
+from rl.journal import Journal, Timer
+from rl.learner import LocalLearner
+from rl.metrics import trajectory_metrics
+from rl.progress import progress_bar
+from rl.rollout import Assignment
+from rl.schedule import items_for_step
+from rl.workers import RolloutPool, connect_ray
+
+
+def train(config: RunConfig, resume: bool = False) -> None:
+    """Run GRPO until `grpo.steps`; with `resume`, from the newest checkpoint of `run_dir`."""
+    run_dir = Path(config.run_dir)
+    state = load_state(latest_checkpoint(run_dir)) if resume else None
+    tasks = load_tasks(config.data.dataset, Path(config.data.train_root))
+    initial = run_dir / "initial" if resume else Path(config.policy.path)
+    policy = POLICIES[config.policy.kind](initial, config.policy)
+    learner = LocalLearner(policy, config, FrameCache(), FrameCache(blind=config.env.blind))
+    first_step = 0
+    if state is not None:
+        learner.load_state(state, str(run_dir))
+        first_step = state["step"]
+    else:
+        save_policy(policy, run_dir / "initial", config.policy)  # the KL reference, and what workers build from
+        save_config(config, run_dir / "config.yaml")
+
+    connect_ray(config)
+    pool = RolloutPool(config, run_dir / "initial" / "vlm")
+    journal = Journal(run_dir)
+    store, pending = TrajectoryStore(run_dir / "trajectories"), TrajectoryStore(run_dir / "pending")
+    journal.drop_from(first_step)
+    store.drop_from(first_step)
+
+    for step in range(first_step, config.grpo.steps):
+        timer = Timer()
+
+        # 1. ROLLOUT. The workers get this step's weights, so the data is on-policy.
+        pool.publish(learner.export_weights(), version=step)
+        batch = items_for_step(tasks, config.grpo.tasks_per_step, config.seed, step)
+        groups = rollout_groups(pool, pending, batch, config, step)
+        timer.mark("rollout")
+
+        # 2. SCORE. One forward gives old log-probs, masks and rewards; a return means something next to its siblings'.
+        samples = learner.score([trajectory for group in groups for trajectory in group])
+        for group in groups:
+            for trajectory in group:
+                trajectory.scores = score(trajectory, config.rewards)
+            returns = [trajectory.scores.total for trajectory in group if trajectory.scores]
+            advantages = group_advantages(returns, config.grpo.scale_by_std)
+            for trajectory, advantage in zip(group, advantages, strict=True):
+                trajectory.advantage = float(advantage)
+        timer.mark("score")
+
+        # 3. LEARN.
+        metrics = learner.update(samples)
+        timer.mark("learn")
+
+        # 4. RECORD. What is logged is what is stored, and `env.replay` can score it again.
+        metrics |= trajectory_metrics(groups) | timer.seconds | {"rollout/worker_deaths": float(pool.num_deaths)}
+        store.append([trajectory for group in groups for trajectory in group])
+        journal.log(step, metrics)
+        if (step + 1) % config.grpo.save_every == 0 or step + 1 == config.grpo.steps:
+            save_checkpoint(run_dir, step + 1, policy, learner.state(), config.policy)
+    journal.close()
+    pool.close()
+
+
+def rollout_groups(
+    pool: RolloutPool, pending: TrajectoryStore, tasks: list[Task], config: RunConfig, step: int
+) -> list[list[Trajectory]]:
+    """G trajectories per task. What finished is kept in `pending` at once, so that a killed run does not lose it.
+
+    Trajectories that ended as errors are left out; a group needs two of its members to mean anything.
+    """
+    finished = {item.trajectory_id: item for item in pending.read() if item.step == step}
+    wanted = [Assignment(task, step, g, config.seed, 1.0) for task in tasks for g in range(config.grpo.group_size)]
+    missing = [item for item in wanted if item.trajectory_id not in finished]
+    if not finished:
+        pending.drop_from(0)
+    with progress_bar(f"step {step}: rollout", len(wanted), len(finished)) as advance:
+        for trajectory in pool.run(missing, version=step):
+            finished[trajectory.trajectory_id] = trajectory
+            pending.append([trajectory])
+            advance()
+    ordered = [finished[item.trajectory_id] for item in wanted]
+    size = config.grpo.group_size
+    groups = [ordered[start : start + size] for start in range(0, len(ordered), size)]
+    usable = [[item for item in group if item.stop_reason is not StopReason.ERROR] for group in groups]
+    usable = [group for group in usable if len(group) > 1]
+    if not usable:
+        reasons = sorted({item.error for item in ordered})[:3]
+        raise RuntimeError(f"step {step}: every group failed; reasons: {reasons}")
+    return usable
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    add_config_arguments(parser)
+    parser.add_argument("--resume", action="store_true", help="go on from the newest checkpoint of run_dir")
+    args = parser.parse_args()
+    train(config_from_args(args), args.resume)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,269 @@
+"""The learner: score trajectories with the weights that wrote them, then update those weights.
+
+`Learner` is the seam. `LocalLearner` is one rank in the driver; sharded ranks in Ray actors would answer the same calls.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from configs.schema import RunConfig
+from env.frames import sample_indices
+from env.types import Answer, Interval, Select, Trajectory
+from policy.batch import Batch, Frames, TokenSequence, collate, pack, to_sequence
+from policy.model import PolicyOutput, SegPolicy, binary_masks, mask_losses
+from rewards.rle import decode, encode
+from rl.calibration import CALIBRATIONS, binarise_grid
+from rl.checkpoint import restore
+from rl.loss import LossInputs, LossSettings, grpo_loss, importance_weights
+
+
+@dataclass
+class Sample:
+    """A scored trajectory, ready to train."""
+
+    trajectory: Trajectory
+    sequence: TokenSequence
+    grids: dict[int, Tensor] = field(default_factory=dict)  # turn -> rollout mask on the calibration grid, bool
+
+
+class Learner(Protocol):
+    """What the training loop asks of whatever holds the weights that learn."""
+
+    def score(self, trajectories: Sequence[Trajectory]) -> list[Sample]: ...
+    def update(self, samples: Sequence[Sample]) -> dict[str, float]: ...
+    def export_weights(self) -> dict[str, Tensor]: ...
+    def state(self) -> dict[str, Any]: ...
+    def load_state(self, state: dict[str, Any], where: str) -> None: ...
+
+
+@dataclass(frozen=True)
+class _Target:
+    """One mask to decode: a [SEG] (row among the batch's) on one frame."""
+
+    prompt_row: int
+    sample: int  # position within the micro-batch
+    turn: int
+    frame_idx: int
+    is_key: bool
+
+
+class LocalLearner:
+    """One rank in this process."""
+
+    def __init__(self, policy: SegPolicy, config: RunConfig, frames: Frames, shown: Frames):
+        """`frames` is what SAM 2 sees; `shown` is what the policy is shown (grey when blind)."""
+        self.policy = policy
+        self.config = config.grpo
+        self.frames = frames
+        self.shown = shown
+        # As in the released recipe, SAM 2 learns only what turns prompts into masks.
+        policy.sam.requires_grad_(False)
+        policy.sam.sam_mask_decoder.requires_grad_(True)
+        policy.sam.sam_prompt_encoder.requires_grad_(True)
+        self.trained = [parameter for parameter in policy.parameters() if parameter.requires_grad]
+        self.reference = self._frozen_copy() if self.config.kl_coef > 0 else None
+        self.optimizer = torch.optim.AdamW(self.trained, self.config.lr, weight_decay=self.config.weight_decay)
+        warmup = max(1, self.config.warmup_steps)
+        self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimizer, lambda step: min(1.0, (step + 1) / warmup))
+
+    def _frozen_copy(self) -> SegPolicy:
+        return copy.deepcopy(self.policy).requires_grad_(False)
+
+    # ---- score ----
+
+    @torch.no_grad()
+    def score(self, trajectories: Sequence[Trajectory]) -> list[Sample]:
+        """Fill old log-probs, masks and mask log-probs of `trajectories`; no pass over the language model but this one."""
+        policy = self.policy
+        samples = [Sample(item, to_sequence(item, policy.chat, policy.layout)) for item in trajectories]
+        for rows in pack([len(sample.sequence) for sample in samples], self.config.max_batch_tokens):
+            picked = [samples[row] for row in rows]
+            output = policy(self._collate(picked))
+            for row, sample in enumerate(picked):
+                _fill_logprobs(sample, output.logprobs_BL[row])
+            self._fill_masks(picked, output)
+        return samples
+
+    def _collate(self, samples: Sequence[Sample]) -> Batch:
+        policy = self.policy
+        return collate([sample.sequence for sample in samples], policy.chat, policy.layout, self.shown, policy.device)
+
+    def _targets(self, samples: Sequence[Sample]) -> list[_Target]:
+        """Every [SEG] of a well-formed turn on its own key frame; the last one also on evenly spaced frames."""
+        targets, prompt_row = [], 0
+        for at, sample in enumerate(samples):
+            video = sample.trajectory.task.video
+            spread = sample_indices(Interval(0, video.num_frames), self.config.mask_frames)
+            for turn in sample.sequence.seg_turns:
+                decision = sample.trajectory.turns[turn].decision
+                if isinstance(decision, Select | Answer):
+                    targets.append(_Target(prompt_row, at, turn, decision.key_frame, True))
+                    if turn == len(sample.trajectory.turns) - 1:
+                        targets += [_Target(prompt_row, at, turn, frame, False) for frame in spread]
+                prompt_row += 1
+        return targets
+
+    def _decode(self, samples: Sequence[Sample], targets: Sequence[_Target], output: PolicyOutput):
+        named = [(t.prompt_row, samples[t.sample].trajectory.task.video, t.frame_idx) for t in targets]
+        return self.policy.decode_masks(output.prompts_MC, named, self.frames)
+
+    def _fill_masks(self, samples: Sequence[Sample], output: PolicyOutput) -> None:
+        targets = self._targets(samples)
+        if not targets:
+            return
+        logits_NHW, presence_N = self._decode(samples, targets, output)
+        grids = binarise_grid(logits_NHW, self.config.calibration_threshold)
+        terms_N = CALIBRATIONS[self.config.calibration](logits_NHW, grids)
+        for at, target in enumerate(targets):
+            sample = samples[target.sample]
+            trajectory = sample.trajectory
+            video, turn = trajectory.task.video, trajectory.turns[target.turn]
+            mask = binary_masks(logits_NHW[at : at + 1], presence_N[at : at + 1], video.height, video.width)
+            rle = encode(mask[0].cpu().numpy())
+            if target.is_key:
+                sample.grids[target.turn] = grids[at]
+                turn.key_mask, turn.mask_logprob = rle, float(terms_N[at])
+            if target.turn == len(trajectory.turns) - 1:
+                trajectory.masks[target.frame_idx] = rle
+
+    # ---- update ----
+
+    def update(self, samples: Sequence[Sample]) -> dict[str, float]:
+        """`grpo.updates` optimizer steps on scored samples whose advantages are set."""
+        metrics: dict[str, float] = {}
+        for _ in range(self.config.updates):
+            metrics = self._step(samples)
+        return metrics
+
+    def _step(self, samples: Sequence[Sample]) -> dict[str, float]:
+        # The denominators are of the whole step, so that any split into micro-batches gives the same gradient.
+        num_tokens = sum(sum(sample.sequence.loss_mask) for sample in samples)
+        num_masks = max(1, len(self._targets(samples)))
+        sums: dict[str, float] = {}
+        for rows in pack([len(sample.sequence) for sample in samples], self.config.max_batch_tokens):
+            picked = [samples[row] for row in rows]
+            loss, metrics = self._loss(picked, num_tokens, len(samples), num_masks)
+            loss.backward()
+            for name, value in metrics.items():
+                sums[name] = sums.get(name, 0.0) + value
+        norm = torch.nn.utils.clip_grad_norm_(self.trained, self.config.max_grad_norm)
+        self.optimizer.step()
+        self.schedule.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        return {**sums, "optim/grad_norm": float(norm), "optim/learning_rate": self.schedule.get_last_lr()[0]}
+
+    def _loss(self, samples: Sequence[Sample], num_tokens: int, num_samples: int, num_masks: int):
+        """This micro-batch's share of the step's loss, and its share of each metric's mean."""
+        batch = self._collate(samples)
+        output = self.policy(batch)
+        targets = self._targets(samples)
+        mask_term_BL = torch.zeros_like(output.logprobs_BL)
+        old_term_BL = torch.zeros_like(output.logprobs_BL)
+        mask_loss = output.logprobs_BL.new_zeros(())
+        if targets:
+            logits_NHW, presence_N = self._decode(samples, targets, output)
+            mask_loss = self._mask_loss(samples, targets, logits_NHW, presence_N) / num_masks
+            self._place_terms(samples, targets, logits_NHW, mask_term_BL, old_term_BL)
+        old_BL, sampling_BL = _old_logprobs(samples, batch)
+        weights_BL = None
+        if self.config.truncate_weight > 0:
+            weights_BL = importance_weights(old_BL, sampling_BL, batch.loss_mask_BL, self.config.truncate_weight)
+        inputs = LossInputs(
+            logprobs_BL=output.logprobs_BL,
+            old_logprobs_BL=old_BL,
+            mask_BL=batch.loss_mask_BL,
+            advantages_B=torch.tensor([sample.trajectory.advantage for sample in samples], device=old_BL.device),
+            ref_logprobs_BL=self._reference_logprobs(batch),
+            mask_term_BL=mask_term_BL,
+            old_mask_term_BL=old_term_BL,
+            sampler_weights_BL=weights_BL,
+        )
+        policy_loss, metrics = grpo_loss(inputs, self._settings(), num_tokens, num_samples)
+        share = int(batch.loss_mask_BL.sum()) / num_tokens
+        metrics = {f"{name}": value * share for name, value in metrics.items()}
+        metrics["loss/policy"] = policy_loss.item()
+        metrics["loss/masks"] = mask_loss.item()
+        metrics["policy/entropy"] = output.entropy_P.mean().item() * share
+        metrics["policy/mismatch_max"] = float((old_BL - sampling_BL)[batch.loss_mask_BL].abs().max())
+        return policy_loss + self.config.mask_coef * mask_loss, metrics
+
+    def _settings(self) -> LossSettings:
+        c = self.config
+        return LossSettings(c.loss, c.clip_low, c.clip_high, c.kl_coef)
+
+    @torch.no_grad()
+    def _reference_logprobs(self, batch: Batch) -> Tensor | None:
+        return None if self.reference is None else self.reference(batch).logprobs_BL
+
+    def _mask_loss(self, samples, targets: Sequence[_Target], logits_NHW: Tensor, presence_N: Tensor) -> Tensor:
+        """Sum over targets of BCE + dice against gold (frames without gold masks train nothing)."""
+        known = [at for at, target in enumerate(targets) if samples[target.sample].trajectory.task.gold]
+        total = logits_NHW.new_zeros(())
+        for at in known:
+            task = samples[targets[at].sample].trajectory.task
+            rle = task.gold[targets[at].frame_idx]
+            gold = decode(rle) if rle else np.zeros((task.video.height, task.video.width), bool)
+            gold_1HW = torch.from_numpy(gold).to(logits_NHW.device)[None]
+            bce, dice, presence = mask_losses(logits_NHW[at : at + 1], presence_N[at : at + 1], gold_1HW)
+            total = total + (bce + dice + 0.1 * presence).sum()
+        return total
+
+    def _place_terms(self, samples, targets, logits_NHW: Tensor, mask_term_BL: Tensor, old_term_BL: Tensor) -> None:
+        """Write the weighted mask log-probs to their [SEG] positions; a [SEG] without a rollout mask keeps 0."""
+        form = CALIBRATIONS[self.config.calibration]
+        for at, target in enumerate(targets):
+            sample = samples[target.sample]
+            old = sample.trajectory.turns[target.turn].mask_logprob
+            if target.is_key and old is not None:
+                column = sample.sequence.seg_positions[sample.sequence.seg_turns.index(target.turn)]
+                term = form(logits_NHW[at : at + 1], sample.grids[target.turn][None])[0]
+                mask_term_BL[target.sample, column] = self.config.calibration_coef * term
+                old_term_BL[target.sample, column] = self.config.calibration_coef * old
+
+    # ---- weights ----
+
+    def export_weights(self) -> dict[str, Tensor]:
+        return self.policy.export_weights()
+
+    def state(self) -> dict[str, Any]:
+        """Everything that an exact resume needs beside the configuration."""
+        return {
+            "policy": self.policy.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "schedule": self.schedule.state_dict(),
+            "rng": torch.get_rng_state(),
+        }
+
+    def load_state(self, state: dict[str, Any], where: str) -> None:
+        restore(self.policy, state["policy"], where)
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.schedule.load_state_dict(state["schedule"])
+        torch.set_rng_state(state["rng"])
+
+
+def _fill_logprobs(sample: Sample, logprobs_L: Tensor) -> None:
+    turn_idx = torch.tensor(sample.sequence.turn_idx)
+    for number, turn in enumerate(sample.trajectory.turns):
+        at = (turn_idx == number).nonzero()[:, 0].to(logprobs_L.device)
+        turn.old_logprobs = tuple(logprobs_L[at].tolist())
+
+
+def _old_logprobs(samples: Sequence[Sample], batch: Batch) -> tuple[Tensor, Tensor]:
+    """Learner's and sampler's log-probs of the rollout as [B, L], 0 outside actions."""
+    old_BL = torch.zeros(batch.input_ids_BL.shape)
+    sampling_BL = torch.zeros(batch.input_ids_BL.shape)
+    for row, sample in enumerate(samples):
+        mask_L = torch.tensor(sample.sequence.loss_mask)
+        turns = sample.trajectory.turns
+        old_BL[row, : len(mask_L)][mask_L] = torch.tensor([value for turn in turns for value in turn.old_logprobs])
+        sampled = [value for turn in turns for value in turn.action.logprobs]
+        sampling_BL[row, : len(mask_L)][mask_L] = torch.tensor(sampled)
+    return old_BL.to(batch.input_ids_BL.device), sampling_BL.to(batch.input_ids_BL.device)

@@ -1,0 +1,51 @@
+"""Numbers about groups of scored trajectories. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from env.types import Select, StopReason, Trajectory
+
+
+def trajectory_metrics(groups: Sequence[Sequence[Trajectory]]) -> dict[str, float]:
+    """Means over trajectories and groups: rewards and their parts, group spread, stop reasons, turns, tool use, mismatch."""
+    flat = [trajectory for group in groups for trajectory in group]
+    metrics = _rewards(flat) | _stops(flat)
+    spreads = [float(np.std([t.scores.total for t in group if t.scores], ddof=1)) for group in groups]
+    metrics["reward/group_std/mean"] = float(np.mean(spreads))
+    metrics["reward/dead_groups/share"] = float(np.mean([spread < 1e-6 for spread in spreads]))
+    metrics["rollout/turns/mean"] = float(np.mean([len(t.turns) for t in flat]))
+    metrics["rollout/tool_use/share"] = _share_with_tools(flat)
+    for label in sorted({t.task.explore for t in flat if t.task.explore}):
+        metrics[f"rollout/tool_use_{label}/share"] = _share_with_tools([t for t in flat if t.task.explore == label])
+    metrics["rollout/action_tokens/mean"] = float(np.mean([len(turn.action.token_ids) for t in flat for turn in t.turns]))
+    differences = [
+        abs(old - sampled)
+        for t in flat
+        for turn in t.turns
+        for old, sampled in zip(turn.old_logprobs, turn.action.logprobs, strict=True)
+    ]
+    metrics["rollout/mismatch/max"] = max(differences, default=0.0)
+    segs = [turn for t in flat for turn in t.turns]
+    metrics["calibration/missing_masks/share"] = float(np.mean([turn.mask_logprob is None for turn in segs]))
+    return metrics
+
+
+def _rewards(flat: Sequence[Trajectory]) -> dict[str, float]:
+    scores = [t.scores for t in flat if t.scores is not None]
+    metrics = {"reward/total/mean": float(np.mean([s.total for s in scores]))}
+    for name in scores[0].breakdown:
+        values = [value for s in scores if (value := s.breakdown[name]) is not None]
+        if values:
+            metrics[f"reward/{name}/mean"] = float(np.mean(values))
+    return metrics
+
+
+def _stops(flat: Sequence[Trajectory]) -> dict[str, float]:
+    return {f"stop/{reason}/share": float(np.mean([t.stop_reason is reason for t in flat])) for reason in StopReason}
+
+
+def _share_with_tools(flat: Sequence[Trajectory]) -> float:
+    return float(np.mean([any(isinstance(turn.decision, Select) for turn in t.turns) for t in flat]))
