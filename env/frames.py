@@ -112,7 +112,7 @@ class Video:
 
     def _image_path(self, name: str) -> Path:
         for suffix in IMAGE_SUFFIXES:
-            path = _inside(self.ref.root, f"{self.ref.path}/{name}{suffix}")
+            path = _inside(self.ref.root, str(Path(self.ref.path, name + suffix)))
             if path.is_file():
                 return path
         raise DataError(str(self._path / f"{name}.jpg"), "frame is missing")
@@ -205,8 +205,9 @@ def _inside(root: str, path: str) -> Path:
     try:
         base = Path(root).resolve()
         full = (base / path).resolve()
+        full.exists()  # raises here on a name that the file system cannot hold
     except (OSError, ValueError, RuntimeError) as error:  # a link loop, a null byte, a name too long
-        raise DataError(f"{path!r} in {root!r}", f"not a path ({error})") from error
+        raise DataError(f"{path[:200]!r} in {root!r}", f"not a path ({str(error)[:80]})") from error
     if not full.is_relative_to(base):
         raise DataError(f"{path!r} in {root!r}", f"leaves the data root (it leads to {full}); move the data inside it")
     return full

@@ -2,7 +2,7 @@
 
 Rows hold no null and no dictionary with varying keys, because readers such as `datasets` infer column types from the
 first rows they meet. What is absent is told by a flag or a count beside it; masks are lists of
-{frame, height, width, counts}, the scores' parts a list of {name, applies, value}.
+{frame, height, width, counts}, the scores' parts a list of {name, applies, value}. Only lists may be empty.
 """
 
 from __future__ import annotations

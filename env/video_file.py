@@ -1,10 +1,13 @@
 """Exact random access to the frames of one video file, through PyAV. Knows nothing of tasks or data roots.
 
-Frame i is the frame with the i-th smallest presentation time; the file is indexed once, without decoding it.
+Frame i is the one with the i-th smallest presentation time. Where the container tells the times, the file is indexed
+once without decoding it, and frames are sought. Where it does not (AVI, raw streams), or where seeking lands wrong
+(transport streams), frames are counted from the top: slower, never inexact.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,92 +27,85 @@ class VideoFile:
     def __init__(self, path: Path):
         """Index the stream. DataError where the file cannot be opened, holds no video or is cut short."""
         self._path = path
-        try:
-            self._container: Any = av.open(str(path), metadata_errors="replace")
-        except (FFmpegError, OSError, ValueError) as error:
-            raise DataError(str(path), f"cannot be opened as a video ({error}); is the file complete?") from error
-        if not self._container.streams.video:
-            raise DataError(str(path), "expected a video stream, found none")
-        self._stream: Any = self._container.streams.video[0]
-        self._stream.thread_type = "NONE"  # many workers share the machine; threads also delay frames
-        self._times = self._presentation_times()
-        self._index = {time: i for i, time in enumerate(self._times)}
-        self._decoder: Any = None
+        self._decoder: Iterator[Any] | None = None
         self._position = -1  # index of the frame decoded last
+        self._times: list[int] = []  # [T] presentation times; empty where frames are counted
+        try:
+            self._open()
+            self._times = self._presentation_times()
+            self._num_frames = len(self._times) or self._count()
+        except (FFmpegError, OSError, ValueError) as error:
+            raise DataError(str(path), f"cannot be read as a video ({error}); is the file complete?") from error
 
     def __len__(self) -> int:
-        return len(self._times)
+        return self._num_frames
 
     def frame(self, frame_idx: int) -> np.ndarray:
-        """Frame `frame_idx`, upright, as uint8 RGB [H,W,3]. DataError where it cannot be decoded."""
+        """Frame `frame_idx` as uint8 RGB [H,W,3], turned upright. DataError where it cannot be decoded."""
         try:
-            if self._decoder is not None and 0 < frame_idx - self._position <= _READ_ON:
-                found = self._read_until(frame_idx)
-            else:
-                found = self._seek_and_read(frame_idx)
+            found = self._sought(frame_idx) if self._times else None
+            if found is None:
+                self._times = []
+                found = self._counted(frame_idx)
         except (FFmpegError, OSError, ValueError) as error:
             self._decoder = None
             raise DataError(str(self._path), f"frame {frame_idx} cannot be decoded ({error})") from error
-        if found is None or found.is_corrupt:
-            self._decoder = None
+        if found is None:
             raise DataError(str(self._path), f"frame {frame_idx} of {len(self)} is missing or damaged")
         return _upright(found)
 
+    def _open(self) -> None:
+        self._container: Any = av.open(str(self._path), metadata_errors="replace")
+        if not self._container.streams.video:
+            raise DataError(str(self._path), "expected a video stream, found none")
+        self._stream: Any = self._container.streams.video[0]
+        self._stream.thread_type = "NONE"  # many workers share a machine
+        self._decoder = None
+
     def _presentation_times(self) -> list[int]:
-        packets: list[Any] = []
-        try:
-            for packet in self._container.demux(self._stream):
-                if packet.size and not packet.is_discard:
-                    packets.append((packet.pts, packet.is_corrupt))
-        except FFmpegError as error:
-            raise DataError(str(self._path), f"breaks off after {len(packets)} frames ({error})") from error
+        """Sorted times of all frames, from their packets; empty where the container does not tell them."""
+        # Not the packets themselves: together they are the whole file.
+        found = [(p.pts, p.is_corrupt) for p in self._container.demux(self._stream) if p.size and not p.is_discard]
         promised = self._stream.frames
-        if not packets or any(is_corrupt for _, is_corrupt in packets) or promised > len(packets):
-            raise DataError(
-                str(self._path), f"expected {promised or 'some'} frames, found {len(packets)}; the file is cut short"
-            )
-        times = sorted({pts for pts, _ in packets if pts is not None})
-        # Some containers (AVI, raw streams) carry no presentation times: then only decoding tells the order.
-        return times if len(times) == len(packets) else self._decoded_times()
+        if not found or promised > len(found) or any(is_corrupt for _, is_corrupt in found):
+            problem = f"expected {promised or 'some'} frames, found {len(found)}; the file is cut short"
+            raise DataError(str(self._path), problem)
+        times = sorted({pts for pts, _ in found if pts is not None})
+        return times if len(times) == len(found) else []
 
-    def _decoded_times(self) -> list[int]:
-        self._rewind()
-        times = []
-        try:
-            for frame in self._container.decode(self._stream):
-                if frame.pts is None or (times and frame.pts <= times[-1]):
-                    raise DataError(str(self._path), "its frames carry no times; convert it, e.g. to MP4")
-                times.append(frame.pts)
-        except FFmpegError as error:
-            raise DataError(str(self._path), f"breaks off after {len(times)} frames ({error})") from error
-        return times
+    def _count(self) -> int:
+        self._open()
+        return sum(1 for _ in self._container.decode(self._stream))
 
-    def _rewind(self) -> None:
-        # Before the first time: with reordered frames, decoding may start below it.
-        self._container.seek(self._stream.start_time or 0, stream=self._stream, backward=True)
-
-    def _seek_and_read(self, frame_idx: int) -> Any:
-        """Seek to the nearest point at or before the frame; where that lands too late, start over from the top."""
-        self._container.seek(self._times[frame_idx], stream=self._stream, backward=True)
-        self._decoder = self._container.decode(self._stream)
-        found = self._read_until(frame_idx)
-        if found is None or found.is_corrupt:
-            self._rewind()
-            self._decoder = self._container.decode(self._stream)
-            found = self._read_until(frame_idx)
-        return found
-
-    def _read_until(self, frame_idx: int) -> Any:
+    def _sought(self, frame_idx: int) -> Any:
+        """The frame by its time, or None where the container's times or its seeking cannot be relied on."""
+        time = self._times[frame_idx]
+        if self._decoder is None or not 0 < frame_idx - self._position <= _READ_ON:
+            self._container.seek(time, stream=self._stream, backward=True)
+            self._decoder = iter(self._container.decode(self._stream))
+        self._position = frame_idx
         for frame in self._decoder:
-            self._position = self._index.get(frame.pts, self._position)
-            if frame.pts == self._times[frame_idx]:
-                return frame
-            if frame.pts is not None and frame.pts > self._times[frame_idx]:
+            if frame.pts is None or frame.pts > time:
                 break
+            if frame.pts == time:
+                return None if frame.is_corrupt else frame
+        self._decoder = None
+        return None
+
+    def _counted(self, frame_idx: int) -> Any:
+        """The frame by its place in decoding order from the top; None where it is missing or damaged."""
+        if self._decoder is None or frame_idx <= self._position:
+            self._open()
+            self._decoder = iter(self._container.decode(self._stream))
+            self._position = -1
+        for frame in self._decoder:
+            self._position += 1
+            if self._position == frame_idx:
+                return None if frame.is_corrupt else frame
         self._decoder = None
         return None
 
 
 def _upright(frame: Any) -> np.ndarray:
-    """Pixels of a frame after the rotation that the file asks players to apply (phones record sideways)."""
+    """Pixels after the rotation that the file asks players to apply (phones record sideways)."""
     return np.ascontiguousarray(np.rot90(frame.to_ndarray(format="rgb24"), round(frame.rotation / 90) % 4))
