@@ -49,7 +49,9 @@ class TrajectoryStore:
             task_id = trajectory.task.task_id
             task = _line(f"task {task_id}", task_to_row, trajectory.task)
             if known.get(task_id, hash(task)) != hash(task) or tasks.setdefault(task_id, task) != task:
-                raise DataError(f"task {task_id}", f"differs from the task of that id in {self.tasks_path}")
+                raise DataError(
+                    f"task {task_id}", f"differs from the one in {self.tasks_path}; write to another folder"
+                )
         self.folder.mkdir(parents=True, exist_ok=True)
         # Tasks first: a writer killed in between leaves a task without trajectories, never the reverse.
         _append(self.tasks_path, [line for task_id, line in tasks.items() if task_id not in known])
@@ -71,18 +73,20 @@ class TrajectoryStore:
             yield _parse(where, line, lambda row: trajectory_from_row(row, tasks))
 
     def drop_from(self, step: int) -> None:
-        """Forget all trajectories of `step` and later, so that a resumed run can write them again. Atomic."""
-        if not self.trajectories_path.exists():
-            return
-        temporary = self.trajectories_path.with_suffix(".tmp")
-        with open(temporary, "wb") as file:
-            for where, line in _lines(self.trajectories_path, _size(self.trajectories_path)):
-                if _parse(where, line, lambda row: take(row, "step", int) < step):
-                    file.write(line)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, self.trajectories_path)
-        _sync_folder(self.folder)
+        """Forget all trajectories of `step` and later, and tasks that no other names, so that they can be written anew.
+
+        Each file is replaced in one go; a process killed in between leaves tasks without trajectories, which is allowed.
+        """
+        tasks = set()
+
+        def stays(row: Row) -> bool:
+            if take(row, "step", int) >= step:
+                return False
+            tasks.add(take(row, "task_id", str))
+            return True
+
+        _rewrite(self.trajectories_path, stays)
+        _rewrite(self.tasks_path, lambda row: take(row, "task_id", str) in tasks)
         self._task_lines = None
 
     def _known_tasks(self) -> dict[str, int]:
@@ -150,6 +154,19 @@ def _append(path: Path, lines: list[str]) -> None:
         os.fsync(file.fileno())
     if is_new:
         _sync_folder(path.parent)
+
+
+def _rewrite(path: Path, stays: Callable[[Row], bool]) -> None:
+    """Replace a file by those of its lines whose rows stay."""
+    if not path.exists():
+        return
+    temporary = path.with_suffix(".tmp")
+    with open(temporary, "wb") as file:
+        file.writelines(line for where, line in _lines(path, _size(path)) if _parse(where, line, stays))
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+    _sync_folder(path.parent)
 
 
 def _whole_lines(path: Path) -> int:

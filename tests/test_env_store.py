@@ -138,7 +138,7 @@ def test_nothing_is_written_twice(tmp_path):
         for batch in (["a"], ["b", "b"], ["b", "a"]):
             with pytest.raises(DataError, match="ids must be unique"):
                 writer.append([full_trajectory(name) for name in batch])
-        with pytest.raises(DataError, match="differs from the task of that id"):
+        with pytest.raises(DataError, match="differs from the one in"):
             writer.append([full_trajectory("b", task=replace(FULL_TASK, expression="the cat"))])
     assert store.trajectories_path.read_bytes() == before
 
@@ -195,6 +195,15 @@ def test_drop_from_forgets_later_steps(tmp_path):
     store.append([full_trajectory("2/0", 2)])  # may be written again
     assert [trajectory.step for trajectory in store.read()] == [0, 0, 1, 1, 2]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["tasks.jsonl", "trajectories.jsonl"]
+
+
+def test_a_dropped_task_may_come_back_changed(tmp_path):
+    store = TrajectoryStore(tmp_path)
+    store.append([full_trajectory("0/0", 0), bare_trajectory("1/1", 1)])
+    store.drop_from(1)
+    changed = replace(PLAIN_TASK, expression="a cat")
+    store.append([bare_trajectory("1/1", 1, changed)])
+    assert [trajectory.task for trajectory in store.read()] == [FULL_TASK, changed]
 
 
 def test_a_reader_sees_only_what_was_whole_when_it_began(tmp_path):
