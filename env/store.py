@@ -49,9 +49,7 @@ class TrajectoryStore:
             task_id = trajectory.task.task_id
             task = _line(f"task {task_id}", task_to_row, trajectory.task)
             if known.get(task_id, hash(task)) != hash(task) or tasks.setdefault(task_id, task) != task:
-                raise DataError(
-                    f"task {task_id}", f"differs from the one in {self.tasks_path}; write to another folder"
-                )
+                raise DataError(f"task {task_id}", f"differs from that in {self.tasks_path}; write to another folder")
         self.folder.mkdir(parents=True, exist_ok=True)
         # Tasks first: a writer killed in between leaves a task without trajectories, never the reverse.
         _append(self.tasks_path, [line for task_id, line in tasks.items() if task_id not in known])
@@ -75,7 +73,7 @@ class TrajectoryStore:
     def drop_from(self, step: int) -> None:
         """Forget all trajectories of `step` and later, and tasks that no other names, so that they can be written anew.
 
-        Each file is replaced in one go; a process killed in between leaves tasks without trajectories, which is allowed.
+        Each file is replaced in one go; a process killed in between leaves tasks without trajectories, which is fine.
         """
         tasks = set()
 

@@ -138,7 +138,7 @@ def test_nothing_is_written_twice(tmp_path):
         for batch in (["a"], ["b", "b"], ["b", "a"]):
             with pytest.raises(DataError, match="ids must be unique"):
                 writer.append([full_trajectory(name) for name in batch])
-        with pytest.raises(DataError, match="differs from the one in"):
+        with pytest.raises(DataError, match="differs from that in"):
             writer.append([full_trajectory("b", task=replace(FULL_TASK, expression="the cat"))])
     assert store.trajectories_path.read_bytes() == before
 
