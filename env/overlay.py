@@ -1,0 +1,114 @@
+"""Masks and frames made ready for a page: outlines as SVG paths, frames as JPEG data URIs, each kept once."""
+
+from __future__ import annotations
+
+import base64
+from dataclasses import dataclass, field
+from typing import Any
+
+import cv2
+import numpy as np
+from pycocotools import mask as coco_mask
+
+from env.errors import DataError
+from env.frames import MAX_FRAME_PIXELS, FrameCache
+from env.types import RLE, Task, VideoRef
+
+MAX_IMAGES = 4000  # most frames of one page, about 10 KB each
+
+
+@dataclass
+class ImageBook:
+    """Frames of one page. The same frame at the same size is encoded and embedded once.
+
+    A frame that cannot be read (the video has moved, or is damaged) has no image, and the page says so.
+    """
+
+    cache: FrameCache
+    uris: list[str] = field(default_factory=list)
+    known: dict[tuple[str, str, int, int, int], int | None] = field(default_factory=dict)
+
+    def add(self, video: VideoRef, frame_idx: int, width: int, height: int, max_side: int) -> int | None:
+        """Position in `uris` of this frame at `width` x `height`, its longest side shrunk to `max_side` pixels."""
+        scale = min(1.0, max_side / max(width, height))
+        size = (max(1, round(width * scale)), max(1, round(height * scale)))
+        key = (video.root, video.path, frame_idx, *size)
+        if key not in self.known:
+            self.known[key] = self._embed(video, frame_idx, size)
+        return self.known[key]
+
+    def _embed(self, video: VideoRef, frame_idx: int, size: tuple[int, int]) -> int | None:
+        if len(self.uris) >= MAX_IMAGES:
+            return None
+        try:
+            pixels_HWC = self.cache.full(video, frame_idx)
+        except DataError:
+            return None
+        self.uris.append(jpeg_uri(cv2.resize(pixels_HWC, size, interpolation=cv2.INTER_AREA)))
+        return len(self.uris) - 1
+
+
+def jpeg_uri(pixels_HWC: np.ndarray, quality: int = 82) -> str:
+    """uint8 RGB pixels as a `data:image/jpeg` URI."""
+    _, encoded = cv2.imencode(".jpg", cv2.cvtColor(pixels_HWC, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, quality])
+    return "data:image/jpeg;base64," + base64.b64encode(encoded.tobytes()).decode("ascii")
+
+
+def outline_path(rle: RLE | None) -> str:
+    """SVG path data around a mask's regions and holes, in the mask's own pixels; fill it even-odd. Empty: ""."""
+    if rle is None:
+        return ""
+    # Contours run through pixel centres: on a doubled mask they lie a quarter pixel inside the true edge.
+    doubled_HW = np.kron(coco_mask.decode(_checked(rle)), np.ones((2, 2), np.uint8))
+    contours, _ = cv2.findContours(doubled_HW, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
+    pieces = []
+    for contour in contours:
+        points = (cv2.approxPolyDP(contour, 1.0, True)[:, 0] + 0.5) / 2
+        pieces.append("M" + "L".join(f"{x:g} {y:g}" for x, y in points) + "Z")
+    return "".join(pieces)
+
+
+def is_visible(rle: RLE | None) -> bool:
+    """Whether a mask has any pixel set."""
+    return rle is not None and int(coco_mask.area(_checked(rle))) > 0
+
+
+def _checked(rle: RLE) -> Any:
+    """The mask itself. DataError where its size is absurd or its run lengths do not fit it."""
+    height, width = rle["size"]
+    where = f"mask of {height}x{width}"
+    if not (height > 0 and width > 0 and height * width <= MAX_FRAME_PIXELS):
+        raise DataError(where, f"expected 1 to {MAX_FRAME_PIXELS} pixels")
+    encoded: Any = rle
+    try:
+        coco_mask.area(encoded)
+    except ValueError as error:
+        raise DataError(where, f"its run lengths do not fit ({error})") from error
+    return encoded
+
+
+def visible_runs(rles: list[RLE | None]) -> list[tuple[int, int]]:
+    """Half-open runs of frames `[start, end)` on which the mask is not empty."""
+    runs: list[tuple[int, int]] = []
+    for frame_idx, rle in enumerate(rles):
+        if not is_visible(rle):
+            continue
+        if runs and runs[-1][1] == frame_idx:
+            runs[-1] = (runs[-1][0], frame_idx + 1)
+        else:
+            runs.append((frame_idx, frame_idx + 1))
+    return runs
+
+
+def gold_mask(task: Task, frame_idx: int) -> RLE | None:
+    """Gold mask of a frame; None where the target is absent, gold is unknown or the frame does not exist."""
+    return task.gold[frame_idx] if 0 <= frame_idx < len(task.gold) else None
+
+
+def region_iou(predicted: RLE | None, gold: RLE | None) -> float | None:
+    """J of one frame, 0..1; two empty masks agree (1). None where the two differ in size."""
+    if predicted is None or gold is None or not (is_visible(predicted) and is_visible(gold)):
+        return float(is_visible(predicted) == is_visible(gold))
+    if list(predicted["size"]) != list(gold["size"]):
+        return None
+    return float(coco_mask.iou([_checked(predicted)], [_checked(gold)], [0])[0][0])

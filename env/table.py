@@ -1,0 +1,141 @@
+"""Stored trajectories as a table in the terminal, and the filter that chooses them. Stored text is untrusted."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import fmean
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from env.types import Decision, Malformed, Observation, StopReason, Trajectory, Turn
+
+NONE = "-"
+ESCAPE_SEQUENCES = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|.)", re.DOTALL)
+STOP_STYLE = {
+    StopReason.ANSWERED: "green",
+    StopReason.MAX_TURNS: "yellow",
+    StopReason.MALFORMED: "red",
+    StopReason.TOO_LONG: "magenta",
+    StopReason.ERROR: "bold red",
+}
+
+
+@dataclass(frozen=True)
+class Filter:
+    """Which trajectories to look at; every criterion that is set must hold."""
+
+    min_reward: float | None = None
+    max_reward: float | None = None
+    stop: StopReason | None = None
+    query: str = ""  # part of the expression, any case
+    trajectory_id: str = ""  # part of the trajectory id
+    steps: tuple[int | None, int | None] = (None, None)  # half-open [first, last) of optimizer steps
+
+    def __call__(self, trajectory: Trajectory) -> bool:
+        first, last = self.steps
+        reward = trajectory.scores.total if trajectory.scores else None
+        bounded = self.min_reward is not None or self.max_reward is not None
+        return (
+            (not bounded or (reward is not None and self._within(reward)))
+            and (self.stop is None or trajectory.stop_reason == self.stop)
+            and self.query.lower() in trajectory.task.expression.lower()
+            and self.trajectory_id in trajectory.trajectory_id
+            and (first is None or trajectory.step >= first)
+            and (last is None or trajectory.step < last)
+        )
+
+    def _within(self, reward: float) -> bool:
+        low = self.min_reward is None or reward >= self.min_reward
+        return low and (self.max_reward is None or reward <= self.max_reward)
+
+
+def plain(text: str, limit: int = 400) -> str:
+    """Text that cannot steer a terminal: without escape sequences, control, direction and surrogate characters."""
+    text = ESCAPE_SEQUENCES.sub("", text)
+    text = "".join(" " if char.isspace() else char for char in text)
+    text = "".join(char for char in text if char == " " or unicodedata.category(char)[0] != "C")
+    return text if len(text) <= limit else text[: limit - 3] + "..."
+
+
+def decision_word(decision: Decision) -> str:
+    """One word for a decision, with the reason where it is malformed."""
+    if isinstance(decision, Malformed):
+        return f"malformed: {decision.reason}"
+    return type(decision).__name__.lower()
+
+
+def frames_shown(observation: Observation) -> str:
+    """Frames of one turn by role: `strip 10 (0..45), detail 5 (0..45)`."""
+    roles: dict[str, list[int]] = {}
+    for frame in observation.frames:
+        roles.setdefault(frame.role, []).append(frame.frame_idx)
+    return ", ".join(
+        f"{role} {indices[0]}" if len(indices) == 1 else f"{role} {len(indices)} ({min(indices)}..{max(indices)})"
+        for role, indices in roles.items()
+    )
+
+
+def summary(trajectories: Sequence[Trajectory]) -> str:
+    """One line: counts by stop reason, mean reward, mean turns."""
+    if not trajectories:
+        return "0 trajectories"
+    counts = Counter(trajectory.stop_reason for trajectory in trajectories)
+    stops = ", ".join(f"{reason.value} {counts[reason]}" for reason in StopReason if counts[reason])
+    rewards = [trajectory.scores.total for trajectory in trajectories if trajectory.scores]
+    reward = f"mean reward {fmean(rewards):.3f}" if rewards else "no rewards"
+    if rewards and len(rewards) < len(trajectories):
+        reward += f" over {len(rewards)} scored"
+    turns = fmean(len(trajectory.turns) for trajectory in trajectories)
+    noun = "trajectory" if len(trajectories) == 1 else "trajectories"
+    return f"{len(trajectories)} {noun}: {stops}; {reward}; mean turns {turns:.2f}"
+
+
+def print_table(trajectories: Sequence[Trajectory], console: Console) -> None:
+    """Print a row per turn; what belongs to the whole trajectory stands in its first row."""
+    table = Table(header_style="bold", show_lines=False)
+    table.add_column("trajectory", overflow="fold", max_width=48)
+    for name in ("step", "turn"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("decision", max_width=24)
+    table.add_column("interval", no_wrap=True)
+    table.add_column("key frame", justify="right")
+    table.add_column("frames shown")
+    table.add_column("tokens", justify="right", no_wrap=True)
+    table.add_column("stop", no_wrap=True)
+    table.add_column("reward", justify="right", no_wrap=True)
+    for trajectory in trajectories:
+        for row in _rows(trajectory):
+            table.add_row(*row)
+        table.add_section()
+    console.print(table)
+    console.print(Text(summary(trajectories), style="bold"))
+
+
+def _rows(trajectory: Trajectory) -> list[list[Text]]:
+    name = Text(plain(trajectory.trajectory_id)).append(f"\n{plain(trajectory.task.expression)}", style="italic dim")
+    reward = f"{trajectory.scores.total:.3f}" if trajectory.scores else NONE
+    stop = Text(trajectory.stop_reason.value, style=STOP_STYLE[trajectory.stop_reason])
+    rows = [_turn_cells(turn_idx, turn) for turn_idx, turn in enumerate(trajectory.turns)]
+    if not rows:
+        rows = [[NONE, plain(trajectory.error) or NONE, NONE, NONE, NONE, NONE]]
+    elif trajectory.error:
+        rows.append([NONE, plain(trajectory.error), NONE, NONE, NONE, NONE])
+    first, *others = [[Text(cell) for cell in row] for row in rows]
+    head = [name, Text(str(trajectory.step)), *first, stop, Text(reward)]
+    return [head, *([Text(), Text(), *row, Text(), Text()] for row in others)]
+
+
+def _turn_cells(turn_idx: int, turn: Turn) -> list[str]:
+    decision = turn.decision
+    interval = key_frame = NONE
+    if not isinstance(decision, Malformed):
+        interval = f"[{decision.interval.start}, {decision.interval.end})"
+        key_frame = str(decision.key_frame)
+    shown = frames_shown(turn.observation)
+    return [str(turn_idx), plain(decision_word(decision)), interval, key_frame, shown, str(len(turn.action.token_ids))]
