@@ -1,0 +1,100 @@
+"""The narrow seam between rollouts and whatever engine writes the turns: token in, token out, log-probs kept.
+
+No torch here, so that callers can name a `Request` without loading an engine. An engine is a class that satisfies
+`Sampler` and one line in `SAMPLERS`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, Protocol
+
+import numpy as np
+
+from configs.schema import SamplerConfig
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass(frozen=True)
+class Request:
+    """One turn to be written."""
+
+    request_id: str  # unique among the requests in flight
+    prompt_ids: tuple[int, ...]  # the whole conversation so far, one image pad per frame
+    images: tuple[np.ndarray, ...]  # uint8 [H, W, 3], one per pad, in order; sides are multiples of patch x merge
+    max_tokens: int  # most tokens to write; the context limit may cut earlier
+    temperature: float  # 0 is greedy
+    seed: int  # same request, same weights, same seed: same tokens
+
+
+@dataclass(frozen=True)
+class Completion:
+    """One written turn."""
+
+    request_id: str
+    token_ids: tuple[int, ...]  # end token included when finish is "stop"
+    logprobs: tuple[float, ...]  # raw: temperature 1, whole vocabulary, before any ban
+    finish: Literal["stop", "length"]
+    weights_version: int
+
+
+class Sampler(Protocol):
+    """An engine that writes many turns at once. `version` is -1 until the first `load_weights`."""
+
+    version: int
+
+    def submit(self, request: Request) -> None:
+        """Queue a request. Raises ValueError for a request that can never run (pads, sizes, length, id in use)."""
+        ...
+
+    def step(self) -> list[Completion]:
+        """Advance all requests; return those that finished."""
+        ...
+
+    def has_work(self) -> bool:
+        """Whether any request is queued or being written."""
+        ...
+
+    def load_weights(self, weights: Mapping[str, torch.Tensor], version: int) -> None:
+        """Copy new weights (Hugging Face names, a tied head left out) and drop every state that the old ones left.
+
+        Raises RuntimeError while requests are in flight, CheckpointError for an unknown, missing or misshapen weight.
+        """
+        ...
+
+    def close(self) -> None:
+        """Free the engine; it cannot be used afterwards."""
+        ...
+
+
+def _vllm(config: SamplerConfig, model_dir: Path, max_context: int, seed: int, keep_encoder_cache: bool) -> Sampler:
+    from policy.vllm_sampler import VllmSampler
+
+    return VllmSampler(config, model_dir, max_context, seed, keep_encoder_cache)
+
+
+def _hf(config: SamplerConfig, model_dir: Path, max_context: int, seed: int, keep_encoder_cache: bool) -> Sampler:
+    from policy.hf_sampler import HfSampler
+
+    return HfSampler(config, model_dir, max_context, keep_encoder_cache)
+
+
+SAMPLERS: dict[str, Callable[[SamplerConfig, Path, int, int, bool], Sampler]] = {"vllm": _vllm, "hf": _hf}
+
+
+def build_sampler(
+    config: SamplerConfig, model_dir: Path, max_context: int, seed: int, keep_encoder_cache: bool = False
+) -> Sampler:
+    """Load the engine that `config.kind` names on a plain Hugging Face folder.
+
+    `max_context` counts expanded tokens (prompt, frames and what is written). `keep_encoder_cache` says that the vision
+    tower never changes: its weights may then be left out of a sync, and encoded frames outlive it. Raises KeyError for
+    an unknown kind. `policy.engine_env.set_engine_env` must have run before.
+    """
+    if config.kind not in SAMPLERS:
+        raise KeyError(f"sampler.kind {config.kind!r} is unknown; known: {', '.join(SAMPLERS)}")
+    return SAMPLERS[config.kind](config, model_dir, max_context, seed, keep_encoder_cache)

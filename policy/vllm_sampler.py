@@ -1,0 +1,128 @@
+"""vLLM behind the `Sampler` seam: in this process, continuous batching, one request per turn. CPU and GPU."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Literal, cast
+
+import torch
+from PIL import Image
+from vllm import EngineArgs, LLMEngine, RequestOutput, SamplingParams, TokensPrompt
+from vllm.distributed import cleanup_dist_env_and_memory
+from vllm.logprobs import Logprob
+from vllm.platforms import current_platform
+from vllm.sampling_params import RequestOutputKind
+
+from configs.schema import SamplerConfig
+from policy.build import load_chat
+from policy.sampler import Completion, Request
+from policy.weight_sync import check_weights, weight_shapes
+
+MAX_IMAGES = 256  # per conversation; far above what an episode shows
+CPU_BLOCK = 32  # the smallest key-value block of the CPU backend: the finer, the more of a prefix is shared
+BAN = -100.0  # vLLM clamps logit biases to [-100, 100]
+
+
+class VllmSampler:
+    """Many conversations at once; a finished turn may be submitted again with its next observation at any time.
+
+    Siblings and later turns reuse key-value blocks (prefix cache) and encoded frames (encoder cache).
+    """
+
+    def __init__(
+        self, config: SamplerConfig, model_dir: Path, max_context: int, seed: int, keep_encoder_cache: bool = False
+    ):
+        self.version = -1
+        self.keep_encoder_cache = keep_encoder_cache
+        self._chat, self._layout = load_chat(model_dir)
+        self._shapes = weight_shapes(model_dir)
+        self._expanded: dict[str, int] = {}  # request id -> prompt tokens that the engine must arrive at
+        unit = (self._layout.patch * self._layout.merge) ** 2
+        args = EngineArgs(
+            model=str(model_dir),
+            dtype=cast(Literal["float32", "bfloat16", "float16"], config.dtype),
+            seed=seed,
+            max_model_len=max_context,
+            max_num_seqs=config.max_sequences,
+            max_num_batched_tokens=max(max_context, 2048),
+            limit_mm_per_prompt={"image": MAX_IMAGES, "video": 0},
+            # Areas in pixels. Frames come in their final size: nothing inside these bounds is resized again.
+            mm_processor_kwargs={"size": {"shortest_edge": unit, "longest_edge": max_context * unit}},
+            mm_processor_cache_gb=0.5,
+            enable_prefix_caching=True,
+            disable_log_stats=True,
+            worker_extension_cls="policy.weight_sync.SyncExtension",
+            **_device_args(config),
+        )
+        self._engine = LLMEngine.from_engine_args(args)
+
+    def submit(self, request: Request) -> None:
+        if request.request_id in self._expanded:
+            raise ValueError(f"request {request.request_id} is already in flight")
+        pads = sum(token == self._chat.image_pad_id for token in request.prompt_ids)
+        if pads != len(request.images):
+            raise ValueError(f"request {request.request_id}: {pads} image pads for {len(request.images)} frames")
+        counts = [self._layout.num_tokens(*image.shape[:2]) for image in request.images]
+        prompt = TokensPrompt(
+            prompt_token_ids=list(request.prompt_ids),
+            multi_modal_data={"image": [Image.fromarray(image) for image in request.images]},
+        )
+        params = SamplingParams(
+            max_tokens=request.max_tokens,
+            temperature=request.temperature,
+            seed=request.seed,
+            stop_token_ids=[self._chat.end_id],
+            logit_bias=dict.fromkeys(self._chat.banned_ids, BAN),
+            logprobs=0,
+            detokenize=False,
+            output_kind=RequestOutputKind.FINAL_ONLY,
+        )
+        self._engine.add_request(request.request_id, prompt, params)
+        self._expanded[request.request_id] = len(request.prompt_ids) - pads + sum(counts)
+
+    def step(self) -> list[Completion]:
+        if not self._expanded:
+            return []
+        outputs = self._engine.step()
+        return [self._completion(output) for output in outputs if isinstance(output, RequestOutput) and output.finished]
+
+    def _completion(self, output: RequestOutput) -> Completion:
+        expected = self._expanded.pop(output.request_id)
+        got = len(output.prompt_token_ids or ())
+        if got != expected:
+            raise RuntimeError(f"request {output.request_id}: engine saw {got} prompt tokens, expected {expected}")
+        written = output.outputs[0]
+        if written.finish_reason not in ("stop", "length") or written.logprobs is None:
+            raise RuntimeError(f"request {output.request_id}: engine gave up ({written.finish_reason})")
+        token_ids = tuple(written.token_ids)
+        if not set(token_ids).isdisjoint(self._chat.banned_ids):
+            raise RuntimeError(f"request {output.request_id}: engine sampled a banned token: {token_ids}")
+        entries = cast(list[dict[int, Logprob]], written.logprobs)
+        logprobs = tuple(entry[token].logprob for entry, token in zip(entries, token_ids, strict=True))
+        return Completion(output.request_id, token_ids, logprobs, written.finish_reason, self.version)
+
+    def has_work(self) -> bool:
+        return bool(self._expanded)
+
+    def load_weights(self, weights: Mapping[str, torch.Tensor], version: int) -> None:
+        if self._expanded:
+            raise RuntimeError(f"weight sync to version {version} while {len(self._expanded)} requests are in flight")
+        check_weights(weights, self._shapes, self.keep_encoder_cache)
+        self._engine.collective_rpc("sync_weights", args=(weights,))
+        if not self._engine.reset_prefix_cache():
+            raise RuntimeError("the engine would not drop its prefix cache after a weight sync")
+        if not self.keep_encoder_cache:
+            self._engine.reset_encoder_cache()  # scheduler's and worker's side; a reload alone clears neither here
+        self._engine.reset_mm_cache()
+        self.version = version
+
+    def close(self) -> None:
+        self._engine.engine_core.shutdown()
+        cleanup_dist_env_and_memory()
+
+
+def _device_args(config: SamplerConfig) -> dict:
+    if current_platform.is_cpu():
+        return {"block_size": CPU_BLOCK, "enforce_eager": True}
+    return {"gpu_memory_utilization": config.gpu_memory_fraction}
