@@ -1,0 +1,29 @@
+"""Rewards for how the policy writes."""
+
+from __future__ import annotations
+
+import re
+
+from env.types import Trajectory
+from rewards.ladders import FORMAT_SCORES
+
+# Upper and lower case alike; "Step 11" is no step 1 and "interaction" no action.
+_STEPS = tuple(re.compile(rf"\b{name}\b", re.IGNORECASE) for name in (r"step\s*1", r"step\s*2", r"step\s*3", "action"))
+_THINK = re.compile(r"<think>(.*?)</think>", re.DOTALL)
+
+
+def format_reward(trajectory: Trajectory) -> float:
+    """1 for an episode that ends in an answer, 0 where its turns ran out, -1 for malformed or endless text."""
+    return FORMAT_SCORES[trajectory.stop_reason]
+
+
+def steps(trajectory: Trajectory) -> float:
+    """Share of "Step 1", "Step 2", "Step 3" and "Action" that the thinking names, mean over turns, 0..1."""
+    if not trajectory.turns:
+        return 0.0
+    return sum(_share_of_steps(turn.action.text) for turn in trajectory.turns) / len(trajectory.turns)
+
+
+def _share_of_steps(text: str) -> float:
+    think = _THINK.search(text)
+    return sum(bool(step.search(think[1])) for step in _STEPS) / len(_STEPS) if think else 0.0

@@ -1,0 +1,103 @@
+"""Masks as COCO run-length encoding (compressed, column-major), written by pycocotools and read with every check.
+
+Reading is our own: pycocotools 2.0 returns uninitialised memory for counts that fall short of the size, and crashes the
+process on huge sizes; masks come from data sets and stores that we do not trust.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from pycocotools import mask as coco
+
+from env.errors import DataError
+from env.types import RLE
+
+MAX_PIXELS = 1 << 26  # an 8192 x 8192 frame; larger claims are refused before anything is allocated
+_MAX_CHARS = 6  # of one run: 30 bits
+
+
+def encode(mask_HW: np.ndarray) -> RLE:
+    """The RLE of a bool mask, `counts` as str."""
+    rle: Any = coco.encode(np.asfortranarray(mask_HW, np.uint8))  # counts are bytes, which the stubs do not say
+    height, width = mask_HW.shape
+    return {"size": [height, width], "counts": rle["counts"].decode("ascii")}
+
+
+def decode(rle: RLE, where: str = "mask") -> np.ndarray:
+    """The bool mask [H, W] of an RLE; DataError, naming `where`, unless its runs fill its size exactly."""
+    height, width = _size(rle, where)
+    runs = _runs(rle, where)
+    if runs.min(initial=0) < 0 or int(runs.sum()) != height * width:
+        raise DataError(where, f"expected runs that fill {height} x {width} pixels, found {int(runs.sum())} pixels")
+    values = np.arange(len(runs)) % 2 == 1  # runs alternate, starting with background
+    return np.ascontiguousarray(np.repeat(values, runs).reshape(width, height).T)
+
+
+def decode_tracklet(rles: Sequence[RLE | None], size: tuple[int, int], where: str = "tracklet") -> np.ndarray:
+    """Bool masks [T, H, W]; None is an empty mask. DataError where a mask is not of `size` (height, width)."""
+    masks_THW = np.zeros((len(rles), *size), bool)
+    for frame_idx, rle in enumerate(rles):
+        if rle is not None:
+            mask_HW = decode(rle, f"{where}, frame {frame_idx}")
+            if mask_HW.shape != size:
+                expected, found = " x ".join(map(str, size)), " x ".join(map(str, mask_HW.shape))
+                raise DataError(f"{where}, frame {frame_idx}", f"expected a mask of {expected} pixels, found {found}")
+            masks_THW[frame_idx] = mask_HW
+    return masks_THW
+
+
+def union(rles: Sequence[RLE | None], where: str = "mask") -> RLE | None:
+    """The RLE of all pixels that any mask sets; None where there is no mask. DataError on masks of several sizes."""
+    masks = [decode(rle, where) for rle in rles if rle is not None]
+    if not masks:
+        return None
+    shapes = {mask_HW.shape for mask_HW in masks}
+    if len(shapes) > 1:
+        raise DataError(where, f"expected masks of one size, found {sorted(shapes)}")
+    return encode(np.logical_or.reduce(masks))
+
+
+def is_empty(rle: RLE | None) -> bool:
+    """Whether no pixel is set; None has none. Mostly reads no further than the first run of set pixels."""
+    if rle is None:
+        return True
+    counts = rle["counts"]
+    second = next((at + 1 for at, char in enumerate(counts) if ord(char) - 48 < 32), 0)
+    if second and counts[second : second + 1] not in ("", "0"):
+        return False
+    return not _runs(rle, "mask")[1::2].any()
+
+
+def _size(rle: RLE, where: str) -> tuple[int, int]:
+    size = rle.get("size")
+    if not isinstance(size, list | tuple) or len(size) != 2 or any(type(side) is not int for side in size):
+        raise DataError(where, f"expected `size` as [height, width], found {size!r}")
+    height, width = size
+    if min(size) < 1 or height * width > MAX_PIXELS:
+        raise DataError(where, f"expected a size of 1 to {MAX_PIXELS} pixels, found {height} x {width}")
+    return height, width
+
+
+def _runs(rle: RLE, where: str) -> np.ndarray:
+    """Lengths of the runs. Five bits a character, low bits first; from the fourth run on, differences to the run before
+    the last (pycocotools `rleFrString`)."""
+    counts = rle.get("counts")
+    if not isinstance(counts, str) or not counts.isascii():
+        raise DataError(where, f"expected `counts` as a compressed ASCII string, found {type(counts).__name__}")
+    digits = np.frombuffer(counts.encode("ascii"), np.uint8).astype(np.int64) - 48
+    ends = np.flatnonzero(digits & 32 == 0)
+    if len(digits) == 0 or digits.min() < 0 or digits.max() > 63 or ends[-1:] != len(digits) - 1:
+        raise DataError(where, "`counts` is not a compressed COCO run-length string")
+    starts = np.concatenate(([0], ends[:-1] + 1))
+    lengths = ends - starts + 1
+    if lengths.max() > _MAX_CHARS:
+        raise DataError(where, f"`counts` holds a run of {lengths.max()} characters, expected at most {_MAX_CHARS}")
+    shifts = 5 * (np.arange(len(digits)) - np.repeat(starts, lengths))
+    runs = np.add.reduceat((digits & 31) << shifts, starts)
+    runs -= np.where(digits[ends] & 16, 1 << (5 * lengths), 0)  # the sign bit
+    runs[1::2] = runs[1::2].cumsum()
+    runs[2::2] = runs[2::2].cumsum()
+    return runs
