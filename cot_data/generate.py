@@ -121,7 +121,7 @@ def make_video(out: Path, seed: int, config: ShapesConfig, video_idx: int) -> Vi
 def encode(masks_THW: np.ndarray) -> list[dict[str, Any] | None]:
     """COCO RLE of every frame, None where the mask is empty."""
     columns_HWT = np.asfortranarray(masks_THW.transpose(1, 2, 0).astype(np.uint8))
-    rles = coco_mask.encode(columns_HWT)
+    rles: Any = coco_mask.encode(columns_HWT)  # a list, one per frame, which the stubs do not say
     return [
         {"size": [int(v) for v in rle["size"]], "counts": rle["counts"].decode("ascii")} if mask_HW.any() else None
         for rle, mask_HW in zip(rles, masks_THW, strict=True)
@@ -238,19 +238,29 @@ def _apart(new: Mark, old: Mark) -> bool:
 
 
 def _flash(rng: np.random.Generator, tracks: list[Track], hidden_from: set[int]) -> tuple[Mark, Candidate] | None:
-    """A flash of 2-3 frames that no frame of the first observation shows, named by a window around it."""
+    """A flash of 2-3 frames that no frame of the first observation shows, over the middle of the window it is named by.
+
+    Whoever looks at the middle of the window, or at four frames of it, sees the flash.
+    """
     shape_idx, length = int(rng.integers(len(tracks))), int(rng.integers(2, 4))
     area_T = tracks[shape_idx].area_T
     num_frames = len(area_T)
     start = int(rng.integers(1, num_frames - length))
     frames = range(start, start + length)
-    clear = 0.6 * np.median(area_T[area_T > 0])
-    if hidden_from & set(frames) or any(area_T[t] < clear for t in frames):
+    if hidden_from & set(frames) or min(area_T[start : start + length]) < 0.6 * area_T.max():
         return None
     width = int(rng.integers(length + 2, WINDOW + 1))
-    first = int(np.clip(start - rng.integers(1, width - length), 0, num_frames - width))
+    first = start + int(rng.integers(length)) - (width - 1) // 2
+    last = first + width - 1
+    if first < 0 or last >= num_frames or first > start or last < frames[-1] or not _has_rivals(tracks, frames):
+        return None
     mark = Mark(shape_idx, "flash", frames)
-    return mark, marked(mark, (first, first + width - 1), tuple(frames))
+    return mark, marked(mark, (first, last), tuple(frames))
+
+
+def _has_rivals(tracks: list[Track], frames: range) -> bool:
+    """Two shapes or more can be seen in each of `frames`, so that the time alone does not tell which is meant."""
+    return all(sum(track.area_T[t] >= SEEN_AREA for track in tracks) >= 2 for t in frames)
 
 
 def _dot(
@@ -261,9 +271,7 @@ def _dot(
     num_frames = masks_NTHW.shape[1]
     middle = int(rng.integers(half + 1, num_frames - half - 1))
     frames = range(middle - half, middle + half + 1)
-    if hidden_from & set(frames):
-        return None
-    if any(sum(track.area_T[t] >= SEEN_AREA for track in tracks) < 2 for t in frames):
+    if hidden_from & set(frames) or not _has_rivals(tracks, frames):
         return None
     evidence = []
     for t in frames:

@@ -6,16 +6,17 @@ expression without `anno_id`, the gold masks are unknown; an empty `anno_id` mea
 
 from __future__ import annotations
 
-import json
 from itertools import pairwise
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+import numpy as np
 from PIL import Image
-from pycocotools import mask as coco_mask
 
+from cot_data.fields import field, read_json
 from env.errors import DataError
 from env.types import RLE, Task, VideoRef
+from rewards.rle import encode, union
 
 META, MASKS, LABELS, IMAGES = "meta_expressions.json", "mask_dict.json", "moving_shapes.json", "JPEGImages"
 
@@ -27,13 +28,13 @@ def load_mevis(root: Path) -> list[Task]:
     """
     root = Path(root).absolute()
     videos = field(read_json(root / META), "videos", dict, str(root / META))
-    gold = _Gold(root / MASKS) if (root / MASKS).is_file() else None
+    gold = Gold(root / MASKS) if (root / MASKS).is_file() else None
     labels = read_json(root / LABELS)["videos"] if (root / LABELS).is_file() else {}
     tasks = []
     for name, record in videos.items():
         where = f"{root / META}: videos[{name!r}]"
         expressions = field(record, "expressions", dict, where)
-        video = _video(root, name, record, where)
+        video = video_of(root, name, record, where)
         for exp_id in sorted(expressions):
             spot = f"{where}.expressions[{exp_id!r}]"
             label = labels.get(name, {}).get("expressions", {}).get(exp_id, {})
@@ -47,29 +48,6 @@ def load_mevis(root: Path) -> list[Task]:
                 )
             )
     return tasks
-
-
-def read_json(path: Path) -> Any:
-    """The parsed file. DataError where it is missing or no JSON."""
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise DataError(str(path), "expected a JSON file, found none") from error
-    except (ValueError, RecursionError) as error:
-        raise DataError(str(path), f"expected JSON, found something else ({error})") from error
-
-
-def field(record: Any, name: str, kind: type | tuple[type, ...], where: str) -> Any:
-    """`record[name]`, which must be there and of the given type (a bool is no int)."""
-    if not isinstance(record, dict):
-        raise DataError(where, f"expected an object, found {type(record).__name__}")
-    if name not in record:
-        raise DataError(f"{where}.{name}", f"the field is missing; found {', '.join(sorted(record)) or 'none'}")
-    value = record[name]
-    if not isinstance(value, kind) or isinstance(value, bool):
-        wanted = kind.__name__ if isinstance(kind, type) else " or ".join(k.__name__ for k in kind)
-        raise DataError(f"{where}.{name}", f"expected {wanted}, found {type(value).__name__} {str(value)[:60]!r}")
-    return value
 
 
 def _anno_ids(expression: dict[str, Any], where: str) -> tuple[str, ...] | None:
@@ -96,7 +74,7 @@ def _label(label: dict[str, Any], video: VideoRef, where: str) -> dict[str, Any]
     return {**texts, "evidence": evidence}
 
 
-def video_ref(root: Path, name: str, frames: list[Any], where: str) -> VideoRef:
+def _video_ref(root: Path, name: str, frames: list[Any], where: str) -> VideoRef:
     """A folder of JPEGs under `root/JPEGImages`; its frames must exist, its size is that of the first one."""
     parts = PurePosixPath(name).parts
     if not parts or name.startswith("/") or ".." in parts or "\\" in name or "\0" in name:
@@ -126,16 +104,17 @@ def _image_size(path: Path) -> tuple[int, int]:
         raise DataError(str(path), f"expected a JPEG, found something else ({error})") from error
 
 
-def _video(root: Path, name: str, record: dict[str, Any], where: str) -> VideoRef:
-    video = video_ref(root, name, field(record, "frames", list, where), where)
+def video_of(root: Path, name: str, record: dict[str, Any], where: str) -> VideoRef:
+    """The video of one record of `meta_expressions.json`, its frames and its size checked."""
+    video = _video_ref(root, name, field(record, "frames", list, where), where)
     for side, actual in (("height", video.height), ("width", video.width)):
         if side in record and field(record, side, int, where) != actual:
             raise DataError(f"{where}.{side}", f"expected {actual} as in the first frame, found {record[side]}")
     return video
 
 
-class _Gold:
-    """The mask dictionary: checked on use, and merged once per set of annotations."""
+class Gold:
+    """A mask dictionary: checked on use, and merged once per set of annotations."""
 
     def __init__(self, path: Path):
         self._path = path
@@ -151,7 +130,11 @@ class _Gold:
         key = (video.path, *anno_ids)
         if key not in self._done:
             lists_NT = [self._checked(anno_id, video, where) for anno_id in anno_ids]
-            self._done[key] = tuple(_union([rles[t] for rles in lists_NT]) for t in range(video.num_frames))
+            if len(lists_NT) == 1:
+                self._done[key] = tuple(lists_NT[0])
+            else:
+                frames = range(video.num_frames)
+                self._done[key] = tuple(union([rles[t] for rles in lists_NT], f"{where}, frame {t}") for t in frames)
         return self._done[key]
 
     def _checked(self, anno_id: str, video: VideoRef, where: str) -> list[RLE | None]:
@@ -162,6 +145,7 @@ class _Gold:
             found = f"{len(rles)} entries" if isinstance(rles, list) else type(rles).__name__
             raise DataError(spot, f"expected a list of {video.num_frames} masks, one per frame, found {found}")
         size = [video.height, video.width]
+        empty = encode(np.zeros(size, bool))["counts"]
         for t, rle in enumerate(rles):
             if rle is None:
                 continue
@@ -169,12 +153,4 @@ class _Gold:
                 raise DataError(f"{spot}[{t}]", 'expected null or {"size": [h, w], "counts": STR}')
             if rle["size"] != size:
                 raise DataError(f"{spot}[{t}].size", f"expected {size} as the frames are, found {rle['size']}")
-        return rles
-
-
-def _union(rles: list[RLE | None]) -> RLE | None:
-    there: list[Any] = [rle for rle in rles if rle is not None]
-    if len(there) < 2:
-        return there[0] if there else None
-    merged: Any = coco_mask.merge(there)
-    return {"size": [int(v) for v in merged["size"]], "counts": merged["counts"].decode("ascii")}
+        return [None if rle is None or rle["counts"] == empty else rle for rle in rles]

@@ -10,14 +10,14 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-# Channels stay within 64..236, so that a white dot and the dark ring around it can average to the colour itself.
+# Channels stay within 64..226, so that a white dot and the dark ring around it can average to the colour itself.
 COLORS = {
     "red": (222, 68, 66),
     "green": (74, 186, 82),
     "blue": (68, 98, 226),
-    "yellow": (236, 214, 70),
+    "yellow": (214, 190, 64),
     "purple": (172, 76, 206),
-    "cyan": (72, 206, 214),
+    "cyan": (66, 184, 194),
 }
 KINDS = ("circle", "square", "triangle", "cross")
 DIRECTIONS = {"left": (-1.0, 0.0), "right": (1.0, 0.0), "up": (0.0, -1.0), "down": (0.0, 1.0)}

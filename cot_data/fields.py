@@ -1,0 +1,32 @@
+"""Read JSON that others wrote: every fault is a DataError that names the place."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from env.errors import DataError
+
+
+def read_json(path: Path) -> Any:
+    """The parsed file. DataError where it is missing or no JSON."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise DataError(str(path), "expected a JSON file, found none") from error
+    except (ValueError, RecursionError) as error:
+        raise DataError(str(path), f"expected JSON, found something else ({error})") from error
+
+
+def field(record: Any, name: str, kind: type | tuple[type, ...], where: str) -> Any:
+    """`record[name]`, which must be there and of the given type (a bool is no int)."""
+    if not isinstance(record, dict):
+        raise DataError(where, f"expected an object, found {type(record).__name__}")
+    if name not in record:
+        raise DataError(f"{where}.{name}", f"the field is missing; found {', '.join(sorted(record)) or 'none'}")
+    value = record[name]
+    if not isinstance(value, kind) or isinstance(value, bool):
+        wanted = kind.__name__ if isinstance(kind, type) else " or ".join(k.__name__ for k in kind)
+        raise DataError(f"{where}.{name}", f"expected {wanted}, found {type(value).__name__} {str(value)[:60]!r}")
+    return value
