@@ -81,7 +81,7 @@ def _checked(rle: RLE) -> Any:
         raise DataError(where, f"expected 1 to {MAX_FRAME_PIXELS} pixels")
     encoded: Any = rle
     try:
-        coco_mask.area(encoded)
+        coco_mask.decode(encoded)  # the one function that checks the runs against the size
     except ValueError as error:
         raise DataError(where, f"its run lengths do not fit ({error})") from error
     return encoded

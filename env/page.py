@@ -103,7 +103,13 @@ def render_page(
     environment.filters["csp_hash"] = _csp_hash
     template = environment.get_template("page.html")
     return template.render(
-        title=title, note=note, summary=summary(trajectories), views=views, uris=images.uris, stops=list(StopReason)
+        title=title,
+        note=note,
+        summary=summary(trajectories),
+        views=views,
+        uris=images.uris,
+        stops=list(StopReason),
+        has_weights=bool(weights),
     )
 
 

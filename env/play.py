@@ -37,7 +37,7 @@ def play(task: Task, config: EnvConfig, score: ScorePlay, console: Console, line
     commands = iter(lines)
     trajectory = Trajectory(f"-1/{task.task_id}/0", task, step=-1, sibling=0)
     observation: Observation | None = env.first_observation()
-    console.print(Text(f"Find: {plain(task.expression)}", style="bold"))
+    console.print(Text(f"Find: {plain(task.expression)} (task {plain(task.task_id)})", style="bold"))
     console.print(Text(f"{task.video.num_frames} frames, {config.max_turns} turns. {HELP[0].upper()}{HELP[1:]}."))
     while observation is not None:
         _show(observation, len(trajectory.turns), task.video, frames, console)

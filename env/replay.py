@@ -39,10 +39,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     wanted = Filter(args.min_reward, args.max_reward, args.stop, args.query, args.id, args.step)
     try:
         if args.play is not None:
-            return _play(args.play or args.run, wanted, console)
+            return _play(Path(args.play) if args.play else args.run, wanted, console)
         return _replay(args, wanted, console)
     except (VideoSegError, ConfigError) as error:
-        Console(stderr=True, highlight=False).print(Text(plain(str(error), 2000), style="red"))
+        Console(stderr=True, highlight=False).print(Text(plain(str(error), 2000), style="red"), soft_wrap=True)
         return 2
 
 
@@ -68,7 +68,7 @@ def _rescore(trajectories: Sequence[Trajectory], config: RunConfig | None, conso
     """Compute all stored rewards again. Without a config the weights are unknown, so that totals are left out."""
     from rewards import REWARDS, score
 
-    scored = [trajectory for trajectory in trajectories if trajectory.scores]
+    scored = [one for one in trajectories if one.scores and one.stop_reason is not StopReason.ERROR]
     num_different = 0
     for trajectory in scored:
         stored = trajectory.scores
@@ -108,9 +108,7 @@ def _play(source: Path | None, wanted: Filter, console: Console) -> int:
     if source is None:
         raise VideoSegError("--play: expected a data root, or a run whose tasks are played")
     task, config = _task_to_play(source, wanted)
-    played = play(task, config.env, lambda trajectory: score(trajectory, PLAY_WEIGHTS).breakdown, console, sys.stdin)
-    if played is not None:
-        console.print(Text(f"task {plain(task.task_id)}"))
+    play(task, config.env, lambda trajectory: score(trajectory, PLAY_WEIGHTS).breakdown, console, sys.stdin)
     return 0
 
 
@@ -187,7 +185,6 @@ def _parser() -> argparse.ArgumentParser:
     act.add_argument(
         "--play",
         nargs="?",
-        type=Path,
         const="",
         metavar="ROOT",
         help="act yourself, on a data root or on a task of RUN",

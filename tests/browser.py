@@ -47,9 +47,7 @@ def open_page(path: Path, width: int = 1440, height: int = 900, dark: bool = Fal
     executable = find_chromium()
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=executable, args=list(FLAGS))
-        page = browser.new_page(
-            viewport={"width": width, "height": height}, color_scheme="dark" if dark else "light"
-        )
+        page = browser.new_page(viewport={"width": width, "height": height}, color_scheme="dark" if dark else "light")
         opened = Opened(page)
         address = path.resolve().as_uri()
         page.on("console", lambda message: opened.errors.append(message.text) if message.type == "error" else None)

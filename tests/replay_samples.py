@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -20,8 +21,8 @@ CONFIG = EnvConfig(strip_pixels=48 * 80, detail_pixels=48 * 80, key_pixels=48 * 
 
 
 def encode(mask_HW: np.ndarray) -> RLE:
-    rle = coco_mask.encode(np.asfortranarray(mask_HW.astype(np.uint8)))
-    return {"size": list(rle["size"]), "counts": str(rle["counts"], "ascii")}
+    rle: Any = coco_mask.encode(np.asfortranarray(mask_HW.astype(np.uint8)))
+    return {"size": list(rle["size"]), "counts": rle["counts"].decode("ascii")}
 
 
 def box(top: int, left: int, bottom: int, right: int, height: int = 48, width: int = 80) -> RLE:
