@@ -6,22 +6,23 @@ same job 3 to 30 times slower. A value that the user has set already is kept.
 
 from __future__ import annotations
 
-import math
 import os
 
+ENGINE_ENV = {
+    "OMP_NUM_THREADS": "1",
+    "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+    "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # the engine lives in the caller's process: a weight sync is a plain call
+    "VLLM_LOGGING_LEVEL": "ERROR",
+    "VLLM_NO_USAGE_STATS": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+}
 
-def set_engine_env(memory_gb: float) -> None:
-    """Set thread and engine variables of this process and its children; `memory_gb` is the key-value cache on CPU.
 
-    vLLM takes whole GiB here, so `memory_gb` is rounded up; pages that are never written cost nothing.
+def set_engine_env(memory_gb: float = 0.0) -> None:
+    """Set thread and engine variables of this process and its children.
+
+    `memory_gb` is not needed here and may be left out: the engine reads it from its config, to the byte, while vLLM's
+    environment variable takes whole GiB (and its pages are all touched at start).
     """
-    for name, value in {
-        "OMP_NUM_THREADS": "1",
-        "VLLM_CPU_OMP_THREADS_BIND": "nobind",
-        "VLLM_CPU_KVCACHE_SPACE": str(max(1, math.ceil(memory_gb))),
-        "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # the engine lives in the caller's process: a sync is a plain call
-        "VLLM_LOGGING_LEVEL": "ERROR",
-        "VLLM_NO_USAGE_STATS": "1",
-        "TOKENIZERS_PARALLELISM": "false",
-    }.items():
+    for name, value in ENGINE_ENV.items():
         os.environ.setdefault(name, value)

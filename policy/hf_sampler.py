@@ -17,7 +17,7 @@ from transformers import (
 
 from configs.schema import SamplerConfig
 from policy.build import load_chat
-from policy.sampler import Completion, Request
+from policy.sampler import Completion, Request, expanded_length
 from policy.tokens import expand_image_pads
 from policy.weight_sync import check_weights, weight_shapes
 
@@ -40,10 +40,9 @@ class HfSampler:
     def submit(self, request: Request) -> None:
         if request.request_id in self._queue:
             raise ValueError(f"request {request.request_id} is already in flight")
+        expanded_length(request, self._layout, self._chat.image_pad_id, self._max_context)
         counts = [self._layout.num_tokens(*image.shape[:2]) for image in request.images]
         ids = expand_image_pads(request.prompt_ids, counts, self._chat.image_pad_id)
-        if len(ids) >= self._max_context:
-            raise ValueError(f"request {request.request_id}: {len(ids)} tokens leave no room in {self._max_context}")
         self._queue[request.request_id] = (request, ids)
 
     def has_work(self) -> bool:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Literal, Protocol
 import numpy as np
 
 from configs.schema import SamplerConfig
+from policy.patches import PatchLayout
 
 if TYPE_CHECKING:
     import torch
@@ -29,6 +30,20 @@ class Request:
     max_tokens: int  # most tokens to write; the context limit may cut earlier
     temperature: float  # 0 is greedy
     seed: int  # same request, same weights, same seed: same tokens
+
+
+def expanded_length(request: Request, layout: PatchLayout, image_pad_id: int, max_context: int) -> int:
+    """Prompt tokens once every image pad stands for its frame's patches.
+
+    Raises ValueError when pads and frames disagree, a frame's sides are no multiples, or no room is left to write.
+    """
+    pads = sum(token == image_pad_id for token in request.prompt_ids)
+    if pads != len(request.images):
+        raise ValueError(f"request {request.request_id}: {pads} image pads for {len(request.images)} frames")
+    length = len(request.prompt_ids) - pads + sum(layout.num_tokens(*image.shape[:2]) for image in request.images)
+    if length >= max_context:
+        raise ValueError(f"request {request.request_id}: {length} tokens leave no room in a context of {max_context}")
+    return length
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from vllm.sampling_params import RequestOutputKind
 
 from configs.schema import SamplerConfig
 from policy.build import load_chat
-from policy.sampler import Completion, Request
+from policy.sampler import Completion, Request, expanded_length
 from policy.weight_sync import check_weights, weight_shapes
 
 MAX_IMAGES = 256  # per conversation; far above what an episode shows
@@ -36,6 +36,7 @@ class VllmSampler:
         self.version = -1
         self.keep_encoder_cache = keep_encoder_cache
         self._chat, self._layout = load_chat(model_dir)
+        self._max_context = max_context
         self._shapes = weight_shapes(model_dir)
         self._expanded: dict[str, int] = {}  # request id -> prompt tokens that the engine must arrive at
         unit = (self._layout.patch * self._layout.merge) ** 2
@@ -60,10 +61,7 @@ class VllmSampler:
     def submit(self, request: Request) -> None:
         if request.request_id in self._expanded:
             raise ValueError(f"request {request.request_id} is already in flight")
-        pads = sum(token == self._chat.image_pad_id for token in request.prompt_ids)
-        if pads != len(request.images):
-            raise ValueError(f"request {request.request_id}: {pads} image pads for {len(request.images)} frames")
-        counts = [self._layout.num_tokens(*image.shape[:2]) for image in request.images]
+        length = expanded_length(request, self._layout, self._chat.image_pad_id, self._max_context)
         prompt = TokensPrompt(
             prompt_token_ids=list(request.prompt_ids),
             multi_modal_data={"image": [Image.fromarray(image) for image in request.images]},
@@ -79,7 +77,7 @@ class VllmSampler:
             output_kind=RequestOutputKind.FINAL_ONLY,
         )
         self._engine.add_request(request.request_id, prompt, params)
-        self._expanded[request.request_id] = len(request.prompt_ids) - pads + sum(counts)
+        self._expanded[request.request_id] = length
 
     def step(self) -> list[Completion]:
         if not self._expanded:
@@ -124,5 +122,6 @@ class VllmSampler:
 
 def _device_args(config: SamplerConfig) -> dict:
     if current_platform.is_cpu():
-        return {"block_size": CPU_BLOCK, "enforce_eager": True}
+        memory = int(config.memory_gb * 2**30)
+        return {"block_size": CPU_BLOCK, "enforce_eager": True, "kv_cache_memory_bytes": memory}
     return {"gpu_memory_utilization": config.gpu_memory_fraction}
