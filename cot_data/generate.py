@@ -247,7 +247,7 @@ def _flash(rng: np.random.Generator, tracks: list[Track], hidden_from: set[int])
     num_frames = len(area_T)
     start = int(rng.integers(1, num_frames - length))
     frames = range(start, start + length)
-    if hidden_from & set(frames) or min(area_T[start : start + length]) < 0.6 * area_T.max():
+    if hidden_from & set(frames) or min(area_T[start : start + length]) < 0.8 * area_T.max():
         return None
     width = int(rng.integers(length + 2, WINDOW + 1))
     first = start + int(rng.integers(length)) - (width - 1) // 2

@@ -1,0 +1,320 @@
+"""Moving Shapes: what is written to disk, judged from the pixels and masks on disk."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from configs.schema import EnvConfig
+from cot_data.captions import LabelledVideo, load_objects
+from cot_data.expressions import Track, comes_back, moves, only, order, relation, rests, stops, turns
+from cot_data.generate import ShapesConfig, write_moving_shapes
+from cot_data.mevis import load_mevis
+from cot_data.shapes import COLORS, KINDS, Shape
+from cot_data.write_trace import evidence_select
+from env.frames import Video, sample_indices
+from env.types import Interval, Task
+from rewards.rle import decode, decode_tracklet
+
+TINY = EnvConfig(strip_frames=8, detail_frames=2, zoom_frames=4)
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("shapes") / "train"
+    write_moving_shapes(out, 90, seed=5)
+    return out
+
+
+@pytest.fixture(scope="module")
+def tasks(root: Path) -> list[Task]:
+    return load_mevis(root)
+
+
+@pytest.fixture(scope="module")
+def videos(root: Path) -> dict[str, LabelledVideo]:
+    return {labelled.video.path: labelled for labelled in load_objects(root)}
+
+
+def files(root: Path) -> dict[str, str]:
+    paths = sorted(path for path in root.rglob("*") if path.is_file())
+    return {str(path.relative_to(root)): hashlib.sha256(path.read_bytes()).hexdigest() for path in paths}
+
+
+def tracks(labelled: LabelledVideo) -> dict[str, np.ndarray]:
+    return {caption: decode_tracklet(masks, (64, 64)) for caption, masks in labelled.objects}
+
+
+def centre(mask_HW: np.ndarray) -> np.ndarray:
+    ys, xs = np.nonzero(mask_HW)
+    return np.array([xs.mean(), ys.mean()])
+
+
+# The files
+
+
+def test_the_same_seed_gives_the_same_bytes_whatever_the_number_of_processes(tmp_path: Path) -> None:
+    config = ShapesConfig(max_frames=34)
+    write_moving_shapes(tmp_path / "a", 64, seed=3, config=config, processes=1)
+    write_moving_shapes(tmp_path / "b", 64, seed=3, config=config, processes=2)
+    assert files(tmp_path / "a") == files(tmp_path / "b")
+
+
+def test_splits_of_two_seeds_share_no_video(root: Path, tmp_path: Path) -> None:
+    write_moving_shapes(tmp_path, 40, seed=6)
+    train, heldout = files(root / "JPEGImages"), files(tmp_path / "JPEGImages")
+    assert not {name.split("/")[0] for name in train} & {name.split("/")[0] for name in heldout}
+    assert not set(train.values()) & set(heldout.values())
+
+
+def test_shares_of_labels_and_lengths(tasks: list[Task]) -> None:
+    families = Counter(task.family for task in tasks)
+    assert set(families) == {"appearance", "motion", "temporal", "relation", "no_target"}
+    assert min(families.values()) >= 0.03 * len(tasks)
+    assert 0.30 <= sum(bool(task.explore) for task in tasks) / len(tasks) <= 0.40
+    assert {task.explore for task in tasks} == {"", "brief_event", "fine_mark"}
+    lengths = [video.num_frames for video in {task.video for task in tasks}]
+    assert min(lengths) >= 32 and max(lengths) <= 128 and np.median(lengths) <= 64
+    per_video = Counter(task.video.path for task in tasks)
+    assert set(per_video.values()) == {3, 4, 5}
+
+
+def test_colours_are_unique_unless_asked_otherwise(videos: dict[str, LabelledVideo], tmp_path: Path) -> None:
+    for labelled in videos.values():
+        captions = [caption for caption, _ in labelled.objects]
+        assert 2 <= len(captions) <= 5
+        assert len({caption.split()[0] for caption in captions}) == len(captions)
+    write_moving_shapes(tmp_path, 30, seed=1, config=ShapesConfig(unique_colors=False))
+    mixed = [[caption for caption, _ in labelled.objects] for labelled in load_objects(tmp_path)]
+    assert any(len({caption.split()[0] for caption in captions}) < len(captions) for captions in mixed)
+    assert all(len(set(captions)) == len(captions) for captions in mixed)
+
+
+def test_masks_hold_visible_pixels_and_no_others(tasks: list[Task], videos: dict[str, LabelledVideo]) -> None:
+    marked = {(task.video.path, t) for task in tasks for t in task.evidence}
+    overlaps = hidden = 0
+    for labelled in list(videos.values())[:20]:
+        masks = tracks(labelled)
+        stacked_NTHW = np.stack(list(masks.values()))
+        overlaps += int((stacked_NTHW.sum(axis=0) > 1).sum())
+        reader = Video(labelled.video)
+        for caption, masks_THW in masks.items():
+            color_3 = np.array(COLORS[caption.split()[0]])
+            areas = masks_THW.sum(axis=(1, 2))
+            hidden += int(((areas > 0) & (areas < 0.6 * areas.max())).sum())
+            for t in np.flatnonzero(areas)[::7]:
+                if (labelled.video.path, int(t)) in marked:
+                    continue
+                off_HW = np.abs(reader.frame(int(t)).astype(int) - color_3).max(axis=2)
+                inner_HW = masks_THW[t] & np.roll(masks_THW[t], 1, 0) & np.roll(masks_THW[t], -1, 0)
+                inner_HW &= np.roll(masks_THW[t], 1, 1) & np.roll(masks_THW[t], -1, 1)
+                assert not (inner_HW & (off_HW > 60)).any()  # what a mask holds is painted in its colour,
+                assert not (~masks_THW[t] & (off_HW <= 12)).any()  # and nothing else in the frame is
+    assert overlaps == 0 and hidden > 0  # occlusion happens
+
+
+# Sentences, by brute force over the masks on disk
+
+
+def test_named_objects_are_there_and_absent_ones_are_not(
+    tasks: list[Task], videos: dict[str, LabelledVideo]
+) -> None:
+    for task in tasks:
+        objects = dict(videos[task.video.path].objects)
+        words = task.expression.removeprefix("the ").split()
+        if task.family == "no_target":
+            assert " ".join(words) not in objects and not any(task.gold) and task.caption == ""
+            near = {word for caption in objects for word in caption.split()}
+            assert near & set(words) and words[0] in COLORS and words[1] in KINDS
+            continue
+        assert objects[task.caption] == task.gold
+        if task.family == "appearance" and not task.explore:
+            fits = [caption for caption in objects if set(words) - {"shape"} <= set(caption.split())]
+            assert fits == [task.caption]
+
+
+def test_temporal_order_is_clear_by_more_than_the_gap_of_the_strip(
+    tasks: list[Task], videos: dict[str, LabelledVideo]
+) -> None:
+    checked = Counter()
+    for task in tasks:
+        if task.family != "temporal" or task.explore:
+            continue
+        seen = {c: np.flatnonzero([rle is not None for rle in m]) for c, m in videos[task.video.path].objects}
+        gap = int(np.diff(sample_indices(Interval(0, task.video.num_frames), 8)).max())
+        kind = task.expression.removeprefix("the shape that ")
+        value = {
+            "appears first": lambda frames: frames[0],
+            "appears last": lambda frames: -frames[0],
+            "leaves first": lambda frames: frames[-1],
+            "comes back": lambda frames: -int(np.diff(frames).max()),
+        }[kind]
+        values = {caption: int(value(frames)) for caption, frames in seen.items()}
+        mine = values.pop(task.caption)
+        if kind == "comes back":
+            assert mine <= -7 and all(other >= -2 for other in values.values())
+        else:
+            assert all(other - mine > gap for other in values.values())
+        checked[kind] += 1
+    assert len(checked) == 4
+
+
+def test_motion_is_seen_in_the_masks_and_in_no_other_shape(
+    tasks: list[Task], videos: dict[str, LabelledVideo]
+) -> None:
+    ways = {"left": (-1, 0), "right": (1, 0), "up": (0, -1), "down": (0, 1)}
+    checked = 0
+    for task in tasks:
+        way = task.expression.split()[-1]
+        if task.family != "motion" or way not in ways:
+            continue
+        net = {}
+        for caption, masks_THW in tracks(videos[task.video.path]).items():
+            areas = masks_THW.sum(axis=(1, 2))
+            whole = np.flatnonzero(areas >= 0.85 * areas.max())  # occlusion would shift the centre
+            net[caption] = (centre(masks_THW[whole[-1]]) - centre(masks_THW[whole[0]])) @ np.array(ways[way])
+            if caption == task.caption and len(whole) > 1:
+                net[caption] *= (np.flatnonzero(areas)[-1] - np.flatnonzero(areas)[0]) / (whole[-1] - whole[0])
+        assert net.pop(task.caption) >= 12
+        assert all(other <= 6 for other in net.values())
+        checked += 1
+    assert checked >= 5
+
+
+def test_relations_hold_when_both_are_first_seen(tasks: list[Task], videos: dict[str, LabelledVideo]) -> None:
+    ways = {"left": (-1, 0), "right": (1, 0), "above": (0, -1), "below": (0, 1)}
+    checked = 0
+    for task in tasks:
+        if task.family != "relation":
+            continue
+        words = task.expression.split()
+        other_name = task.expression.split(" the ")[1].split(" when ")[0]
+        masks = tracks(videos[task.video.path])
+        other_THW = masks.pop(other_name)
+        for caption, masks_THW in masks.items():
+            both = np.flatnonzero((masks_THW.sum(axis=(1, 2)) >= 24) & (other_THW.sum(axis=(1, 2)) >= 24))
+            if len(both) == 0:
+                assert caption != task.caption
+                continue
+            offset = (centre(masks_THW[both[0]]) - centre(other_THW[both[0]])) @ np.array(ways[words[2]])
+            assert offset > 1 if caption == task.caption else offset < 5
+        checked += 1
+    assert checked >= 20
+
+
+# Exploration pays
+
+
+def shown_sizes(task: Task, frame_idx: int, side: int) -> tuple[np.ndarray, np.ndarray]:
+    """Whiteness (the smallest channel) of a frame as it is shown at `side`, and where the target fills a pixel."""
+    frame = Image.fromarray(Video(task.video).frame(frame_idx))
+    pixels_HW3 = np.array(frame.resize((side, side), Image.Resampling.BOX))
+    rle = task.gold[frame_idx]
+    mask_HW = decode(rle) if rle else np.zeros((64, 64), bool)
+    cell = 64 // side
+    return pixels_HW3.min(axis=2), mask_HW.reshape(side, cell, side, cell).all(axis=(1, 3))
+
+
+def white_pixels(task: Task, frame_idx: int, side: int) -> int:
+    whiteness_HW, inside_HW = shown_sizes(task, frame_idx, side)
+    return int((inside_HW & (whiteness_HW > 150)).sum())
+
+
+def test_the_first_observation_does_not_hold_the_evidence_but_a_zoom_or_key_frame_does(tasks: list[Task]) -> None:
+    counts = Counter()
+    for task in tasks:
+        if not task.explore:
+            assert task.evidence == ()
+            continue
+        whole = Interval(0, task.video.num_frames)
+        assert not any(white_pixels(task, t, 32) for t in sample_indices(whole, TINY.strip_frames))
+        details = sample_indices(whole, TINY.detail_frames)
+        select = evidence_select(task)
+        named = set(task.evidence)
+        assert select.key_frame in named and named & set(range(select.interval.start, select.interval.end))
+        assert not named & set(details)
+        assert white_pixels(task, select.key_frame, 64) >= 4
+        if task.explore == "brief_event":
+            zoom = sample_indices(select.interval, TINY.zoom_frames)
+            assert any(white_pixels(task, t, 32) >= 3 for t in zoom)
+            assert len(named) in (2, 3) and not named & set(sample_indices(whole, TINY.strip_frames))
+        else:
+            assert all(white_pixels(task, t, 64) >= 4 and not white_pixels(task, t, 32) for t in named)
+        counts[task.explore] += 1
+    assert min(counts["brief_event"], counts["fine_mark"]) >= 20
+
+
+def test_only_the_target_wears_the_mark_and_it_has_rivals(
+    tasks: list[Task], videos: dict[str, LabelledVideo]
+) -> None:
+    for task in tasks:
+        if not task.explore:
+            continue
+        select = evidence_select(task)
+        masks = tracks(videos[task.video.path])
+        assert sum(masks_THW[select.key_frame].sum() >= 24 for masks_THW in masks.values()) >= 2
+        rivals = [other for other in tasks if other.video == task.video and other.explore == task.explore]
+        times = [each for other in rivals if other != task for each in other.evidence]
+        assert not any(t in select.interval for t in times)
+
+
+# Predicates, on tracks made by hand
+
+
+def track(xs: list[float], ys: list[float] | None = None, seen: list[int] | None = None) -> Track:
+    count = len(xs)
+    centers_T2 = np.stack([xs, ys or [32.0] * count], axis=1)
+    area_T = np.array(seen if seen is not None else [100] * count)
+    return Track(Shape("red", "circle", 10.0, centers_T2, area_T > 0), area_T)
+
+
+GOES_LEFT = track([50.0 - 2 * t for t in range(20)])
+STOPS = track([50.0 - 2 * min(t, 10) for t in range(20)])
+TURNS = track([10.0 + 2 * (t if t < 10 else 20 - t) for t in range(20)])
+STILL = track([30.0] * 20)
+DRIFTS = track([30.0 + 0.3 * t for t in range(20)])
+
+
+@pytest.mark.parametrize(
+    ("holds", "yes", "no", "unclear"),
+    [
+        (lambda each: moves(each, "left"), GOES_LEFT, STILL, TURNS),
+        (lambda each: moves(each, "right"), track([2.0 * t for t in range(20)]), STOPS, DRIFTS),
+        (stops, STOPS, GOES_LEFT, track([50.0 - 2 * min(t, 17) for t in range(20)])),
+        (turns, TURNS, STOPS, track([10.0 + 2 * (t if t < 16 else 32 - t) for t in range(20)])),
+        (rests, STILL, GOES_LEFT, DRIFTS),
+        (
+            comes_back,
+            track([30.0] * 20, seen=[90] * 6 + [0] * 6 + [90] * 8),
+            STILL,
+            track([30.0] * 20, seen=[90] * 6 + [0] * 3 + [90] * 11),
+        ),
+    ],
+)
+def test_predicates_say_yes_no_or_unclear(holds, yes: Track, no: Track, unclear: Track) -> None:
+    assert (holds(yes), holds(no), holds(unclear)) == (True, False, None)
+
+
+def test_relation_is_judged_where_both_are_first_seen_and_first_shown() -> None:
+    left, right = track([20.0] * 20), track([40.0] * 20)
+    assert relation(left, right, "left", (0, 10, 19)) is True
+    assert relation(right, left, "left", (0, 10, 19)) is False
+    assert relation(left, track([23.0] * 20), "left", (0, 10, 19)) is None  # nearly level
+    crossing = track([60.0 - 4 * t for t in range(20)])
+    assert relation(left, crossing, "left", (0, 10, 19)) is True
+    assert relation(left, crossing, "left", (15, 19)) is None  # they have changed sides before the first shown frame
+    assert relation(left, track([40.0] * 20, seen=[0] * 20), "left", (0, 19)) is False
+
+
+def test_an_order_needs_a_margin_and_only_one_yes_makes_a_target() -> None:
+    assert order([3, 9, 20], 6) == [True, False, False]
+    assert order([3, 8, 20], 6) == [None, False, False]
+    assert only([False, True, False]) == 1
+    assert only([False, True, None]) is None
+    assert only([True, True, False]) is None
+    assert only([False, False]) is None
