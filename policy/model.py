@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from peft import LoraConfig, inject_adapter_in_model
 from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
-from transformers import PreTrainedTokenizerBase, Qwen3VLForConditionalGeneration
+from transformers import PretrainedConfig, PreTrainedTokenizerBase, Qwen3VLForConditionalGeneration
 
 from env.types import VideoRef
 from policy.batch import Batch, Frames
@@ -44,6 +44,15 @@ class SegPolicy(nn.Module):
         self.chat = ChatTokens(tokenizer)
         vision = vlm.config.vision_config
         self.layout = PatchLayout(vision.patch_size, vision.spatial_merge_size, vision.temporal_patch_size)
+
+    @property
+    def config(self) -> PretrainedConfig:
+        """The language model's configuration: what Hugging Face trainers look for on a model."""
+        return self.vlm.config
+
+    def add_model_tags(self, tags: list[str]) -> None:
+        """Trainers tag the models they train."""
+        self.vlm.add_model_tags(tags)
 
     @property
     def device(self) -> torch.device:

@@ -74,7 +74,7 @@ class SegSam2(SAM2Base):
         return FrameFeatures(levels, [position.expand(len(frames), -1, -1, -1) for position in out["vision_pos_enc"]])
 
     def _to_image(self, frame: np.ndarray) -> Tensor:
-        pixels = torch.from_numpy(np.ascontiguousarray(frame)).to(self.device).permute(2, 0, 1).float()[None] / 255
+        pixels = torch.tensor(frame).to(self.device).permute(2, 0, 1).float()[None] / 255
         side = self.image_size
         if pixels.shape[-2:] != (side, side):
             pixels = F.interpolate(pixels, (side, side), mode="bilinear", align_corners=False, antialias=True)
@@ -159,10 +159,19 @@ def build_sam(config: SamConfig) -> SegSam2:
     tree = compose(config_name=f"configs/sam2.1/{name}.yaml", overrides=overrides)
     OmegaConf.resolve(tree)
     model = instantiate(tree.model, _recursive_=True)
+    if config.variant == "small":
+        _initialise(model)
     if config.checkpoint:
         state = torch.load(config.checkpoint, map_location="cpu", weights_only=True)["model"]
         model.load_state_dict(state)
     return model.eval()  # SAM 2's train mode only adds dropout, and hides presence logits from `track`
+
+
+def _initialise(model: torch.nn.Module) -> None:
+    """Fan-scaled weights: Hiera's fixed 0.02 leaves a narrow encoder almost silent, and masks learn much later."""
+    for module in model.modules():
+        if isinstance(module, torch.nn.Linear | torch.nn.Conv2d | torch.nn.ConvTranspose2d):
+            torch.nn.init.xavier_uniform_(module.weight.view(module.weight.shape[0], -1))
 
 
 def _small_overrides(config: SamConfig) -> list[str]:

@@ -23,6 +23,7 @@ from rewards.rle import decode
 from rl.journal import Journal
 
 CLIP = 3  # frames tracked per sample: enough to train the memory's encoder and attention
+ALONE_SHARE = 0.6  # of the steps train single frames only: tracking costs three times as much and needs good masks first
 
 
 class CaptionPrompts(nn.Module):
@@ -60,7 +61,8 @@ def train_masks(
         bar = progress.add_task("cold start: masks", total=config.steps)
         for step in range(config.steps):
             picks = [usable[at] for at in rng.choice(len(usable), config.batch_size)]
-            loss, metrics = _clip_loss(policy, prompts, picks, frames, rng)
+            clip = 1 if step < ALONE_SHARE * config.steps else CLIP
+            loss, metrics = _clip_loss(policy, prompts, picks, frames, rng, clip)
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             nn.utils.clip_grad_norm_(parameters, 1.0)
@@ -72,10 +74,15 @@ def train_masks(
 
 
 def _clip_loss(
-    policy: SegPolicy, prompts: CaptionPrompts, tasks: Sequence[Task], frames: Frames, rng: np.random.Generator
+    policy: SegPolicy,
+    prompts: CaptionPrompts,
+    tasks: Sequence[Task],
+    frames: Frames,
+    rng: np.random.Generator,
+    length: int,
 ) -> tuple[Tensor, dict[str, float]]:
-    """Loss of one clip of CLIP frames per task: the key frame alone, then all frames tracked from it."""
-    clips = [_sample_clip(task, rng) for task in tasks]
+    """Loss of one clip per task: its key frame alone, then, if it is longer, the frames tracked from it."""
+    clips = [_sample_clip(task, rng, length) for task in tasks]
     gold_NTHW = torch.from_numpy(
         np.stack([np.stack([_gold(task, at) for at in clip]) for task, clip in zip(tasks, clips, strict=True)])
     ).to(policy.device)
@@ -84,19 +91,19 @@ def _clip_loss(
         policy.sam.encode_frames(
             [frames.full(task.video, clip[at]) for task, clip in zip(tasks, clips, strict=True)], train_backbone=True
         )
-        for at in range(CLIP)
+        for at in range(length)
     ]
     logits, presence = policy.sam.decode(features[0], prompts_BC)
     loss, j_key = _loss_and_j(logits, presence, gold_NTHW[:, 0])
-    tracked = policy.sam.track(features, prompts_BC, key=0)
-    j_tracked = 0.0
-    for at in range(1, CLIP):
+    metrics = {"masks/key_j/mean": j_key}
+    tracked = policy.sam.track(features, prompts_BC, key=0) if length > 1 else []
+    for at in range(1, length):
         logits, presence = tracked[at]["pred_masks"][:, 0], tracked[at]["object_score_logits"][:, 0]
         judged_absent = logits.amax((1, 2)) < -1000  # SAM 2 overwrites such masks; only their presence can learn
         part, j = _loss_and_j(torch.where(judged_absent[:, None, None], 0.0, logits), presence, gold_NTHW[:, at])
-        loss = loss + part / (CLIP - 1)
-        j_tracked += j / (CLIP - 1)
-    return loss, {"loss/masks": loss.item(), "masks/key_j/mean": j_key, "masks/tracked_j/mean": j_tracked}
+        loss = loss + part / (length - 1)
+        metrics["masks/tracked_j/mean"] = metrics.get("masks/tracked_j/mean", 0.0) + j / (length - 1)
+    return loss, {"loss/masks": loss.item(), **metrics}
 
 
 def _loss_and_j(logits: Tensor, presence: Tensor, gold_BHW: Tensor) -> tuple[Tensor, float]:
@@ -109,12 +116,12 @@ def _loss_and_j(logits: Tensor, presence: Tensor, gold_BHW: Tensor) -> tuple[Ten
     return (5 * bce + dice + 0.2 * presence_loss).mean(), j
 
 
-def _sample_clip(task: Task, rng: np.random.Generator) -> list[int]:
-    """A frame that shows the target, then CLIP - 1 frames in temporal order at a random pace in one direction."""
+def _sample_clip(task: Task, rng: np.random.Generator, length: int) -> list[int]:
+    """A frame that shows the target, then `length - 1` frames in temporal order at a random pace in one direction."""
     visible = [at for at, rle in enumerate(task.gold) if rle is not None]
     start = int(rng.choice(visible))
     pace = int(rng.integers(1, 4)) * int(rng.choice([-1, 1]))
-    return [int(np.clip(start + pace * at, 0, task.video.num_frames - 1)) for at in range(CLIP)]
+    return [int(np.clip(start + pace * at, 0, task.video.num_frames - 1)) for at in range(length)]
 
 
 def _gold(task: Task, frame_idx: int) -> np.ndarray:

@@ -1,0 +1,163 @@
+"""Evaluate a checkpoint on held-out tasks: J, F, J&F, interval IoU, key-frame hits, format, turns, with intervals.
+
+    python -m rl.evaluate --config tiny --checkpoint runs/demo/cold_start/policy --out runs/demo/eval/cold_start
+
+Writes `results.json`, `table.txt` and the trajectories. Beside every figure stands the blind one, of the same policy
+shown grey frames, unless `--set eval.blind=false`: what a policy scores without looking says how much a figure means.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from configs.load import add_config_arguments, config_from_args
+from configs.schema import RunConfig
+from cot_data.datasets import load_tasks
+from env.frames import FrameCache
+from env.store import TrajectoryStore
+from env.types import Answer, Malformed, Select, Task, Trajectory
+from policy.build import load_policy
+from policy.engine_env import set_engine_env
+from policy.sampler import build_sampler
+from rewards.jf import tracklet_jf
+from rewards.rle import decode_tracklet
+from rl.journal import provenance
+from rl.progress import progress_bar
+from rl.segment import Segmenter
+from rl.statistics import bootstrap_mean
+
+MEASURES = ("jf", "j", "f", "j_visible", "interval_iou", "key_hit", "format", "turns", "tool_use")
+
+
+def measure(trajectory: Trajectory) -> dict[str, Any]:
+    """All figures of one segmented trajectory. Values are 0..1 but `turns`; None where a measure does not apply.
+
+    J and F are means over all frames, both empty counting 1 (DAVIS, MeViS); `j_visible` is J over the frames that
+    show the target. A trajectory without a usable answer has an empty tracklet.
+    """
+    task = trajectory.task
+    video = task.video
+    size = (video.height, video.width)
+    gold_THW = decode_tracklet(task.gold, size)
+    pred_THW = decode_tracklet([trajectory.masks.get(at) for at in range(video.num_frames)], size)
+    j_T, f_T = tracklet_jf(gold_THW, pred_THW)
+    visible = gold_THW.any((1, 2))
+    decision = trajectory.decision
+    interval_iou = key_hit = None
+    if visible.any():
+        interval_iou = key_hit = 0.0
+        if isinstance(decision, Select | Answer):
+            inside = [at in decision.interval for at in range(video.num_frames)]
+            union = sum(a or b for a, b in zip(inside, visible, strict=True))
+            interval_iou = sum(bool(a and b) for a, b in zip(inside, visible, strict=True)) / union
+            key_hit = float(visible[decision.key_frame])
+    return {
+        "task_id": task.task_id,
+        "family": task.family,
+        "explore": task.explore,
+        "j": float(j_T.mean()),
+        "f": float(f_T.mean()),
+        "jf": float((j_T.mean() + f_T.mean()) / 2),
+        "j_visible": float(j_T[visible].mean()) if visible.any() else None,
+        "interval_iou": interval_iou,
+        "key_hit": key_hit,
+        "format": float(not any(isinstance(turn.decision, Malformed) for turn in trajectory.turns)),
+        "turns": len(trajectory.turns),
+        "tool_use": float(any(isinstance(turn.decision, Select) for turn in trajectory.turns)),
+        "stop": str(trajectory.stop_reason),
+    }
+
+
+def summarise(rows: Sequence[dict[str, Any]], num_bootstrap: int, seed: int) -> dict[str, dict[str, Any]]:
+    """Group name ("all", each family, "explore", "no exploring") -> measure -> [mean, low, high], and "n"."""
+    groups = {"all": list(rows)}
+    for family in sorted({row["family"] for row in rows}):
+        groups[family] = [row for row in rows if row["family"] == family]
+    if any(row["explore"] for row in rows):
+        groups["exploring pays"] = [row for row in rows if row["explore"]]
+        groups["exploring does not pay"] = [row for row in rows if not row["explore"]]
+    summary: dict[str, dict[str, Any]] = {}
+    for name, members in groups.items():
+        summary[name] = {"n": len(members)}
+        for key in MEASURES:
+            values = [row[key] for row in members if row[key] is not None]
+            summary[name][key] = list(bootstrap_mean(values, num_bootstrap, seed)) if values else None
+    return summary
+
+
+def evaluate(config: RunConfig, checkpoint: Path, tasks: Sequence[Task], out: Path) -> dict[str, Any]:
+    """Segment `tasks` with the policy of `checkpoint`, sighted and (if configured) blind; write and return the results."""
+    out.mkdir(parents=True, exist_ok=True)
+    policy = load_policy(checkpoint).eval()
+    sampler = build_sampler(config.sampler, checkpoint / "vlm", config.env.max_context_tokens, config.seed)
+    results: dict[str, Any] = {"checkpoint": str(checkpoint), "num_tasks": len(tasks), "provenance": provenance()}
+    results["temperature"] = config.eval.temperature
+    frames = FrameCache()
+    for label in ("sighted", "blind") if config.eval.blind else ("sighted",):
+        shown = FrameCache(blind=True) if label == "blind" else frames
+        segmenter = Segmenter(policy, sampler, shown, frames, config.env)
+        rows = []
+        store = TrajectoryStore(out / f"trajectories_{label}" if label == "blind" else out / "trajectories")
+        store.drop_from(-1)
+        with progress_bar(f"evaluate ({label})", len(tasks)) as advance:
+            for trajectory in segmenter.segment(tasks, config.eval.temperature, config.seed):
+                rows.append(measure(trajectory))
+                store.append([trajectory])
+                advance()
+        results[label] = {"rows": rows, "summary": summarise(rows, config.eval.num_bootstrap, config.seed)}
+    sampler.close()
+    (out / "results.json").write_text(json.dumps(results, indent=1))
+    return results
+
+
+def results_table(results: dict[str, Any]) -> Table:
+    """A table of percent figures with half-widths of the 95 % interval, the blind baseline in its own column."""
+    table = Table(title=f"{results['checkpoint']} ({results['num_tasks']} tasks)")
+    for column in ("group", "n", "J&F", "J&F blind", "J visible", "J visible blind", "interval IoU", "key hit", "format", "turns"):
+        table.add_column(column, justify="left" if column == "group" else "right")
+    blind = results.get("blind", {}).get("summary", {})
+    for name, row in results["sighted"]["summary"].items():
+        shut = blind.get(name, {})
+        cells = [_percent(row["jf"]), _percent(shut.get("jf")), _percent(row["j_visible"]), _percent(shut.get("j_visible"))]
+        cells += [_percent(row["interval_iou"]), _percent(row["key_hit"]), _percent(row["format"])]
+        table.add_row(name, str(row["n"]), *cells, f"{row['turns'][0]:.2f}")
+    return table
+
+
+def _percent(triple: Sequence[float] | None) -> str:
+    if triple is None:
+        return "-"
+    mean, low, high = triple
+    return f"{100 * mean:.1f} ±{50 * (high - low):.1f}"
+
+
+def held_out_tasks(config: RunConfig) -> list[Task]:
+    """The held-out tasks that `eval.num_tasks` asks for, in file order."""
+    tasks = load_tasks(config.data.dataset, Path(config.data.eval_root))
+    return tasks[: config.eval.num_tasks] if config.eval.num_tasks else tasks
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Evaluate a checkpoint on held-out tasks.")
+    add_config_arguments(parser)
+    parser.add_argument("--checkpoint", type=Path, required=True, help="folder with vlm/, seg.safetensors, policy.json")
+    parser.add_argument("--out", type=Path, required=True, help="folder for results.json and the trajectories")
+    args = parser.parse_args()
+    config = config_from_args(args)
+    set_engine_env(config.sampler.memory_gb)
+    results = evaluate(config, args.checkpoint, held_out_tasks(config), args.out)
+    table = results_table(results)
+    Console().print(table)
+    with (args.out / "table.txt").open("w") as file:
+        Console(file=file, width=160).print(table)
+
+
+if __name__ == "__main__":
+    main()
