@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from configs.schema import EnvConfig
+from cot_data.expressions import SEEN_AREA
 from cot_data.fields import field, read_json
 from cot_data.mevis import LABELS, MASKS, META, Gold, video_of
 from cot_data.wording import place_of
@@ -18,8 +19,6 @@ from env.errors import DataError
 from env.frames import frame_refs
 from env.types import RLE, Action, FrameRef, Malformed, Observation, StopReason, Task, Trajectory, Turn, VideoRef
 from rewards.rle import decode
-
-SEEN_AREA = 24  # fewest visible pixels of a shape that is worth naming
 
 
 @dataclass(frozen=True)

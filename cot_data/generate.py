@@ -22,12 +22,14 @@ from pycocotools import mask as coco_mask
 from cot_data.expressions import SEEN_AREA, Candidate, Track, absent, marked, plain_candidates
 from cot_data.render import DOT, background, dot_corner, draw_scene, scene_masks
 from cot_data.shapes import Mark, Scene, sample_num_frames, sample_scene
+from env.errors import DataError
 from env.frames import sample_indices
 from env.types import Interval
 
 MAX_OBJECTS = 8  # anno ids of video v are v * MAX_OBJECTS, ...
 WINDOW = 7  # frames that a flash is named by, at most: four evenly spaced ones cannot miss a flash of two
 FEWEST, MOST = 3, 5  # expressions of one video
+MOST_TRIES = 2000  # scenes drawn for one video; about three are enough with the default numbers
 
 
 @dataclass(frozen=True)
@@ -170,7 +172,7 @@ def _sample_tasks(rng: np.random.Generator, config: ShapesConfig) -> tuple[Scene
     count = int(rng.integers(FEWEST, MOST + 1))
     num_explore = int(count * config.explore_share + rng.random())
     num_absent = int(count * config.no_target_share + rng.random())
-    while True:
+    for _ in range(MOST_TRIES):
         scene = sample_scene(rng, num_frames, config.size, config.unique_colors)
         masks_NTHW, full_NT = scene_masks(scene)
         area_NT = masks_NTHW.sum(axis=(2, 3))
@@ -184,6 +186,7 @@ def _sample_tasks(rng: np.random.Generator, config: ShapesConfig) -> tuple[Scene
         if len(chosen) == count:
             order = rng.permutation(count)
             return replace(scene, marks=tuple(marks)), masks_NTHW, [chosen[i] for i in order]
+    raise DataError("ShapesConfig", f"no scene with {num_explore} explore tasks in {MOST_TRIES} tries: {config}")
 
 
 def _well_seen(area_NT: np.ndarray, full_NT: np.ndarray) -> bool:
@@ -233,8 +236,8 @@ def _add_marks(
 
 def _apart(new: Mark, old: Mark) -> bool:
     """Marks of one kind lie 12 frames apart or more; one shape wears no two marks at a time."""
-    distance = max(new.frames.start - old.frames.stop + 1, old.frames.start - new.frames.stop + 1)
-    return distance >= (12 if new.kind == old.kind else 1 if new.shape_idx == old.shape_idx else -len(new.frames))
+    between = max(new.frames.start - old.frames.stop, old.frames.start - new.frames.stop)
+    return between >= 12 if new.kind == old.kind else between >= 0 or new.shape_idx != old.shape_idx
 
 
 def _flash(rng: np.random.Generator, tracks: list[Track], hidden_from: set[int]) -> tuple[Mark, Candidate] | None:

@@ -104,9 +104,8 @@ def _all(row: Any, name: str, kind: type | tuple[type, ...], where: str) -> tupl
     values = field(row, name, list, where)
     for i, value in enumerate(values):
         if not isinstance(value, kind) or isinstance(value, bool):
-            raise DataError(
-                f"{where}.{name}[{i}]", f"expected {kind}, found {type(value).__name__} {str(value)[:60]!r}"
-            )
+            wanted = "a string" if kind is str else "a number" if kind is int else "a number or a string"
+            raise DataError(f"{where}.{name}[{i}]", f"expected {wanted}, found {str(value)[:60]!r}")
     return tuple(values)
 
 

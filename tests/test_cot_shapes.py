@@ -17,6 +17,7 @@ from cot_data.generate import ShapesConfig, write_moving_shapes
 from cot_data.mevis import load_mevis
 from cot_data.shapes import COLORS, KINDS, Shape
 from cot_data.write_trace import evidence_select
+from env.errors import DataError
 from env.frames import Video, sample_indices
 from env.types import Interval, Task
 from rewards.rle import decode, decode_tracklet
@@ -84,6 +85,12 @@ def test_shares_of_labels_and_lengths(tasks: list[Task]) -> None:
     assert set(per_video.values()) == {3, 4, 5}
 
 
+def test_numbers_that_leave_no_room_are_refused(tmp_path: Path) -> None:
+    config = ShapesConfig(max_frames=32, detail_frames=32, explore_share=1.0)
+    with pytest.raises(DataError, match="ShapesConfig: no scene with"):
+        write_moving_shapes(tmp_path, 1, seed=0, config=config)
+
+
 def test_colours_are_unique_unless_asked_otherwise(videos: dict[str, LabelledVideo], tmp_path: Path) -> None:
     for labelled in videos.values():
         captions = [caption for caption, _ in labelled.objects]
@@ -121,9 +128,7 @@ def test_masks_hold_visible_pixels_and_no_others(tasks: list[Task], videos: dict
 # Sentences, by brute force over the masks on disk
 
 
-def test_named_objects_are_there_and_absent_ones_are_not(
-    tasks: list[Task], videos: dict[str, LabelledVideo]
-) -> None:
+def test_named_objects_are_there_and_absent_ones_are_not(tasks: list[Task], videos: dict[str, LabelledVideo]) -> None:
     for task in tasks:
         objects = dict(videos[task.video.path].objects)
         words = task.expression.removeprefix("the ").split()
@@ -164,9 +169,7 @@ def test_temporal_order_is_clear_by_more_than_the_gap_of_the_strip(
     assert len(checked) == 4
 
 
-def test_motion_is_seen_in_the_masks_and_in_no_other_shape(
-    tasks: list[Task], videos: dict[str, LabelledVideo]
-) -> None:
+def test_motion_is_seen_in_the_masks_and_in_no_other_shape(tasks: list[Task], videos: dict[str, LabelledVideo]) -> None:
     ways = {"left": (-1, 0), "right": (1, 0), "up": (0, -1), "down": (0, 1)}
     checked = 0
     for task in tasks:
@@ -217,7 +220,7 @@ def shown_sizes(task: Task, frame_idx: int, side: int) -> tuple[np.ndarray, np.n
     rle = task.gold[frame_idx]
     mask_HW = decode(rle) if rle else np.zeros((64, 64), bool)
     cell = 64 // side
-    return pixels_HW3.min(axis=2), mask_HW.reshape(side, cell, side, cell).all(axis=(1, 3))
+    return pixels_HW3.min(axis=2), np.asarray(mask_HW.reshape(side, cell, side, cell).all(axis=(1, 3)))
 
 
 def white_pixels(task: Task, frame_idx: int, side: int) -> int:
@@ -249,9 +252,7 @@ def test_the_first_observation_does_not_hold_the_evidence_but_a_zoom_or_key_fram
     assert min(counts["brief_event"], counts["fine_mark"]) >= 20
 
 
-def test_only_the_target_wears_the_mark_and_it_has_rivals(
-    tasks: list[Task], videos: dict[str, LabelledVideo]
-) -> None:
+def test_only_the_target_wears_the_mark_and_it_has_rivals(tasks: list[Task], videos: dict[str, LabelledVideo]) -> None:
     for task in tasks:
         if not task.explore:
             continue
