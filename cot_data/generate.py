@@ -29,7 +29,7 @@ from env.types import Interval
 MAX_OBJECTS = 8  # anno ids of video v are v * MAX_OBJECTS, ...
 WINDOW = 7  # frames that a flash is named by, at most: four evenly spaced ones cannot miss a flash of two
 FEWEST, MOST = 3, 5  # expressions of one video
-MOST_TRIES = 2000  # scenes drawn for one video; about three are enough with the default numbers
+MOST_TRIES = 400  # scenes drawn for one video; the default numbers need six at most
 
 
 @dataclass(frozen=True)
