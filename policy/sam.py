@@ -168,10 +168,18 @@ def build_sam(config: SamConfig) -> SegSam2:
 
 
 def _initialise(model: torch.nn.Module) -> None:
-    """Fan-scaled weights: Hiera's fixed 0.02 leaves a narrow encoder almost silent, and masks learn much later."""
+    """Weights scaled by fan: Hiera's fixed 0.02 leaves a narrow encoder almost silent. And quieter output tokens.
+
+    The mask decoder's own tokens start at unit variance; in a narrow decoder they drown the one language prompt, and
+    masks take thousands of steps instead of a hundred (see LOG.md).
+    """
     for module in model.modules():
         if isinstance(module, torch.nn.Linear | torch.nn.Conv2d | torch.nn.ConvTranspose2d):
             torch.nn.init.xavier_uniform_(module.weight.view(module.weight.shape[0], -1))
+    with torch.no_grad():
+        for name, parameter in model.sam_mask_decoder.named_parameters():
+            if "token" in name:
+                parameter.mul_(0.2)
 
 
 def _small_overrides(config: SamConfig) -> list[str]:
