@@ -120,7 +120,7 @@ def collate(
 
 
 def pack(lengths: Sequence[int], max_tokens: int) -> list[list[int]]:
-    """Group row indices, longest first, into batches of at most `max_tokens` padded tokens (never fewer than one row)."""
+    """Group row indices, longest first, into batches of at most `max_tokens` padded tokens (or of a single row)."""
     order = sorted(range(len(lengths)), key=lambda row: -lengths[row])
     batches: list[list[int]] = []
     for row in order:

@@ -7,6 +7,7 @@ import json
 from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -40,7 +41,7 @@ def build_small(config: PolicyConfig, corpus: Iterable[str], seed: int) -> SegPo
 
 
 def _small_config(config: PolicyConfig, tokenizer: PreTrainedTokenizerBase) -> Qwen3VLConfig:
-    ids = {name: tokenizer.convert_tokens_to_ids(f"<|{name}|>") for name in ("image_pad", "video_pad", "vision_start")}
+    vocab = tokenizer.get_vocab()
     text = {
         "vocab_size": len(tokenizer),
         "hidden_size": config.hidden,
@@ -77,10 +78,10 @@ def _small_config(config: PolicyConfig, tokenizer: PreTrainedTokenizerBase) -> Q
     return Qwen3VLConfig(
         text_config=text,
         vision_config=vision,
-        image_token_id=ids["image_pad"],
-        video_token_id=ids["video_pad"],
-        vision_start_token_id=ids["vision_start"],
-        vision_end_token_id=tokenizer.convert_tokens_to_ids("<|vision_end|>"),
+        image_token_id=vocab["<|image_pad|>"],
+        video_token_id=vocab["<|video_pad|>"],
+        vision_start_token_id=vocab["<|vision_start|>"],
+        vision_end_token_id=vocab["<|vision_end|>"],
         tie_word_embeddings=True,
     )
 
@@ -97,11 +98,13 @@ def load_policy(folder: Path, config: PolicyConfig | None = None) -> SegPolicy:
         _load_seg(policy, folder / "seg.safetensors")
         return _finish(policy, config)
     if not (folder / "config.json").is_file():
-        raise CheckpointError(f"{folder}: neither policy.json (our checkpoint) nor config.json (a Qwen3-VL folder) is here")
+        raise CheckpointError(
+            f"{folder}: neither policy.json (our checkpoint) nor config.json (a Qwen3-VL folder) is here"
+        )
     vlm, tokenizer = _load_vlm(folder)
     if SEG not in tokenizer.get_vocab():
         tokenizer.add_special_tokens({"additional_special_tokens": [SEG]}, replace_extra_special_tokens=False)
-        if len(tokenizer) > vlm.get_input_embeddings().weight.shape[0]:
+        if len(tokenizer) > vlm.lm_head.out_features:
             vlm.resize_token_embeddings(len(tokenizer))  # published tables are padded: usually there is room
     return _finish(SegPolicy(vlm, tokenizer, build_sam((config or PolicyConfig()).sam)), config)
 
@@ -116,9 +119,10 @@ def _finish(policy: SegPolicy, config: PolicyConfig | None) -> SegPolicy:
 
 def _load_vlm(folder: Path) -> tuple[Qwen3VLForConditionalGeneration, PreTrainedTokenizerBase]:
     try:
-        vlm, info = Qwen3VLForConditionalGeneration.from_pretrained(folder, output_loading_info=True)
+        loaded: Any = Qwen3VLForConditionalGeneration.from_pretrained(folder, output_loading_info=True)
     except (OSError, RuntimeError, ValueError) as error:
         raise CheckpointError(f"{folder}: {error}") from error
+    vlm, info = loaded
     if info["missing_keys"]:
         raise CheckpointError(f"{folder}: weight {sorted(info['missing_keys'])[0]} is missing")
     return vlm, AutoTokenizer.from_pretrained(folder)
@@ -185,6 +189,4 @@ POLICIES = {"videoseg": load_policy}
 
 def load_chat(folder: Path) -> tuple[ChatTokens, PatchLayout]:
     """Tokenizer and patch layout of a Hugging Face folder, without its weights (all a rollout worker needs)."""
-    vision = Qwen3VLConfig.from_pretrained(folder).vision_config
-    layout = PatchLayout(vision.patch_size, vision.spatial_merge_size, vision.temporal_patch_size)
-    return ChatTokens(AutoTokenizer.from_pretrained(folder)), layout
+    return ChatTokens(AutoTokenizer.from_pretrained(folder)), PatchLayout.of(Qwen3VLConfig.from_pretrained(folder))

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 from peft import LoraConfig, inject_adapter_in_model
-from peft.tuners.lora import LoraLayer
+from peft.tuners.lora.layer import Linear as LoraLinear
 from torch import Tensor, nn
 from transformers import PretrainedConfig, PreTrainedTokenizerBase, Qwen3VLForConditionalGeneration
 
@@ -38,12 +38,11 @@ class SegPolicy(nn.Module):
     def __init__(self, vlm: Qwen3VLForConditionalGeneration, tokenizer: PreTrainedTokenizerBase, sam: SegSam2):
         super().__init__()
         self.vlm = vlm
-        hidden = vlm.config.text_config.hidden_size
+        hidden = vlm.lm_head.in_features
         self.text_hidden_fcs = nn.Sequential(nn.Linear(hidden, hidden), nn.ReLU(), nn.Linear(hidden, sam.hidden_dim))
         self.sam = sam
         self.chat = ChatTokens(tokenizer)
-        vision = vlm.config.vision_config
-        self.layout = PatchLayout(vision.patch_size, vision.spatial_merge_size, vision.temporal_patch_size)
+        self.layout = PatchLayout.of(vlm.config)
 
     @property
     def config(self) -> PretrainedConfig:
@@ -56,7 +55,7 @@ class SegPolicy(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        return self.text_hidden_fcs[0].weight.device
+        return next(self.text_hidden_fcs.parameters()).device
 
     def add_lora(self, rank: int, alpha: int) -> None:
         """Freeze the language model's matrices and train low-rank adapters on them (PEFT)."""
@@ -83,7 +82,7 @@ class SegPolicy(nn.Module):
         segs = [(row, at) for row, sequence in enumerate(batch.sequences) for at in sequence.seg_positions]
         seg_rows = torch.tensor([row for row, _ in segs], dtype=torch.long, device=hidden_BLD.device)
         seg_columns = torch.tensor([at for _, at in segs], dtype=torch.long, device=hidden_BLD.device)
-        prompts_MC = self.text_hidden_fcs(hidden_BLD[seg_rows, seg_columns].to(self.text_hidden_fcs[0].weight.dtype))
+        prompts_MC = self.text_hidden_fcs(hidden_BLD[seg_rows, seg_columns].float())
         return PolicyOutput(logprobs_BL, entropy_P, prompts_MC)
 
     def decode_masks(
@@ -108,9 +107,9 @@ class SegPolicy(nn.Module):
             if ".lora_" not in name
         }
         for name, module in self.vlm.named_modules():
-            if isinstance(module, LoraLayer):
-                delta = module.get_delta_weight("default")
-                weights[f"{name}.weight"] = (module.get_base_layer().weight + delta).detach()
+            if isinstance(module, LoraLinear):
+                merged = module.get_delta_weight("default") + module.get_base_layer().weight
+                weights[f"{name}.weight"] = merged.detach()
         if self.vlm.config.tie_word_embeddings:
             weights.pop("lm_head.weight", None)
         return weights

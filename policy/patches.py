@@ -7,6 +7,7 @@ Frames are resized once, by the environment, to multiples of patch times merge; 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -20,6 +21,12 @@ class PatchLayout:
     temporal: int
     mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
     std: tuple[float, float, float] = (0.5, 0.5, 0.5)
+
+    @classmethod
+    def of(cls, config: Any) -> PatchLayout:
+        """Of a `Qwen3VLConfig`."""
+        vision = config.vision_config
+        return cls(vision.patch_size, vision.spatial_merge_size, vision.temporal_patch_size)
 
     def grid(self, height: int, width: int) -> tuple[int, int, int]:
         """(time, rows, columns) in patches of one frame. Raises ValueError for sides that are no multiple."""

@@ -14,8 +14,8 @@ import torch.nn.functional as F
 from hydra import compose
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
-from sam2.modeling.sam2_base import SAM2Base
 from sam2.modeling.sam.prompt_encoder import PromptEncoder
+from sam2.modeling.sam2_base import SAM2Base
 from torch import Tensor
 
 from configs.schema import SamConfig
@@ -122,7 +122,9 @@ class SegSam2(SAM2Base):
                 results[frame] = self._track_frame(features, frame, False, reverse, memory)
                 memory["non_cond_frame_outputs"][frame] = results[frame]
                 # SAM 2 looks back no further than its object pointers: older outputs only cost memory.
-                memory["non_cond_frame_outputs"].pop(frame + self.max_obj_ptrs_in_encoder * (1 if reverse else -1), None)
+                memory["non_cond_frame_outputs"].pop(
+                    frame + self.max_obj_ptrs_in_encoder * (1 if reverse else -1), None
+                )
         self.sam_prompt_encoder.language_B1C = None
         return [results[frame] for frame in range(len(features))]
 
@@ -177,8 +179,8 @@ def _initialise(model: torch.nn.Module) -> None:
         if isinstance(module, torch.nn.Linear | torch.nn.Conv2d | torch.nn.ConvTranspose2d):
             torch.nn.init.xavier_uniform_(module.weight.view(module.weight.shape[0], -1))
     with torch.no_grad():
-        for name, parameter in model.sam_mask_decoder.named_parameters():
-            if "token" in name:
+        for name, parameter in model.named_parameters():
+            if "sam_mask_decoder" in name and "token" in name:
                 parameter.mul_(0.2)
 
 

@@ -1,4 +1,4 @@
-"""The tokenizer of the small default policy: byte-level BPE with Qwen's special tokens, trained on the project's own text.
+"""The tokenizer of the small default policy: byte-level BPE with Qwen's special tokens, trained on our own text.
 
 Tags and JSON scaffolding are added tokens and every frame index is one token, because a small model pays for each.
 A pretrained policy brings its own tokenizer; only `[SEG]` is added to it.

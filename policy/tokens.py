@@ -1,10 +1,10 @@
 """Observations and actions as token ids: the only place that knows the chat markers.
 
     system: <|im_start|>system\\n...<|im_end|>\\n      (first turn, where there is a system text)
-    turn:   <|im_start|>user\\n...<|im_end|>\\n<|im_start|>assistant\\n  ACTION <|im_end|>  then "\\n" before the next turn
+    turn:   <|im_start|>user\\n...<|im_end|>\\n<|im_start|>assistant\\n  ACTION <|im_end|>  (then "\\n")
 
 Token in, token out: an action's ids are appended as they were sampled and never re-tokenised. Two forms of one sequence
-exist: with one image pad per frame (what the sampler takes) and expanded, one pad per merged patch (what the learner takes).
+exist: one image pad per frame (what the sampler takes), and expanded, one pad per merged patch (what the learner takes).
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class ChatTokens:
         ids = list(token_ids)
         if ids and ids[-1] == self.end_id:
             ids.pop()
-        return self.tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False)
+        return str(self.tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False))
 
 
 def expand_image_pads(ids: Sequence[int], counts: Sequence[int], image_pad_id: int) -> list[int]:

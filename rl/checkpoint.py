@@ -38,7 +38,7 @@ def latest_checkpoint(run_dir: Path) -> Path:
     """Folder of the newest complete checkpoint. CheckpointError when there is none."""
     found = _complete(run_dir)
     if not found:
-        raise CheckpointError(f"{run_dir}: nothing to resume from (no checkpoints/step-*/state.pt); start without --resume")
+        raise CheckpointError(f"{run_dir}: no checkpoints/step-*/state.pt to resume from; start without --resume")
     return found[-1]
 
 
@@ -63,4 +63,6 @@ def restore(module: torch.nn.Module, weights: dict[str, torch.Tensor], where: st
 
 
 def _complete(run_dir: Path) -> list[Path]:
-    return sorted(path.parent for path in (run_dir / "checkpoints").glob("step-*/state.pt") if ".partial" not in str(path))
+    return sorted(
+        path.parent for path in (run_dir / "checkpoints").glob("step-*/state.pt") if ".partial" not in str(path)
+    )

@@ -13,7 +13,8 @@ from datasets import Dataset
 from safetensors.torch import load_model, save_model
 from torch import Tensor
 from transformers import TrainerCallback
-from trl import SFTConfig, SFTTrainer
+from trl.trainer.sft_config import SFTConfig
+from trl.trainer.sft_trainer import SFTTrainer
 
 from configs.schema import ColdStartConfig, StageConfig
 from env.types import Answer, Select, Task, Trajectory
@@ -72,6 +73,9 @@ class LessonCollator:
             weights_BL[row, : len(sequence)] *= torch.where(is_decisive, self.decision_weight, 1.0)
             for turn in sequence.seg_turns:
                 decision = trajectory.turns[turn].decision
+                if task.explore and isinstance(decision, Select):
+                    prompt_row += 1  # the evidence is still unseen: a mask wanted here would teach to guess
+                    continue
                 if isinstance(decision, Select | Answer) and task.gold:
                     for frame_idx in self._mask_frames(task, decision.key_frame, rng):
                         targets.append((prompt_row, task.video, frame_idx))
@@ -131,6 +135,7 @@ class ColdStartTrainer(SFTTrainer):
         journal: Journal,
         seed: int,
     ):
+        self.policy = policy
         self.stage = stage
         self.prompts = prompts
         self.journal = journal
@@ -138,7 +143,7 @@ class ColdStartTrainer(SFTTrainer):
         for parameter in policy.sam.parameters():
             parameter.requires_grad_(not stage.freeze_sam)
         super().__init__(
-            model=policy,
+            model=policy,  # pyright: ignore[reportArgumentType]  (a module with a config is all it uses)
             args=_arguments(stage, config, folder, seed),
             data_collator=collator,
             train_dataset=Dataset.from_dict({"index": list(range(num_rows))}),
@@ -160,12 +165,13 @@ class ColdStartTrainer(SFTTrainer):
         return means
 
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
-        folder = Path(output_dir or self.args.output_dir)
+        assert output_dir is not None
+        folder = Path(output_dir)
         folder.mkdir(parents=True, exist_ok=True)
-        save_model(self.model, str(folder / "model.safetensors"))  # knows that a tied head shares its tensor
+        save_model(self.policy, str(folder / "model.safetensors"))  # knows that a tied head shares its tensor
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
-        load_model(self.model, str(Path(resume_from_checkpoint) / "model.safetensors"))
+        load_model(self.policy, str(Path(resume_from_checkpoint) / "model.safetensors"))
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         super(SFTTrainer, self)._save_checkpoint(model, trial)  # without TRL's model card
@@ -206,6 +212,6 @@ class _JournalCallback(TrainerCallback):
 
     def on_log(self, args, state, control, logs=None, **kwargs):
         metrics = self.trainer.drain()
-        if metrics:
+        if metrics and logs:
             extra = {f"optim/{name}": float(logs[name]) for name in ("learning_rate", "grad_norm") if name in logs}
             self.trainer.journal.log(state.global_step, metrics | extra)

@@ -33,6 +33,7 @@ from rl.progress import progress_bar
 from rl.segment import Segmenter
 from rl.statistics import bootstrap_mean
 
+COLUMNS = ("group", "n", "J&F", "blind", "J visible", "blind", "interval IoU", "key hit", "format", "turns")
 MEASURES = ("jf", "j", "f", "j_visible", "interval_iou", "key_hit", "format", "turns", "tool_use")
 
 
@@ -48,7 +49,7 @@ def measure(trajectory: Trajectory) -> dict[str, Any]:
     gold_THW = decode_tracklet(task.gold, size)
     pred_THW = decode_tracklet([trajectory.masks.get(at) for at in range(video.num_frames)], size)
     j_T, f_T = tracklet_jf(gold_THW, pred_THW)
-    visible = gold_THW.any((1, 2))
+    visible = gold_THW.any((1, 2)).reshape(-1)
     decision = trajectory.decision
     interval_iou = key_hit = None
     if visible.any():
@@ -93,7 +94,7 @@ def summarise(rows: Sequence[dict[str, Any]], num_bootstrap: int, seed: int) -> 
 
 
 def evaluate(config: RunConfig, checkpoint: Path, tasks: Sequence[Task], out: Path) -> dict[str, Any]:
-    """Segment `tasks` with the policy of `checkpoint`, sighted and (if configured) blind; write and return the results."""
+    """Segment `tasks` with the policy of `checkpoint`, sighted and (if configured) blind; write the results."""
     out.mkdir(parents=True, exist_ok=True)
     policy = load_policy(checkpoint).eval()
     sampler = build_sampler(config.sampler, checkpoint / "vlm", config.env.max_context_tokens, config.seed)
@@ -120,12 +121,28 @@ def evaluate(config: RunConfig, checkpoint: Path, tasks: Sequence[Task], out: Pa
 def results_table(results: dict[str, Any]) -> Table:
     """A table of percent figures with half-widths of the 95 % interval, the blind baseline in its own column."""
     table = Table(title=f"{results['checkpoint']} ({results['num_tasks']} tasks)")
-    for column in ("group", "n", "J&F", "J&F blind", "J visible", "J visible blind", "interval IoU", "key hit", "format", "turns"):
+    for column in (
+        "group",
+        "n",
+        "J&F",
+        "J&F blind",
+        "J visible",
+        "J visible blind",
+        "interval IoU",
+        "key hit",
+        "format",
+        "turns",
+    ):
         table.add_column(column, justify="left" if column == "group" else "right")
     blind = results.get("blind", {}).get("summary", {})
     for name, row in results["sighted"]["summary"].items():
         shut = blind.get(name, {})
-        cells = [_percent(row["jf"]), _percent(shut.get("jf")), _percent(row["j_visible"]), _percent(shut.get("j_visible"))]
+        cells = [
+            _percent(row["jf"]),
+            _percent(shut.get("jf")),
+            _percent(row["j_visible"]),
+            _percent(shut.get("j_visible")),
+        ]
         cells += [_percent(row["interval_iou"]), _percent(row["key_hit"]), _percent(row["format"])]
         table.add_row(name, str(row["n"]), *cells, f"{row['turns'][0]:.2f}")
     return table

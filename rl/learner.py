@@ -1,4 +1,4 @@
-"""The learner: score trajectories with the weights that wrote them, then update those weights.
+"""The learner scores trajectories with the weights that wrote them, then updates those weights.
 
 `Learner` is the seam. `LocalLearner` is one rank in the driver; sharded ranks in Ray actors would answer the same calls.
 """
@@ -81,7 +81,7 @@ class LocalLearner:
 
     @torch.no_grad()
     def score(self, trajectories: Sequence[Trajectory]) -> list[Sample]:
-        """Fill old log-probs, masks and mask log-probs of `trajectories`; no pass over the language model but this one."""
+        """Fill old log-probs, masks and mask log-probs: all from one pass over the language model."""
         policy = self.policy
         samples = [Sample(item, to_sequence(item, policy.chat, policy.layout)) for item in trajectories]
         for rows in pack([len(sample.sequence) for sample in samples], self.config.max_batch_tokens):
@@ -158,7 +158,7 @@ class LocalLearner:
         self.optimizer.step()
         self.schedule.step()
         self.optimizer.zero_grad(set_to_none=True)
-        return {**sums, "optim/grad_norm": float(norm), "optim/learning_rate": self.schedule.get_last_lr()[0]}
+        return {**sums, "optim/grad_norm": float(norm), "optim/learning_rate": float(self.schedule.get_last_lr()[0])}
 
     def _loss(self, samples: Sequence[Sample], num_tokens: int, num_samples: int, num_masks: int):
         """This micro-batch's share of the step's loss, and its share of each metric's mean."""

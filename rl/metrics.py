@@ -10,7 +10,7 @@ from env.types import Select, StopReason, Trajectory
 
 
 def trajectory_metrics(groups: Sequence[Sequence[Trajectory]]) -> dict[str, float]:
-    """Means over trajectories and groups: rewards and their parts, group spread, stop reasons, turns, tool use, mismatch."""
+    """Means over trajectories and groups: rewards, group spread, stop reasons, turns, tool use, sampler mismatch."""
     flat = [trajectory for group in groups for trajectory in group]
     metrics = _rewards(flat) | _stops(flat)
     spreads = [float(np.std([t.scores.total for t in group if t.scores], ddof=1)) for group in groups]
@@ -20,7 +20,9 @@ def trajectory_metrics(groups: Sequence[Sequence[Trajectory]]) -> dict[str, floa
     metrics["rollout/tool_use/share"] = _share_with_tools(flat)
     for label in sorted({t.task.explore for t in flat if t.task.explore}):
         metrics[f"rollout/tool_use_{label}/share"] = _share_with_tools([t for t in flat if t.task.explore == label])
-    metrics["rollout/action_tokens/mean"] = float(np.mean([len(turn.action.token_ids) for t in flat for turn in t.turns]))
+    metrics["rollout/action_tokens/mean"] = float(
+        np.mean([len(turn.action.token_ids) for t in flat for turn in t.turns])
+    )
     differences = [
         abs(old - sampled)
         for t in flat

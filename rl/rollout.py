@@ -23,7 +23,7 @@ from policy.tokens import ChatTokens
 
 @dataclass(frozen=True)
 class Assignment:
-    """One episode to be played. Its seed follows from its names, so a retry or a resumed run samples the same tokens."""
+    """One episode to be played. Its seed follows from its names: a retry or a resumed run samples the same tokens."""
 
     task: Task
     step: int

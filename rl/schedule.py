@@ -1,4 +1,4 @@
-"""Which tasks a step trains on: a pure function of seed and step, so that a resumed run needs no cursor but the step."""
+"""Which tasks a step trains on: a pure function of seed and step, so a resumed run needs no cursor but the step."""
 
 from __future__ import annotations
 

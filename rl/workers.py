@@ -92,7 +92,7 @@ class RolloutPool:
         self.config = config
         self.model_dir = model_dir
         self.num_deaths = 0
-        self._board = WeightBoard.remote()
+        self._board: Any = WeightBoard.remote()  # pyright: ignore[reportFunctionMemberAccess]
         self._weights_ref: Any = None  # keeps the published object alive
         self._workers = [self._start() for _ in range(config.grpo.workers)]
 
@@ -111,21 +111,21 @@ class RolloutPool:
 
     def run(self, assignments: Sequence[Assignment], version: int) -> Iterator[Trajectory]:
         """Each assignment's trajectory exactly once, as they finish. After `max_attempts` deaths they end as errors."""
-        calls: dict[Any, _Call] = {}
+        calls: dict[Any, _Call] = {}  # by the stream of their results
         for worker in range(len(self._workers)):
             share = {item.trajectory_id: item for item in assignments[worker :: len(self._workers)]}
             if share:
                 calls[self._call(worker, share, version)] = _Call(worker, share, 1)
         while calls:
-            ready, _ = ray.wait(list(calls), num_returns=1)
-            call = calls[ready[0]]
+            stream: Any = ray.wait(list(calls), num_returns=1)[0][0]
+            call = calls[stream]
             try:
-                trajectory = ray.get(next(ready[0]))
+                trajectory: Any = ray.get(next(stream))
             except StopIteration:
-                del calls[ready[0]]
+                del calls[stream]
                 continue
             except (RayActorError, WorkerCrashedError) as error:
-                del calls[ready[0]]
+                del calls[stream]
                 self.num_deaths += 1
                 self._workers[call.worker] = self._start()
                 if call.attempt >= self.config.grpo.max_attempts:
