@@ -22,6 +22,7 @@ help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(STAMP) ## Install the Python packages into .venv (GPU node: make setup EXTRA=gpu)
+	@echo "ready: .venv ($(EXTRA))"
 
 demo: $(STAMP) ## The whole loop on this machine, in about 20 minutes: runs/demo/report.html
 	$(PY) -m rl.demo --config tiny
