@@ -108,8 +108,7 @@ class SegPolicy(nn.Module):
         }
         for name, module in self.vlm.named_modules():
             if isinstance(module, LoraLinear):
-                merged = module.get_delta_weight("default") + module.get_base_layer().weight
-                weights[f"{name}.weight"] = merged.detach()
+                weights[f"{name}.weight"] = weights[f"{name}.weight"] + module.get_delta_weight("default").detach()
         if self.vlm.config.tie_word_embeddings:
             weights.pop("lm_head.weight", None)
         return weights

@@ -1,7 +1,7 @@
 """Observations and actions as token ids: the only place that knows the chat markers.
 
     system: <|im_start|>system\\n...<|im_end|>\\n      (first turn, where there is a system text)
-    turn:   <|im_start|>user\\n...<|im_end|>\\n<|im_start|>assistant\\n  ACTION <|im_end|>  (then "\\n")
+    turn:   <|im_start|>user\\n...<|im_end|>\\n<|im_start|>assistant\\n  ACTION <|im_end|>
 
 Token in, token out: an action's ids are appended as they were sampled and never re-tokenised. Two forms of one sequence
 exist: one image pad per frame (what the sampler takes), and expanded, one pad per merged patch (what the learner takes).

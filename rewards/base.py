@@ -23,6 +23,16 @@ def final_answer(trajectory: Trajectory) -> Answer | None:
     return None
 
 
+def text_between(text: str, opening: str, closing: str) -> str | None:
+    """What stands between the first `opening` and the first `closing` after it; None where there is no such pair.
+
+    As a lazy regular expression finds it, but in linear time on whatever a model may write.
+    """
+    start = text.find(opening)
+    end = text.find(closing, start + len(opening)) if start >= 0 else -1
+    return text[start + len(opening) : end] if end >= 0 else None
+
+
 def visible_frames(trajectory: Trajectory) -> set[int]:
     """Source frames in which the target is visible; empty where it never is, or where gold is unknown."""
     return {frame_idx for frame_idx, rle in enumerate(trajectory.task.gold) if not is_empty(rle)}

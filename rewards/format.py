@@ -5,11 +5,11 @@ from __future__ import annotations
 import re
 
 from env.types import Trajectory
+from rewards.base import text_between
 from rewards.ladders import FORMAT_SCORES
 
 # Upper and lower case alike; "Step 11" is no step 1 and "interaction" no action.
 _STEPS = tuple(re.compile(rf"\b{name}\b", re.IGNORECASE) for name in (r"step\s*1", r"step\s*2", r"step\s*3", "action"))
-_THINK = re.compile(r"<think>(.*?)</think>", re.DOTALL)
 
 
 def format_reward(trajectory: Trajectory) -> float:
@@ -25,5 +25,5 @@ def steps(trajectory: Trajectory) -> float:
 
 
 def _share_of_steps(text: str) -> float:
-    think = _THINK.search(text)
-    return sum(bool(step.search(think[1])) for step in _STEPS) / len(_STEPS) if think else 0.0
+    thinking = text_between(text, "<think>", "</think>") or ""
+    return sum(bool(step.search(thinking)) for step in _STEPS) / len(_STEPS)

@@ -1,6 +1,7 @@
 """The seven rewards of the released VideoSEG-O3 code (d9681d9), number for number, faults included.
 
-They read the text by themselves, as the released functions do, and ask for no answer. Known differences of the inputs:
+They read the text by themselves, as the released functions do, and ask for no answer; the released regular expressions
+are spelled out as searches that take linear time on any text. Known differences of the inputs:
 a turn's key frame is the one it names (released: the one that the turn before it selected, first the middle frame), and
 masks are compared at full size.
 """
@@ -15,15 +16,13 @@ from typing import Any
 import numpy as np
 
 from env.types import Malformed, Trajectory, Turn
-from rewards.base import frame_j, mask_pair, visible_frames
+from rewards.base import frame_j, mask_pair, text_between, visible_frames
 from rewards.ladders import RELEASED_DELTA_KEY_FRAMES, RELEASED_DELTA_KEY_MASK, RELEASED_MASK_IOU, climb
 
-_TURN = re.compile(r"<think>.*?</think>\s*<(answer|select)>(.*?)</\1>", re.DOTALL)
-_BLOCK_WITH_VTG = re.compile(r"<(select|answer)>.*?<VTG>(.*?)</VTG>.*?</\1>", re.DOTALL)
-_VTG = re.compile(r"<VTG>(.*?)</VTG>", re.DOTALL)
-_REF_SEG = re.compile(r"<RefSeg>(.*?)</RefSeg>", re.DOTALL)
-_THINK = re.compile(r"<think>(.*?)</think>", re.DOTALL | re.IGNORECASE)
+_THOUGHT = re.compile(r"</think>\s*<(answer|select)>")
+_BLOCK = re.compile(r"<(answer|select)>")
 _KEYS = {"start", "end", "keyframe"}
+_MAX_LITERAL = 4096  # characters; longer ones could exhaust the stack of Python's parser
 
 
 def strict_format(trajectory: Trajectory) -> float:
@@ -97,22 +96,57 @@ def progressive_keyframe_dense(trajectory: Trajectory) -> float | None:
 
 
 def _is_strict(text: str) -> bool:
-    turn = _TURN.search(text)
-    if turn is None:
+    body = _first_body(text)
+    if body is None:
         return False
-    vtg, ref_seg = _VTG.search(turn[2]), _REF_SEG.search(turn[2])
-    if vtg is None or ref_seg is None or "[SEG]" not in ref_seg[1]:
+    vtg, ref_seg = text_between(body, "<VTG>", "</VTG>"), text_between(body, "<RefSeg>", "</RefSeg>")
+    if vtg is None or ref_seg is None or "[SEG]" not in ref_seg:
         return False
     try:
-        fields = json.loads(vtg[1])
+        fields = json.loads(vtg)
     except (ValueError, RecursionError):
         return False
     return isinstance(fields, dict) and fields.keys() >= _KEYS
 
 
+def _first_body(text: str) -> str | None:
+    """The first <select> or <answer>, anywhere in the text, that follows a <think>..</think> and is closed."""
+    thinking = text.find("<think>")
+    if thinking < 0:
+        return None
+    unclosed: set[str] = set()  # kinds of block with no closing tag in the rest of the text
+    for thought in _THOUGHT.finditer(text, thinking + len("<think>")):
+        if thought[1] not in unclosed:
+            end = text.find(f"</{thought[1]}>", thought.end())
+            if end >= 0:
+                return text[thought.end() : end]
+            unclosed.add(thought[1])
+    return None
+
+
+def _last_vtg(text: str) -> str | None:
+    """The JSON of the last <select> or <answer> that holds <VTG>..</VTG> and is closed after it."""
+    vtg, at = None, 0
+    unclosed: set[str] = set()  # kinds of block with no closing tag in the rest of the text
+    while block := _BLOCK.search(text, at):
+        at = block.end()
+        if block[1] in unclosed:
+            continue
+        start = text.find("<VTG>", at)
+        end = text.find("</VTG>", start) if start >= 0 else -1
+        if end < 0:
+            break
+        close = text.find(f"</{block[1]}>", end)
+        if close < 0:
+            unclosed.add(block[1])
+        else:
+            vtg, at = text[start + len("<VTG>") : end], close
+    return vtg
+
+
 def _share_of_keywords(text: str) -> float:
-    think = _THINK.search(text)
-    return sum(name in think[1].lower() for name in ("step 1", "step 2", "step 3", "action")) / 4 if think else 0.0
+    thinking = text_between(text.lower(), "<think>", "</think>") or ""
+    return sum(name in thinking for name in ("step 1", "step 2", "step 3", "action")) / 4
 
 
 def _last_span(trajectory: Trajectory) -> tuple[int, int, int] | None:
@@ -120,11 +154,11 @@ def _last_span(trajectory: Trajectory) -> tuple[int, int, int] | None:
 
     The text is a Python literal here, not JSON; missing keys are 0 and other numbers are cut to integers.
     """
-    blocks = _BLOCK_WITH_VTG.findall(trajectory.turns[-1].action.text) if trajectory.turns else []
-    if not blocks:
+    vtg = _last_vtg(trajectory.turns[-1].action.text) if trajectory.turns else None
+    if vtg is None or len(vtg) > _MAX_LITERAL:
         return None
     try:
-        fields: Any = ast.literal_eval(blocks[-1][1].strip())
+        fields: Any = ast.literal_eval(vtg.strip())
         start, end, key = (int(fields.get(name, 0)) for name in ("start", "end", "keyframe"))
     except (ValueError, TypeError, SyntaxError, AttributeError, OverflowError, RecursionError, MemoryError):
         return None

@@ -30,7 +30,8 @@ def decode(rle: RLE, where: str = "mask") -> np.ndarray:
     """The bool mask [H, W] of an RLE; DataError, naming `where`, unless its runs fill its size exactly."""
     height, width = _size(rle, where)
     runs = _runs(rle, where)
-    if runs.min(initial=0) < 0 or int(runs.sum()) != height * width:
+    # Each run is bounded by itself: a sum of many huge ones may wrap around.
+    if runs.min() < 0 or runs.max() > height * width or int(runs.sum()) != height * width:
         raise DataError(where, f"expected runs that fill {height} x {width} pixels, found {int(runs.sum())} pixels")
     values = np.arange(len(runs)) % 2 == 1  # runs alternate, starting with background
     return np.ascontiguousarray(np.repeat(values, runs).reshape(width, height).T)
@@ -82,15 +83,18 @@ def _size(rle: RLE, where: str) -> tuple[int, int]:
 
 
 def _runs(rle: RLE, where: str) -> np.ndarray:
-    """Lengths of the runs. Five bits a character, low bits first; from the fourth run on, differences to the run before
-    the last (pycocotools `rleFrString`)."""
+    """Lengths of the runs, whatever they sum to; DataError where the string is none of COCO's.
+
+    Five bits a character, low bits first; from the fourth run on, differences to the run before the last (pycocotools
+    `rleFrString`).
+    """
     counts = rle.get("counts")
     if not isinstance(counts, str) or not counts.isascii():
         raise DataError(where, f"expected `counts` as a compressed ASCII string, found {type(counts).__name__}")
     digits = np.frombuffer(counts.encode("ascii"), np.uint8).astype(np.int64) - 48
-    ends = np.flatnonzero(digits & 32 == 0)
-    if len(digits) == 0 or digits.min() < 0 or digits.max() > 63 or ends[-1:] != len(digits) - 1:
+    if len(digits) == 0 or digits.min() < 0 or digits.max() > 63 or digits[-1] & 32:
         raise DataError(where, "`counts` is not a compressed COCO run-length string")
+    ends = np.flatnonzero(digits & 32 == 0)
     starts = np.concatenate(([0], ends[:-1] + 1))
     lengths = ends - starts + 1
     if lengths.max() > _MAX_CHARS:

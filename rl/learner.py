@@ -1,4 +1,4 @@
-"""The learner scores trajectories with the weights that wrote them, then updates those weights.
+"""The learner: scores trajectories with the weights that wrote them, then updates these.
 
 `Learner` is the seam. `LocalLearner` is one rank in the driver; sharded ranks in Ray actors would answer the same calls.
 """
