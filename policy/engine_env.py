@@ -18,7 +18,7 @@ ENGINE_ENV = {
 }
 
 
-def set_engine_env(memory_gb: float = 0.0) -> None:
+def set_engine_env() -> None:
     """Set thread and engine variables of this process and its children.
 
     `memory_gb` is not needed here and may be left out: the engine reads it from its config, to the byte, while vLLM's

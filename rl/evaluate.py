@@ -168,7 +168,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="folder for results.json and the trajectories")
     args = parser.parse_args()
     config = config_from_args(args)
-    set_engine_env(config.sampler.memory_gb)
+    set_engine_env()
     results = evaluate(config, args.checkpoint, held_out_tasks(config), args.out)
     table = results_table(results)
     Console().print(table)

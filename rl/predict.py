@@ -88,7 +88,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="folder to write to")
     args = parser.parse_args()
     config = config_from_args(args)
-    set_engine_env(config.sampler.memory_gb)
+    set_engine_env()
     trajectory = predict(config, args.video, args.query, args.checkpoint, args.out)
     console = Console()
     console.print(f"{trajectory.stop_reason} after {len(trajectory.turns)} turns: {trajectory.decision}", markup=False)

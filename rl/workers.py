@@ -40,7 +40,7 @@ class RolloutWorker:
     """One sampler behind an actor. Streams trajectories as they finish."""
 
     def __init__(self, config: RunConfig, model_dir: str, board: Any):
-        set_engine_env(config.sampler.memory_gb)
+        set_engine_env()
         # Heavy imports wait until the engine's environment variables are set.
         from env.frames import FrameCache
         from policy.build import load_chat
@@ -53,7 +53,7 @@ class RolloutWorker:
             Path(model_dir),
             config.env.max_context_tokens,
             config.seed,
-            keep_encoder_cache=config.policy.freeze_vision,
+            keep_encoder_cache=config.policy.freeze_vision or config.policy.lora_rank > 0,
         )
         self._board = board
         self._rollout = Rollout(sampler, chat, layout, FrameCache(blind=config.env.blind), config.env)
