@@ -19,10 +19,6 @@ ENGINE_ENV = {
 
 
 def set_engine_env() -> None:
-    """Set thread and engine variables of this process and its children.
-
-    `memory_gb` is not needed here and may be left out: the engine reads it from its config, to the byte, while vLLM's
-    environment variable takes whole GiB (and its pages are all touched at start).
-    """
+    """Set thread and engine variables of this process and its children."""
     for name, value in ENGINE_ENV.items():
         os.environ.setdefault(name, value)

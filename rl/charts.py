@@ -82,8 +82,10 @@ def _points(records: Sequence[Mapping[str, Any]], key: str, log_scale: bool) -> 
 
 def _round_numbers(low: float, high: float, count: int) -> list[float]:
     """About `count` round numbers, evenly spaced, that enclose `[low, high]`."""
-    spread = max(high - low, 1e-6 * max(abs(low), abs(high))) or 1.0  # a constant line needs a scale too
-    raw = spread / count
+    if high - low <= 1e-6 * max(abs(low), abs(high)):  # a constant line is drawn in the middle
+        half = abs(low) / 2 or 0.5
+        low, high = low - half, high + half
+    raw = (high - low) / count
     power = 10 ** math.floor(math.log10(raw))
     spacing = next(factor * power for factor in (1, 2, 2.5, 5, 10) if factor * power >= raw * (1 - 1e-9))
     first, last = math.floor(low / spacing + 1e-9), math.ceil(high / spacing - 1e-9)

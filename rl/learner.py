@@ -62,6 +62,7 @@ class LocalLearner:
         """`frames` is what SAM 2 sees; `shown` is what the policy is shown (grey when blind)."""
         self.policy = policy
         self.config = config.grpo
+        self.max_tokens = config.env.max_turns * config.env.max_action_tokens
         self.frames = frames
         self.shown = shown
         # As in the released recipe, SAM 2 learns only what turns prompts into masks.
@@ -188,16 +189,15 @@ class LocalLearner:
         )
         policy_loss, metrics = grpo_loss(inputs, self._settings(), num_tokens, num_samples)
         share = int(batch.loss_mask_BL.sum()) / num_tokens
-        metrics = {f"{name}": value * share for name, value in metrics.items()}
+        metrics = {name: value * share for name, value in metrics.items()}
         metrics["loss/policy"] = policy_loss.item()
         metrics["loss/masks"] = mask_loss.item()
         metrics["policy/entropy"] = output.entropy_P.mean().item() * share
-        metrics["policy/mismatch_max"] = float((old_BL - sampling_BL)[batch.loss_mask_BL].abs().max())
         return policy_loss + self.config.mask_coef * mask_loss, metrics
 
     def _settings(self) -> LossSettings:
         c = self.config
-        return LossSettings(c.loss, c.clip_low, c.clip_high, c.kl_coef)
+        return LossSettings(c.loss, c.clip_low, c.clip_high, c.kl_coef, self.max_tokens)
 
     @torch.no_grad()
     def _reference_logprobs(self, batch: Batch) -> Tensor | None:
