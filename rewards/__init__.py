@@ -30,6 +30,25 @@ REWARDS: dict[str, RewardFn] = {
     "o3_progressive_keyframe_dense": released.progressive_keyframe_dense,
 }
 
+# The smallest and largest value that each can give.
+RANGES: dict[str, tuple[float, float]] = {
+    "format": (-1, 1),
+    "steps": (0, 1),
+    "interval_iou": (0, 1),
+    "key_frame": (0, 1),
+    "mask_iou": (0, 1),
+    "key_mask_iou": (0, 1),
+    "key_frame_gain": (-1, 2),
+    "tracklet_jf": (0, 1),
+    "o3_strict_format": (-1, 1),
+    "o3_step_format": (0, 1),
+    "o3_vtg_iou_dense": (-0.5, 0.5),
+    "o3_vtg_keyframe": (-1, 1),
+    "o3_maskiou_dense": (-1, 1.5),
+    "o3_keyframe_vs_mask_dense": (-1, 0.5),
+    "o3_progressive_keyframe_dense": (-1, 0.5),
+}
+
 # Weights by profile: `default` is what the paper describes, `videoseg_o3` what its released code adds up.
 PROFILES: dict[str, dict[str, float]] = {
     "default": {"format": 0.5, "interval_iou": 1.0, "key_frame": 0.5, "mask_iou": 2.0},

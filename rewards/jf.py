@@ -19,7 +19,7 @@ def region_j(gold_HW: np.ndarray, pred_HW: np.ndarray) -> float:
     """Intersection over union of two bool masks; 1 where both are empty."""
     _check_shapes(gold_HW, pred_HW)
     union = np.count_nonzero(gold_HW | pred_HW)
-    return np.count_nonzero(gold_HW & pred_HW) / union if union else 1.0
+    return float(np.count_nonzero(gold_HW & pred_HW) / union) if union else 1.0
 
 
 def boundary_f(gold_HW: np.ndarray, pred_HW: np.ndarray) -> float:
@@ -36,7 +36,7 @@ def boundary_f(gold_HW: np.ndarray, pred_HW: np.ndarray) -> float:
         return float(num_gold == num_pred)
     precision = np.count_nonzero(pred_edge_HW & cv2.dilate(gold_edge_HW, disk)) / num_pred
     recall = np.count_nonzero(gold_edge_HW & cv2.dilate(pred_edge_HW, disk)) / num_gold
-    return 2 * precision * recall / (precision + recall) if precision + recall else 0.0
+    return float(2 * precision * recall / (precision + recall)) if precision + recall else 0.0
 
 
 def tracklet_jf(gold_THW: np.ndarray, pred_THW: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

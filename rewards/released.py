@@ -17,6 +17,7 @@ import numpy as np
 
 from env.types import Malformed, Trajectory, Turn
 from rewards.base import frame_j, mask_pair, text_between, visible_frames
+from rewards.jf import region_j
 from rewards.ladders import RELEASED_DELTA_KEY_FRAMES, RELEASED_DELTA_KEY_MASK, RELEASED_MASK_IOU, climb
 
 _THOUGHT = re.compile(r"</think>\s*<(answer|select)>")
@@ -175,5 +176,4 @@ def _key_j(trajectory: Trajectory, turn: Turn) -> float:
     if turn.key_mask is None or isinstance(turn.decision, Malformed):
         return 0.0
     gold_HW, pred_HW = mask_pair(trajectory, turn.decision.key_frame, turn.key_mask)
-    union = np.count_nonzero(gold_HW | pred_HW)
-    return np.count_nonzero(gold_HW & pred_HW) / union if union else 0.0
+    return region_j(gold_HW, pred_HW) if gold_HW.any() or pred_HW.any() else 0.0

@@ -1,0 +1,58 @@
+"""Trajectories built by hand for the reward tests: ten frames of 8 x 8, the target a 4 x 4 square on frames 2 to 5."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from env.actions import format_decision, parse_action
+from env.types import RLE, Action, Answer, Interval, Observation, Select, StopReason, Task, Trajectory, Turn, VideoRef
+from rewards.rle import encode
+
+T, SIDE = 10, 8
+THINKING = (
+    "<think>Step 1 (temporal) it enters. Step 2 (spatial) left. Step 3 (linguistic) the dog. Action answer.</think>"
+)
+
+
+def square(top: int = 2, left: int = 2, side: int = 4) -> RLE:
+    mask_HW = np.zeros((SIDE, SIDE), bool)
+    mask_HW[top : top + side, left : left + side] = True
+    return encode(mask_HW)
+
+
+EMPTY = square(side=0)
+TARGET = square()
+HALF = square(left=4)  # shares 8 of 16 pixels with TARGET: J = 8 / 24
+GOLD = tuple(TARGET if 2 <= frame_idx < 6 else None for frame_idx in range(T))
+
+
+def make_task(gold: tuple[RLE | None, ...] = GOLD) -> Task:
+    return Task("made/video/0", VideoRef("", "video", (), T, SIDE, SIDE), "the square", gold)
+
+
+def answer(start: int = 2, last: int = 5, key_frame: int = 3, thinking: str = THINKING) -> str:
+    return f"{thinking}\n{format_decision(Answer(Interval(start, last + 1), key_frame))}"
+
+
+def select(start: int = 2, last: int = 5, key_frame: int = 3, thinking: str = THINKING) -> str:
+    return f"{thinking}\n{format_decision(Select(Interval(start, last + 1), key_frame))}"
+
+
+def trajectory(
+    texts: list[str],
+    stop: StopReason = StopReason.ANSWERED,
+    masks: dict[int, RLE] | None = None,
+    key_masks: list[RLE | None] | None = None,
+    gold: tuple[RLE | None, ...] = GOLD,
+) -> Trajectory:
+    """Turns as the environment parses them; `key_masks` has one entry a turn."""
+    kept = key_masks or [None] * len(texts)
+    turns = [
+        Turn(Observation(()), Action(text), parse_action(text, T), key_mask=key_mask)
+        for text, key_mask in zip(texts, kept, strict=True)
+    ]
+    return Trajectory("0/made/video/0/0", make_task(gold), 0, 0, turns, stop, masks=masks or {})
+
+
+MAX_TURNS, MALFORMED, TOO_LONG = StopReason.MAX_TURNS, StopReason.MALFORMED, StopReason.TOO_LONG
+NO_TARGET: tuple[RLE | None, ...] = (None,) * T

@@ -1,0 +1,161 @@
+"""The released rewards, faults included. Expected numbers follow the released functions, run on the same inputs."""
+
+from __future__ import annotations
+
+import pytest
+
+from env.types import Trajectory
+from rewards import PROFILES, REWARDS
+from rewards.ladders import RELEASED_DELTA_KEY_MASK, RELEASED_MASK_IOU, climb
+from tests.reward_cases import (
+    EMPTY,
+    HALF,
+    MALFORMED,
+    MAX_TURNS,
+    NO_TARGET,
+    TARGET,
+    THINKING,
+    TOO_LONG,
+    answer,
+    select,
+    trajectory,
+)
+
+
+def block(fields: str, tag: str = "answer", before: str = "<think>x</think>", ref: str = "[SEG]") -> str:
+    return f"{before}<{tag}><VTG>{fields}</VTG>, <RefSeg>{ref}</RefSeg></{tag}>"
+
+
+def one(text: str, **known) -> Trajectory:
+    return trajectory([text], **known)
+
+
+FIELDS = '{"start": 2, "end": 6, "keyframe": 3}'
+PERFECT = 0.49999988079071045  # half of 4 / (4 + 1e-6) in single precision
+
+CASES: dict[str, list[tuple[Trajectory, float | None]]] = {
+    "strict_format": [
+        (one(answer()), 1.0),
+        (one(select(), stop=MAX_TURNS), 1.0),  # never answers
+        (trajectory([answer(), select()], MALFORMED), 1.0),
+        (trajectory([], TOO_LONG), 0.0),
+        (one("nonsense", stop=MALFORMED), -1.0),
+        (trajectory([select(), "nonsense"], MALFORMED), -1.0),
+        (one("before" + block(FIELDS) + "after", stop=MALFORMED), 1.0),
+        (one("<think></think></think>" + block(FIELDS, before=""), stop=MALFORMED), 1.0),
+        (one(block(FIELDS.replace('"', "'")), stop=MALFORMED), -1.0),  # JSON only
+        (one(block('{"start": 2, "end": 6}'), stop=MALFORMED), -1.0),
+        (one(block("[1, 2]"), stop=MALFORMED), -1.0),
+        (one(block('{"start": null, "end": "x", "keyframe": 1.5, "more": 0}'), stop=MALFORMED), 1.0),
+        (one(block(FIELDS, ref="it"), stop=MALFORMED), -1.0),
+        (one(block(FIELDS, before=""), stop=MALFORMED), -1.0),
+        (one(block(FIELDS) + "<answer>", stop=MALFORMED), 1.0),  # the first block counts
+    ],
+    "step_format": [
+        (one(answer()), 1.0),
+        (one("<think>Step 11, step 2, interaction</think>", stop=MALFORMED), 0.75),  # substrings
+        (one("<THINK>step 1 step 2</THINK>", stop=MALFORMED), 0.5),
+        (one("<think>step  1</think>", stop=MALFORMED), 0.0),
+        (one("<think>a</think><think>step 1</think>", stop=MALFORMED), 0.0),  # the first thinking only
+        (one("step 1 step 2 step 3 action", stop=MALFORMED), 0.0),
+        (trajectory([answer(), "none"], MALFORMED), 0.5),
+        (trajectory([], TOO_LONG), 0.0),
+    ],
+    "vtg_iou_dense": [
+        (one(block(FIELDS)), PERFECT),
+        (one(block('{"start": 3, "end": 4}')), 0.4999995231628418),  # one frame inside: a precision
+        (one(answer(2, 5)), 0.49999985098838806),  # the wire's last frame 5 is read as excluded
+        (one(block('{"start": 2, "end": 10}')), -0.5),  # 4 / (8 + 1e-6) falls below one half
+        (one(block('{"start": 2, "end": 9}')), 0.2857142388820648),
+        (one(block('{"start": -5, "end": 99}')), -0.5),
+        (one(block('{"start": 4, "end": 4}')), -0.5),
+        (one(block("{'start': 2, 'end': '6',}")), PERFECT),  # a Python literal
+        (one(block('{"end": 6, "start": null}')), -0.5),
+        (one("no"), -0.5),
+        (trajectory([], TOO_LONG), -0.5),
+        (one(block(FIELDS), gold=NO_TARGET), 0.5),
+        (one(block(FIELDS), gold=()), None),
+    ],
+    "vtg_keyframe": [
+        (one(block('{"keyframe": 2}')), 1.0),
+        (one(block('{"keyframe": 6}')), -1.0),
+        (one(block("{}")), -1.0),  # a missing key is frame 0
+        (one(block("{}"), gold=(TARGET, *NO_TARGET[1:])), 1.0),
+        (one(block('{"keyframe": 99}'), gold=(*NO_TARGET[1:], TARGET)), 1.0),  # clamped to the last frame
+        (one(block('{"keyframe": 3}') + block('{"keyframe": 7}')), -1.0),  # the last block counts
+        (one(block('{"keyframe": 3.9}', tag="select"), stop=MAX_TURNS), 1.0),
+        (one(block('{"keyframe": 3}'), gold=NO_TARGET), -1.0),
+        (trajectory([], TOO_LONG), -1.0),
+        (one(block('{"keyframe": 3}'), gold=()), None),
+    ],
+    "maskiou_dense": [
+        (one(answer(), masks={2: TARGET}), 1.5),
+        (one(answer(), masks={2: HALF}), 0.0),
+        (one(answer(), masks={2: EMPTY}), -1.0),
+        (one(answer(), masks={2: TARGET, 3: HALF, 4: EMPTY, 8: EMPTY}), (1.5 + 0 - 1 + 1.5) / 4),
+        (one(select(), stop=MAX_TURNS, masks={2: TARGET}), 1.5),  # no answer needed
+        (one(answer()), -1.0),
+        (trajectory([], TOO_LONG), 0.0),
+        (one(answer(), masks={2: TARGET}, gold=()), None),
+    ],
+    "keyframe_vs_mask_dense": [
+        (one(answer(), masks={2: HALF}, key_masks=[TARGET]), 0.0),  # one turn
+        (trajectory([select(), answer()], masks={2: HALF}, key_masks=[None, TARGET]), 0.5),  # the top tier never wins
+        (trajectory([select(), answer()], masks={2: TARGET}, key_masks=[None, TARGET]), 0.0),
+        (trajectory([select(), answer()], masks={2: TARGET}, key_masks=[None, HALF]), -1.0),
+        (trajectory([select(), answer()], masks={8: EMPTY}, key_masks=[None, TARGET]), 0.0),
+        # Both empty: 0 on the key frame, 1 in the video.
+        (trajectory([select(), answer(key_frame=8)], masks={8: EMPTY}, key_masks=[None, EMPTY]), -1.0),
+        (trajectory([select(), answer()], key_masks=[None, TARGET]), 0.5),
+        (trajectory([select(), answer()], key_masks=[None, TARGET], gold=()), None),
+    ],
+    "progressive_keyframe_dense": [
+        (one(answer(), key_masks=[TARGET]), 0.0),
+        (trajectory([select(), answer()], key_masks=[HALF, TARGET]), 0.5),
+        (trajectory([select(), answer()], key_masks=[TARGET, TARGET]), 0.0),
+        (trajectory([select(), answer()], key_masks=[TARGET, HALF]), -1.0),
+        (trajectory([select()] * 3, MAX_TURNS, key_masks=[TARGET, EMPTY, TARGET]), 0.0),
+        (trajectory([select(), answer(key_frame=8)], key_masks=[HALF, EMPTY]), -1.0),
+        (trajectory([select(), answer()], key_masks=[HALF, TARGET], gold=()), None),
+    ],
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "case", "expected"), [(name, case, value) for name, rows in CASES.items() for case, value in rows]
+)
+def test_released_reward(name: str, case: Trajectory, expected: float | None):
+    value = REWARDS[f"o3_{name}"](case)
+    assert value is None if expected is None else value == pytest.approx(expected, abs=1e-15)
+
+
+def test_the_profile_adds_up_all_seven_with_weight_1():
+    assert PROFILES["videoseg_o3"] == {f"o3_{name}": 1.0 for name in CASES}
+    assert len(CASES) == 7 and all(len(rows) >= 6 for rows in CASES.values())
+
+
+def test_thresholds_keep_the_rounding_of_floats():
+    assert climb(RELEASED_DELTA_KEY_MASK, 0.5 + 0.1 - 0.5) == 0.0  # 0.0999..
+    assert climb(RELEASED_DELTA_KEY_MASK, 0.6 - 0.45) == 0.5
+    assert [climb(RELEASED_MASK_IOU, value) for value in (0.2, 0.4, 0.9, 1.0)] == [-1.0, 0.0, 1.5, 1.5]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "<think>" * 20_000,
+        "<think>" + "</think><answer>" * 10_000,
+        "<select><VTG></VTG>" * 10_000,
+        "<select>" * 20_000 + "<VTG></VTG>",
+        block("-" * 100_000 + "1"),
+        block("(" * 4000),
+        block("[" * 2000 + "]" * 2000),
+        block('{"start": ' + "9" * 4000 + "}"),
+        THINKING + block('{"start": 1e999, "end": 2}'),
+    ],
+)
+def test_hostile_text_scores_the_floor(text: str):
+    """Some of these take hours with the released regular expressions."""
+    case = one(text, stop=MALFORMED)
+    assert [REWARDS[f"o3_{name}"](case) for name in ("vtg_iou_dense", "vtg_keyframe")] == [-0.5, -1.0]
+    assert REWARDS["o3_strict_format"](case) == -1.0

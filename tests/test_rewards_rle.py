@@ -1,0 +1,93 @@
+"""RLE masks against pycocotools, and everything a broken file may hold."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from pycocotools import mask as pycocotools_mask
+
+from env.errors import DataError
+from rewards.rle import MAX_PIXELS, decode, decode_tracklet, encode, is_empty, union
+
+coco: Any = pycocotools_mask  # its stubs know neither plain dicts nor lists
+
+
+def _random_masks(seed: int, count: int) -> list[np.ndarray]:
+    rng = np.random.default_rng(seed)
+    shapes = rng.integers(1, 70, (count, 2))
+    return [rng.random(tuple(shape)) < rng.choice([0.0, 0.01, 0.3, 0.97, 1.0]) for shape in shapes]
+
+
+def test_decode_reverses_encode_and_agrees_with_pycocotools():
+    for mask_HW in _random_masks(seed=0, count=300):
+        rle = encode(mask_HW)
+        assert isinstance(rle["counts"], str) and rle["size"] == list(mask_HW.shape)
+        decoded_HW = decode(rle)
+        assert decoded_HW.dtype == bool and decoded_HW.flags.c_contiguous
+        assert np.array_equal(decoded_HW, mask_HW)
+        assert np.array_equal(decoded_HW, np.asarray(coco.decode(rle), bool))
+        assert is_empty(rle) == (not mask_HW.any())
+
+
+def test_runs_that_pycocotools_need_not_write_are_read():
+    # Uncompressed runs 0, 0, 4: the first run of set pixels is empty. Then 2, 1, 0, 0, 1.
+    assert encode(np.zeros((2, 2), bool))["counts"] == "4"
+    assert is_empty({"size": [2, 2], "counts": "004"}) and not decode({"size": [2, 2], "counts": "004"}).any()
+    odd = coco.frPyObjects([{"size": [2, 2], "counts": [2, 0, 1, 1]}], 2, 2)[0]
+    rle = {"size": [2, 2], "counts": odd["counts"].decode("ascii")}
+    assert not is_empty(rle) and decode(rle).tolist() == [[False, False], [False, True]]
+
+
+@pytest.mark.parametrize(
+    ("rle", "message"),
+    [
+        ({"size": [2, 2], "counts": "0"}, "fill 2 x 2 pixels, found 0"),  # pycocotools: uninitialised memory
+        ({"size": [2, 2], "counts": "5"}, "fill 2 x 2 pixels, found 5"),
+        ({"size": [2, 2], "counts": ""}, "not a compressed COCO"),
+        ({"size": [2, 2], "counts": "P"}, "not a compressed COCO"),  # continues past its end
+        ({"size": [2, 2], "counts": "4 "}, "not a compressed COCO"),
+        ({"size": [2, 2], "counts": "4\x7f"}, "not a compressed COCO"),
+        ({"size": [2, 2], "counts": "é"}, "compressed ASCII string"),
+        ({"size": [2, 2], "counts": [1, 3]}, "found list"),
+        ({"size": [2, 2], "counts": None}, "found NoneType"),
+        ({"size": [2, 2]}, "found NoneType"),
+        ({"size": [2, 2], "counts": "o" * 50 + "0"}, "a run of 51 characters"),
+        ({"size": [2, 2], "counts": "5O"}, "fill 2 x 2 pixels"),  # a negative run
+        ({"size": [10**9, 10**9], "counts": "04"}, f"1 to {MAX_PIXELS} pixels"),  # pycocotools: crash
+        ({"size": [-1, 4], "counts": "04"}, "found -1 x 4"),
+        ({"size": [0, 4], "counts": "0"}, "found 0 x 4"),
+        ({"size": [2.0, 2], "counts": "4"}, "[height, width]"),
+        ({"size": [2], "counts": "4"}, "[height, width]"),
+        ({"counts": "4"}, "[height, width]"),
+    ],
+)
+def test_broken_masks_are_errors_that_name_the_place(rle: dict[str, Any], message: str):
+    with pytest.raises(DataError) as caught:
+        decode(rle, "mask_dict.json, anno 7, frame 3")
+    assert str(caught.value).startswith("mask_dict.json, anno 7, frame 3: ") and message in str(caught.value)
+
+
+def test_random_strings_never_decode_to_another_size():
+    rng = np.random.default_rng(1)
+    for _ in range(3000):
+        text = "".join(chr(c) for c in rng.integers(48, 112, rng.integers(0, 9)))
+        try:
+            assert decode({"size": [4, 6], "counts": text}).shape == (4, 6)
+        except DataError:
+            continue
+
+
+def test_tracklets_and_unions():
+    left, right = np.zeros((3, 4), bool), np.zeros((3, 4), bool)
+    left[:, 0], right[1, 1:] = True, True
+    masks_THW = decode_tracklet([encode(left), None, encode(right)], (3, 4))
+    assert np.array_equal(masks_THW, np.stack([left, np.zeros((3, 4), bool), right]))
+    both = union([encode(left), None, encode(right)])
+    assert both == encode(left | right)
+    assert union([]) is None and union([None, None]) is None
+    with pytest.raises(DataError, match=r"video 5, frame 1: expected a mask of 3 x 4 pixels, found 4 x 3"):
+        decode_tracklet([None, encode(left.T)], (3, 4), "video 5")
+    with pytest.raises(DataError, match="masks of one size"):
+        union([encode(left), encode(left.T)])
