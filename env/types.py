@@ -85,7 +85,7 @@ class Task:
 
 @dataclass(frozen=True)
 class Observation:
-    """What the policy is shown in one turn: text and frames in reading order. `system` is set in the first turn only."""
+    """What the policy is shown in one turn: text and frames in reading order; `system` in the first turn only."""
 
     parts: tuple[str | FrameRef, ...]
     system: str = ""

@@ -4,7 +4,7 @@
     turn:   <|im_start|>user\\n...<|im_end|>\\n<|im_start|>assistant\\n  ACTION <|im_end|>
 
 Token in, token out: an action's ids are appended as they were sampled and never re-tokenised. Two forms of one sequence
-exist: one image pad per frame (what the sampler takes), and expanded, one pad per merged patch (what the learner takes).
+exist: one image pad per frame (what the sampler takes), and one pad per merged patch (what the learner takes).
 """
 
 from __future__ import annotations

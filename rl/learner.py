@@ -1,6 +1,6 @@
 """The learner: scores trajectories with the weights that wrote them, then updates these.
 
-`Learner` is the seam. `LocalLearner` is one rank in the driver; sharded ranks in Ray actors would answer the same calls.
+`Learner` is the seam. `LocalLearner` is one rank in the driver; sharded ranks in Ray would answer the same calls.
 """
 
 from __future__ import annotations
