@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import shutil
 import subprocess
 import sys
@@ -16,8 +17,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
+from safetensors import safe_open
 
 from configs.load import add_config_arguments, config_from_args, load_config, save_config
 from configs.schema import RunConfig
@@ -29,13 +32,14 @@ from env.types import StopReason, Trajectory
 from rewards import score
 from rl.memory import MemoryWatch
 from rl.report import (
+    MEASURES,
+    WITH_BLIND,
     Evaluated,
     Phase,
     RunReport,
     cold_start_charts,
     facts_of,
     grpo_charts,
-    main_rows,
     render_report,
     replay_choice,
 )
@@ -236,7 +240,7 @@ def collect(config: RunConfig, ledger: Ledger, memory_unit: str) -> RunReport:
         links=links,
         phases=ledger.phases(),
         memory_unit=memory_unit,
-        facts=facts_of(stages[-1].results["provenance"], config.seed),
+        facts=data_facts(config, ledger) | facts_of(stages[-1].results["provenance"], config.seed),
         config_text=(run_dir / "configs" / "demo.yaml").read_text(),
     )
 
@@ -260,29 +264,65 @@ def write_replay(path: Path, trajectories: Sequence[Trajectory], title: str, con
 
 def sentence(config: RunConfig, stages: Sequence[Evaluated]) -> str:
     """What was done, in one sentence."""
+    size = num_parameters(Path(config.run_dir) / "cold_start" / "policy") / 1e6
     steps = sum(stage.steps for stage in config.cold_start.stages)
     grpo = config.grpo
     return (
-        f"A policy that explores videos over up to {config.env.max_turns} turns was cold-started for {steps} steps on "
-        f"traces written from gold masks, trained for {grpo.steps} steps of GRPO ({grpo.tasks_per_step} tasks of "
+        f"A policy of {size:.1f} million parameters that explores a video over up to {config.env.max_turns} turns was "
+        f"cold-started for {steps} steps, trained for {grpo.steps} steps of GRPO ({grpo.tasks_per_step} tasks of "
         f"{grpo.group_size} trajectories each), and judged before, between and after on the same "
         f"{stages[0].results['num_tasks']} held-out tasks."
     )
 
 
+def num_parameters(checkpoint: Path) -> int:
+    """Weights in a checkpoint's files; only their headers are read."""
+    total = 0
+    for path in checkpoint.rglob("*.safetensors"):
+        with safe_open(path, framework="np") as file:
+            total += sum(math.prod(file.get_slice(name).get_shape()) for name in file.keys())  # noqa: SIM118
+    return total
+
+
+def data_facts(config: RunConfig, ledger: Ledger) -> dict[str, str]:
+    """Which data, and whether making it is part of the wall time."""
+    facts = {}
+    for name, root in (("train", config.data.train_root), ("heldout", config.data.eval_root)):
+        labels = Path(root) / "moving_shapes.json"
+        text = root
+        if labels.is_file():
+            found = json.loads(labels.read_text())
+            text = f"{root}: Moving Shapes, {len(found['videos'])} videos of seed {found['seed']}"
+        was_there = "" if f"data_{name}" in ledger.rows else " (was there before: not in the wall time)"
+        facts[f"data, {name}"] = text + was_there
+    return facts
+
+
 def summary_table(report: RunReport) -> Table:
-    """The report's main table for the terminal."""
-    table = Table(title="Held-out tasks (percent; [95 % interval])")
-    for column in ("policy", "J&F", "blind", "J visible", "blind", "interval IoU", "key hit", "format", "turns"):
-        table.add_column(column, justify="left" if column == "policy" else "right")
-    for name, cells in main_rows(report.stages):
-        texts: list[str] = []
-        for cell in cells:
-            texts.append(f"{cell.mean}\n{cell.interval}".replace("[", "\\["))
-            if cell.blind:
-                texts.append(cell.blind.replace(" [", "\n\\[", 1))
-        table.add_row(name, *texts)
+    """The report's main table for the terminal, narrow enough for 80 columns."""
+    table = Table(
+        title="Held-out tasks: percent, half-width of the 95 % interval below", box=SIMPLE_HEAD, collapse_padding=True
+    )
+    table.add_column("policy", no_wrap=True, min_width=max((len(stage.name) for stage in report.stages), default=0))
+    for column in ("J&F", "blind", "J vis.", "blind", "int. IoU", "key", "format", "turns"):
+        table.add_column(column, justify="right")
+    for stage in report.stages:
+        blind = stage.results.get("blind", {}).get("summary", {}).get("all", {})
+        sighted = stage.results["sighted"]["summary"]["all"]
+        cells = []
+        for key in MEASURES:
+            cells.append(half_width(sighted[key], 1 if key == "turns" else 100))
+            if key in WITH_BLIND:
+                cells.append(half_width(blind.get(key), 100))
+        table.add_row(stage.name, *cells)
     return table
+
+
+def half_width(triple: Sequence[float] | None, scale: int) -> str:
+    if triple is None:
+        return "-"
+    mean, low, high = (scale * value for value in triple)
+    return f"{mean:.{1 if scale > 1 else 2}f}\n\N{PLUS-MINUS SIGN}{(high - low) / 2:.1f}"
 
 
 def main() -> None:

@@ -29,7 +29,7 @@ PAGE_TASKS = 20  # first held-out tasks of a replay page, besides those of the o
 MAX_OVERLAYS = 8
 MEASURES = {
     "jf": "J&F",
-    "j_visible": "J, visible",
+    "j_visible": "J visible",
     "interval_iou": "Interval IoU",
     "key_hit": "Key hit",
     "format": "Format",
@@ -185,7 +185,7 @@ def overlays(stages: Sequence[Evaluated], images: ImageBook) -> list[OverlayView
     if not stages:
         return []
     return [
-        OverlayView(task, [_strip(stage, task, images) for stage in stages])
+        OverlayView(task, [_strip(stage, task, images, is_first=stage is stages[0]) for stage in stages])
         for task in overlay_tasks([item.task for item in stages[0].trajectories])
     ]
 
@@ -193,11 +193,16 @@ def overlays(stages: Sequence[Evaluated], images: ImageBook) -> list[OverlayView
 def cold_start_charts(stages: Sequence[tuple[str, Sequence[Mapping[str, Any]]]]) -> list[Chart]:
     """Charts of the cold start; `stages` are (name, records of its metrics.jsonl) in order."""
     found = []
+    j_keys = {"first frame": "masks/key_j/mean", "tracked": "masks/tracked_j/mean"}
     for name, records in stages:
         found += [
             make_chart(f"{name}: token loss", records, {"tokens": "loss/tokens"}),
-            make_chart(f"{name}: mask loss", records, {"masks": "loss/masks", "pull to captions": "loss/align"}),
-            make_chart(f"{name}: J", records, {"first frame": "masks/key_j/mean", "tracked": "masks/tracked_j/mean"}),
+            make_chart(f"{name}: mask losses", records, {"masks": "loss/masks", "pull to captions": "loss/align"}),
+            make_chart(
+                f"{name}: J of training clips",
+                records,
+                {"first frame": "masks/key_j/mean", "tracked": "masks/tracked_j/mean"},
+            ),
         ]
     return [chart for chart in found if chart is not None]
 
@@ -240,22 +245,21 @@ def _format(triple: Sequence[float] | None, key: str, signed: bool = False) -> C
     return Cell(mean, f"[{low}, {high}]")
 
 
-def _strip(stage: Evaluated, task: Task, images: ImageBook) -> StripView:
+def _strip(stage: Evaluated, task: Task, images: ImageBook, is_first: bool) -> StripView:
+    """One stage on one task. The first stage is untrained: frames are left out where it predicted nothing."""
     shown = replay_choice(stage.trajectories)
     at = next((at for at, item in enumerate(shown) if item.task.task_id == task.task_id), None)
     if at is None:
         return StripView(stage.name, "", ["not evaluated"], "", [])
     row = next((row for row in stage.results["sighted"]["rows"] if row["task_id"] == task.task_id), {})
+    frames = () if is_first and not shown[at].masks else sample_indices(Interval(0, task.video.num_frames), NUM_FRAMES)
     figures = [f"{MEASURES[key]} {100 * row[key]:.0f}" for key in WITH_BLIND if row.get(key) is not None]
     return StripView(
         stage.name,
         f"{stage.page}#{at}",
         [_decision(turn.decision) for turn in shown[at].turns] or [f"no turn: {shown[at].stop_reason}"],
         ", ".join(figures),
-        [
-            _frame(shown[at], frame_idx, images)
-            for frame_idx in sample_indices(Interval(0, task.video.num_frames), NUM_FRAMES)
-        ],
+        [_frame(shown[at], frame_idx, images) for frame_idx in frames],
     )
 
 
