@@ -198,11 +198,7 @@ def cold_start_charts(stages: Sequence[tuple[str, Sequence[Mapping[str, Any]]]])
         found += [
             make_chart(f"{name}: token loss", records, {"tokens": "loss/tokens"}),
             make_chart(f"{name}: mask losses", records, {"masks": "loss/masks", "pull to captions": "loss/align"}),
-            make_chart(
-                f"{name}: J of training clips",
-                records,
-                {"first frame": "masks/key_j/mean", "tracked": "masks/tracked_j/mean"},
-            ),
+            make_chart(f"{name}: J of training clips", records, j_keys),
         ]
     return [chart for chart in found if chart is not None]
 
