@@ -23,7 +23,7 @@ from rewards.rle import decode
 from rl.journal import Journal
 
 CLIP = 3  # frames tracked per sample: enough to train the memory's encoder and attention
-ALONE_SHARE = 0.6  # of the steps: single frames only. Tracking costs three times as much, and needs masks
+ALONE_SHARE = 0.8  # of the steps: single frames only. Tracking costs three times as much, and needs masks
 
 
 class CaptionPrompts(nn.Module):

@@ -201,7 +201,7 @@ def _arguments(stage: StageConfig, config: ColdStartConfig, folder: Path, seed: 
         remove_unused_columns=False,
         dataset_kwargs={"skip_prepare_dataset": True},
         dataloader_num_workers=0,
-        disable_tqdm=False,
+        dataloader_pin_memory=False,
         max_length=None,
     )
 
