@@ -1,0 +1,99 @@
+"""Our advantages, importance weights and loss are TRL's, values and gradients, on the same tensors."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from rl.advantage import group_advantages
+from rl.loss import LOSSES, LossInputs, LossSettings, grpo_loss, importance_weights
+from tests.trl_oracle import OracleTrainer, Sampled, build_oracle
+
+B, G, L = 8, 4, 12
+MAX_TOKENS = 16
+CLIP_LOW, CLIP_HIGH = 0.2, 0.3
+
+
+@pytest.fixture(scope="module")
+def oracle(tmp_path_factory: pytest.TempPathFactory) -> OracleTrainer:
+    folder: Path = tmp_path_factory.mktemp("trl")
+    return build_oracle(folder, B, G, MAX_TOKENS)
+
+
+def _sampled(seed: int) -> Sampled:
+    """Rows of several lengths with gaps (observations between turns); ratios on both sides of both clips."""
+    generator = torch.Generator().manual_seed(seed)
+    old_BL = -3 * torch.rand(B, L, generator=generator)
+    noise_3BL = 0.4 * torch.randn(3, B, L, generator=generator)
+    lengths = [L, 3, 7, 1, L, 9, 5, 2]
+    inside_BL = torch.arange(L) < torch.tensor(lengths)[:, None]
+    gaps_BL = torch.rand(B, L, generator=generator) < 0.3
+    mask_BL = inside_BL & ~gaps_BL
+    mask_BL[:, 0] = True
+    rewards_B = 3 * torch.rand(B, generator=generator) - 1
+    return Sampled(
+        (old_BL + noise_3BL[0]).requires_grad_(),
+        old_BL,
+        old_BL + noise_3BL[1],
+        old_BL + noise_3BL[2],
+        mask_BL,
+        lengths,
+        rewards_B,
+    )
+
+
+@pytest.mark.parametrize("cap", [0.0, 1.2, 2.0])
+@pytest.mark.parametrize("kl_coef", [0.0, 0.04])
+@pytest.mark.parametrize("loss", LOSSES)
+def test_loss_and_gradient_equal_trl(oracle: OracleTrainer, loss: str, kl_coef: float, cap: float):
+    sampled = _sampled(seed=int(100 * kl_coef + 10 * cap))
+    oracle.loss_type, oracle.beta = loss, kl_coef
+    oracle.epsilon_low, oracle.epsilon_high = CLIP_LOW, CLIP_HIGH
+    oracle.use_vllm = cap > 0
+    oracle.vllm_importance_sampling_mode = "token_truncate"
+    oracle.vllm_importance_sampling_clip_max, oracle.vllm_importance_sampling_clip_min = cap, None
+    expected, made, trl_metrics = oracle.loss(sampled)
+    (expected_gradient_BL,) = torch.autograd.grad(expected, sampled.logprobs_BL)
+
+    groups = sampled.rewards_B.view(-1, G).tolist()
+    advantages_B = torch.cat([torch.from_numpy(group_advantages(group, scale_by_std=True)) for group in groups]).float()
+    assert (advantages_B - made["advantages"]).abs().max() < 1e-6
+    weights_BL = None
+    if cap > 0:
+        weights_BL = importance_weights(sampled.old_BL, sampled.sampling_BL, sampled.mask_BL, cap)
+        assert (weights_BL - made["importance_sampling_ratio"])[sampled.mask_BL].abs().max() < 1e-6
+        assert weights_BL.max() == pytest.approx(cap)  # the cap is at work
+
+    inputs = LossInputs(
+        sampled.logprobs_BL,
+        sampled.old_BL,
+        sampled.mask_BL,
+        advantages_B,
+        ref_logprobs_BL=sampled.ref_BL,
+        sampler_weights_BL=weights_BL,
+    )
+    settings = LossSettings(loss, CLIP_LOW, CLIP_HIGH, kl_coef, MAX_TOKENS)
+    value, metrics = grpo_loss(inputs, settings, int(sampled.mask_BL.sum()), B)
+    (gradient_BL,) = torch.autograd.grad(value, sampled.logprobs_BL)
+    assert abs(value.item() - expected.item()) < 1e-6
+    assert (gradient_BL - expected_gradient_BL).abs().max() < 1e-6
+    assert expected_gradient_BL.abs().max() > 1e-3
+
+    assert metrics["policy/clipped/share"] == pytest.approx(trl_metrics["clip_ratio/region_mean"], abs=1e-6)
+    assert 0.05 < metrics["policy/clipped/share"] < 0.5
+    if kl_coef:
+        assert metrics["policy/kl/mean"] == pytest.approx(trl_metrics["kl"], abs=1e-6)
+    if cap > 0:
+        mean_ratio = trl_metrics["sampling/importance_sampling_ratio/mean"]
+        assert metrics["policy/sampler_weight/mean"] == pytest.approx(mean_ratio, abs=1e-6)
+
+
+def test_unscaled_advantages_equal_trl(oracle: OracleTrainer):
+    sampled = _sampled(seed=7)
+    oracle.scale_rewards = "none"
+    _, made, _ = oracle.loss(sampled)
+    oracle.scale_rewards = "group"
+    ours = [group_advantages(group, scale_by_std=False) for group in sampled.rewards_B.view(-1, G).tolist()]
+    assert (torch.cat([torch.from_numpy(a) for a in ours]) - made["advantages"]).abs().max() < 1e-6
