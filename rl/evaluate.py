@@ -28,10 +28,10 @@ from policy.engine_env import set_engine_env
 from policy.sampler import build_sampler
 from rewards.jf import tracklet_jf
 from rewards.rle import decode_tracklet
+from rl import statistics
 from rl.journal import provenance
 from rl.progress import progress_bar
 from rl.segment import Segmenter
-from rl.statistics import bootstrap_mean
 
 COLUMNS = ("group", "n", "J&F", "blind", "J visible", "blind", "interval IoU", "key hit", "format", "turns")
 MEASURES = ("jf", "j", "f", "j_visible", "interval_iou", "key_hit", "format", "turns", "tool_use")
@@ -86,10 +86,7 @@ def summarise(rows: Sequence[dict[str, Any]], num_bootstrap: int, seed: int) -> 
         groups["exploring does not pay"] = [row for row in rows if not row["explore"]]
     summary: dict[str, dict[str, Any]] = {}
     for name, members in groups.items():
-        summary[name] = {"n": len(members)}
-        for key in MEASURES:
-            values = [row[key] for row in members if row[key] is not None]
-            summary[name][key] = list(bootstrap_mean(values, num_bootstrap, seed)) if values else None
+        summary[name] = {"n": len(members), **statistics.summarise(members, MEASURES, num_bootstrap, seed)}
     return summary
 
 

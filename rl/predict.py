@@ -23,7 +23,7 @@ from env.types import Task, Trajectory
 from policy.build import load_policy
 from policy.engine_env import set_engine_env
 from policy.sampler import build_sampler
-from rewards.rle import decode
+from rewards.rle import decode, is_empty
 from rl.segment import Segmenter
 
 COLOUR = np.array([255, 64, 64])
@@ -92,7 +92,8 @@ def main() -> None:
     trajectory = predict(config, args.video, args.query, args.checkpoint, args.out)
     console = Console()
     console.print(f"{trajectory.stop_reason} after {len(trajectory.turns)} turns: {trajectory.decision}", markup=False)
-    console.print(f"mask on {len(trajectory.masks)} of {trajectory.task.video.num_frames} frames; see {args.out}")
+    num_masks = sum(not is_empty(mask) for mask in trajectory.masks.values())
+    console.print(f"mask on {num_masks} of {trajectory.task.video.num_frames} frames; see {args.out}")
 
 
 if __name__ == "__main__":

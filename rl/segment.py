@@ -31,7 +31,7 @@ class Segmenter:
         self.rollout = Rollout(sampler, policy.chat, policy.layout, shown, config)
 
     def segment(self, tasks: Sequence[Task], temperature: float, seed: int) -> Iterator[Trajectory]:
-        """Trajectories in task order, `masks` filled for every frame where the target is predicted visible."""
+        """Trajectories in task order; `masks` of every frame are filled where the last turn can be segmented."""
         assignments = [Assignment(task, -1, 0, seed, temperature) for task in tasks]
         by_id = {trajectory.trajectory_id: trajectory for trajectory in self.rollout.run(assignments)}
         trajectories = [by_id[assignment.trajectory_id] for assignment in assignments]
@@ -79,6 +79,5 @@ def propagate(policy: SegPolicy, trajectory: Trajectory, prompt_C: torch.Tensor,
     logits = torch.cat([output["pred_masks"][:, 0] for output in outputs])
     presence = torch.cat([output["object_score_logits"][:, 0] for output in outputs])
     masks_THW = binary_masks(logits, presence, video.height, video.width).cpu().numpy()
-    trajectory.masks = {at: encode(mask) for at, mask in enumerate(masks_THW) if mask.any()}
-    key_mask = masks_THW[decision.key_frame]
-    trajectory.turns[-1].key_mask = encode(key_mask)
+    trajectory.masks = {at: encode(mask) for at, mask in enumerate(masks_THW)}
+    trajectory.turns[-1].key_mask = trajectory.masks[decision.key_frame]
