@@ -17,7 +17,7 @@ from env.types import StopReason, Task, Trajectory
 from policy.build import POLICIES, save_policy
 from rewards import score
 from rl.advantage import group_advantages
-from rl.checkpoint import latest_checkpoint, load_state, save_checkpoint
+from rl.checkpoint import latest_checkpoint, load_state, save_checkpoint, set_aside_checkpoints
 from rl.journal import Journal, Timer
 from rl.learner import LocalLearner
 from rl.metrics import trajectory_metrics
@@ -42,6 +42,7 @@ def train(config: RunConfig, resume: bool = False) -> None:
     else:
         save_policy(policy, run_dir / "initial", config.policy)  # the KL reference, and what workers build from
         save_config(config, run_dir / "config.yaml")
+        set_aside_checkpoints(run_dir)
 
     connect_ray(config)
     pool = RolloutPool(config, run_dir / "initial" / "vlm")
@@ -49,6 +50,8 @@ def train(config: RunConfig, resume: bool = False) -> None:
     store, pending = TrajectoryStore(run_dir / "trajectories"), TrajectoryStore(run_dir / "pending")
     journal.drop_from(first_step)
     store.drop_from(first_step)
+    if not resume:
+        pending.drop_from(0)
 
     for step in range(first_step, config.grpo.steps):
         timer = Timer()
@@ -56,7 +59,8 @@ def train(config: RunConfig, resume: bool = False) -> None:
         # 1. ROLLOUT. The workers get this step's weights, so the data is on-policy.
         pool.publish(learner.export_weights(), version=step)
         batch = items_for_step(tasks, config.grpo.tasks_per_step, config.seed, step)
-        groups = rollout_groups(pool, pending, batch, config, step)
+        played = rollout_groups(pool, pending, batch, config, step)
+        groups = usable_groups(played, step)
         timer.mark("rollout")
 
         # 2. SCORE. One forward gives old log-probs, masks and rewards; a return means something next to its siblings'.
@@ -75,8 +79,11 @@ def train(config: RunConfig, resume: bool = False) -> None:
         timer.mark("learn")
 
         # 4. RECORD. What is logged is what is stored, and `env.replay` can score it again.
-        metrics |= trajectory_metrics(groups) | timer.seconds | {"rollout/worker_deaths": float(pool.num_deaths)}
-        store.append([trajectory for group in groups for trajectory in group])
+        everything = [trajectory for group in played for trajectory in group]
+        failed = sum(trajectory.stop_reason is StopReason.ERROR for trajectory in everything)
+        metrics |= trajectory_metrics(groups) | timer.seconds
+        metrics |= {"rollout/failed": float(failed), "rollout/worker_deaths": float(pool.num_deaths)}
+        store.append(everything)
         journal.log(step, metrics)
         if (step + 1) % config.grpo.save_every == 0 or step + 1 == config.grpo.steps:
             save_checkpoint(run_dir, step + 1, policy, learner.state(), config.policy)
@@ -87,10 +94,7 @@ def train(config: RunConfig, resume: bool = False) -> None:
 def rollout_groups(
     pool: RolloutPool, pending: TrajectoryStore, tasks: list[Task], config: RunConfig, step: int
 ) -> list[list[Trajectory]]:
-    """G trajectories per task. What finished is kept in `pending` at once, so that a killed run does not lose it.
-
-    Trajectories that ended as errors are left out; a group needs two of its members to mean anything.
-    """
+    """G trajectories per task. What finished is kept in `pending` at once, so that a killed run does not lose it."""
     finished = {item.trajectory_id: item for item in pending.read() if item.step == step}
     wanted = [Assignment(task, step, g, config.seed, 1.0) for task in tasks for g in range(config.grpo.group_size)]
     missing = [item for item in wanted if item.trajectory_id not in finished]
@@ -103,12 +107,16 @@ def rollout_groups(
             advance()
     ordered = [finished[item.trajectory_id] for item in wanted]
     size = config.grpo.group_size
-    groups = [ordered[start : start + size] for start in range(0, len(ordered), size)]
-    usable = [[item for item in group if item.stop_reason is not StopReason.ERROR] for group in groups]
-    usable = [group for group in usable if len(group) > 1]
+    return [ordered[start : start + size] for start in range(0, len(ordered), size)]
+
+
+def usable_groups(groups: list[list[Trajectory]], step: int) -> list[list[Trajectory]]:
+    """Groups without what ended as an error; one needs two members to mean anything. RuntimeError when none is left."""
+    sound = [[item for item in group if item.stop_reason is not StopReason.ERROR] for group in groups]
+    usable = [group for group in sound if len(group) > 1]
     if not usable:
-        reasons = sorted({item.error for item in ordered})[:3]
-        raise RuntimeError(f"step {step}: every group failed; reasons: {reasons}")
+        reasons = sorted({item.error for group in groups for item in group if item.error})[:3]
+        raise RuntimeError(f"step {step}: every group failed; reasons: {'; '.join(reasons)}")
     return usable
 
 

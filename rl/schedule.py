@@ -11,14 +11,12 @@ T = TypeVar("T")
 
 
 def items_for_step(items: Sequence[T], per_step: int, seed: int, step: int) -> list[T]:
-    """The `per_step` items of `step`: epochs of the shuffled data laid end to end, each epoch shuffled on its own.
+    """The `per_step` items of `step`, all different. Each epoch shuffles the data anew and leaves out the remainder.
 
     Raises ValueError when there are fewer items than one step needs.
     """
     if len(items) < per_step:
         raise ValueError(f"{len(items)} tasks, but grpo.tasks_per_step is {per_step}")
-    picked: list[T] = []
-    for position in range(step * per_step, (step + 1) * per_step):
-        epoch, offset = divmod(position, len(items))
-        picked.append(items[int(np.random.default_rng([seed, epoch]).permutation(len(items))[offset])])
-    return picked
+    epoch, position = divmod(step, len(items) // per_step)
+    order = np.random.default_rng([seed, epoch]).permutation(len(items))
+    return [items[int(at)] for at in order[position * per_step : (position + 1) * per_step]]

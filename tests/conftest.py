@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from tests.rl_parts import Micro
 
 # Set before any test module imports torch, ray or transformers; child processes inherit it.
 os.environ.update(
@@ -30,3 +34,13 @@ def clips() -> Path:
     if not folder.is_dir():
         pytest.skip(f"left out: no folder of real clips at {folder}; name one with VIDEOSEG_CLIPS")
     return folder.resolve()
+
+
+@pytest.fixture(scope="session")
+def micro(tmp_path_factory: pytest.TempPathFactory) -> Micro:
+    """Two videos and a small policy that has half learnt them, trained once (some 15 CPU-seconds)."""
+    from policy.engine_env import set_engine_env
+    from tests.rl_parts import train_micro
+
+    set_engine_env()  # engines that tests build in this process must not start one of their own
+    return train_micro(tmp_path_factory.mktemp("micro"))
