@@ -46,7 +46,6 @@ class VllmSampler:
             seed=seed,
             max_model_len=max_context,
             max_num_seqs=config.max_sequences,
-            max_num_batched_tokens=max(max_context, 2048),
             limit_mm_per_prompt={"image": MAX_IMAGES, "video": 0},
             # Areas in pixels. Frames come in their final size: nothing inside these bounds is resized again.
             mm_processor_kwargs={"size": {"shortest_edge": unit, "longest_edge": max_context * unit}},
@@ -54,7 +53,7 @@ class VllmSampler:
             enable_prefix_caching=True,
             disable_log_stats=True,
             worker_extension_cls="policy.weight_sync.SyncExtension",
-            **_device_args(config),
+            **_device_args(config, max_context),
         )
         self._engine = LLMEngine.from_engine_args(args)
 
@@ -120,8 +119,17 @@ class VllmSampler:
         cleanup_dist_env_and_memory()
 
 
-def _device_args(config: SamplerConfig) -> dict:
+def _device_args(config: SamplerConfig, max_context: int) -> dict:
     if current_platform.is_cpu():
-        memory = int(config.memory_gb * 2**30)
-        return {"block_size": CPU_BLOCK, "enforce_eager": True, "kv_cache_memory_bytes": memory}
-    return {"gpu_memory_utilization": config.gpu_memory_fraction}
+        return {
+            "block_size": CPU_BLOCK,
+            "enforce_eager": True,
+            "kv_cache_memory_bytes": int(config.memory_gb * 2**30),
+            # Room for every prompt at once. A prompt that is taken in two pieces makes vLLM rewind the request's seeded
+            # generator, which CPU generators cannot do: the engine dies with "CPU Generator does not use offset".
+            "max_num_batched_tokens": config.max_sequences * max_context,
+        }
+    return {
+        "gpu_memory_utilization": config.gpu_memory_fraction,
+        "max_num_batched_tokens": max(max_context, 8192),
+    }
