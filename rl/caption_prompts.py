@@ -1,8 +1,9 @@
 """Cold-start stage `masks`: SAM 2 learns to segment what a caption says, before any language model is involved.
 
-A caption's prompt is the mean of learnt word vectors. The later `dialogue` stage pulls the projected [SEG] states
-towards these prompts, which is what keeps a small [SEG] aligned (without it the mask IoU can stay near .45 while the
-token loss falls normally). Pretrained SAM 2 checkpoints do not need this stage.
+A caption's prompt is the mean of learnt word vectors; where a data set knows no captions, the expression stands in. The
+later `dialogue` stage pulls the projected [SEG] states towards these prompts, which is what keeps a small [SEG] aligned
+(without it the mask IoU can stay near .45 while the token loss falls normally). Pretrained SAM 2 checkpoints do not
+need this stage.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from rich.progress import Progress
 from torch import Tensor, nn
 
 from configs.schema import StageConfig
+from env.errors import DataError
 from env.types import Task
 from policy.batch import Frames
 from policy.model import SegPolicy, mask_losses
@@ -52,7 +54,9 @@ def train_masks(
     seed: int,
 ) -> None:
     """Train SAM 2 and the caption prompts on random frames (decoded alone) and short clips (tracked with memory)."""
-    usable = [task for task in tasks if task.caption and any(task.gold)]
+    usable = [task for task in tasks if any(task.gold)]
+    if not usable:
+        raise DataError("cold start, stage masks", "expected tasks with gold masks, found none")
     rng = np.random.default_rng(seed)
     parameters = [*policy.sam.parameters(), *prompts.parameters()]
     optimizer = torch.optim.AdamW(parameters, lr=config.lr)
@@ -86,7 +90,7 @@ def _clip_loss(
     gold_NTHW = torch.from_numpy(
         np.stack([np.stack([_gold(task, at) for at in clip]) for task, clip in zip(tasks, clips, strict=True)])
     ).to(policy.device)
-    prompts_BC = prompts([task.caption for task in tasks])
+    prompts_BC = prompts([task.caption or task.expression for task in tasks])
     features = [
         policy.sam.encode_frames(
             [frames.full(task.video, clip[at]) for task, clip in zip(tasks, clips, strict=True)], train_backbone=True

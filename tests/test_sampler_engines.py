@@ -204,3 +204,12 @@ def test_a_frozen_vision_tower_keeps_encoded_frames_over_a_sync(
     shake(plain, seed=5, names="visual")
     sampler.load_weights(exported(plain), version=5)
     assert worst_difference(plain, chat, play(sampler, chat, count=4))[0] > 1e-2
+
+
+def test_prompts_beyond_one_engine_step_keep_their_seeds(sampler: Sampler, chat: ChatTokens):
+    """More prompt tokens than vLLM takes in one step by default: a prompt in pieces kills seeded requests on CPU."""
+    words = "red circle " * 60
+    for number in range(40):
+        ids = tuple(observation(chat, f"{words} {number} ", 2))
+        sampler.submit(lone_request(chat, f"r{number}", prompt_ids=ids, max_tokens=4))
+    assert len(drain(sampler)) == 40
