@@ -71,7 +71,9 @@ class LocalLearner:
         policy.sam.sam_prompt_encoder.requires_grad_(True)
         self.trained = [parameter for parameter in policy.parameters() if parameter.requires_grad]
         self.reference = self._frozen_copy() if self.config.kl_coef > 0 else None
-        self.optimizer = torch.optim.AdamW(self.trained, self.config.lr, weight_decay=self.config.weight_decay)
+        self.optimizer: torch.optim.Optimizer = torch.optim.AdamW(
+            self.trained, self.config.lr, weight_decay=self.config.weight_decay
+        )
         warmup = max(1, self.config.warmup_steps)
         self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimizer, lambda step: min(1.0, (step + 1) / warmup))
 
