@@ -24,11 +24,12 @@ from rl.metrics import trajectory_metrics
 from rl.progress import progress_bar
 from rl.rollout import Assignment
 from rl.schedule import items_for_step
-from rl.workers import RolloutPool, connect_ray
+from rl.workers import RolloutPool, check_job_paths, connect_ray
 
 
 def train(config: RunConfig, resume: bool = False) -> None:
     """Run GRPO until `grpo.steps`; with `resume`, from the newest checkpoint of `run_dir`."""
+    check_job_paths(config)
     run_dir = Path(config.run_dir)
     state = load_state(latest_checkpoint(run_dir)) if resume else None
     tasks = load_tasks(config.data.dataset, Path(config.data.train_root))

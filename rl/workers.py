@@ -15,6 +15,7 @@ from typing import Any
 import ray
 from ray.exceptions import RayActorError, WorkerCrashedError
 
+from configs.load import ConfigError
 from configs.schema import RunConfig
 from env.types import StopReason, Trajectory
 from policy.engine_env import set_engine_env
@@ -98,7 +99,7 @@ class RolloutPool:
 
     def _start(self) -> Any:
         actor = ray.remote(num_cpus=1, num_gpus=self.config.sampler.gpus_per_worker, max_restarts=0)(RolloutWorker)
-        return actor.remote(self.config, str(self.model_dir), self._board)
+        return actor.remote(self.config, str(self.model_dir.resolve()), self._board)
 
     def pids(self) -> list[int]:
         """Process ids of the workers; waits until their engines are loaded."""
@@ -149,6 +150,19 @@ def _lost(assignment: Assignment, error: Exception) -> Trajectory:
     reason = f"its rollout worker died in every attempt: {error}"
     task, step, sibling = assignment.task, assignment.step, assignment.sibling
     return Trajectory(assignment.trajectory_id, task, step, sibling, stop_reason=StopReason.ERROR, error=reason)
+
+
+def check_job_paths(config: RunConfig) -> None:
+    """ConfigError for a relative path in a job that runs in Ray's copy of the working folder, which Ray deletes."""
+    if "working_dir_files" not in Path.cwd().parts:
+        return
+    paths = {"run_dir": config.run_dir, "data.train_root": config.data.train_root, "policy.path": config.policy.path}
+    for key, path in paths.items():
+        if path and not Path(path).is_absolute():
+            raise ConfigError(
+                f"{key}: {path!r} is relative, but this job runs in a copy of the folder that Ray deletes afterwards; "
+                "give an absolute path that all nodes can reach"
+            )
 
 
 def connect_ray(config: RunConfig) -> None:

@@ -1,0 +1,100 @@
+"""Two steps of GRPO as a job on a Ray cluster of its own, started and ended by this test."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import psutil
+import pytest
+
+from configs.load import ConfigError
+from rl.workers import check_job_paths
+from tests.rl_parts import Micro, read_lines
+
+ROOT = Path(__file__).parent.parent
+RAY = Path(sys.executable).parent / "ray"
+
+pytestmark = pytest.mark.timeout(1200)
+
+
+def free_ports(count: int) -> list[int]:
+    with ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for each in sockets:
+            each.bind(("127.0.0.1", 0))
+        return [each.getsockname()[1] for each in sockets]
+
+
+def is_open(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+@pytest.fixture
+def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """Address of the job server of a new head node; its processes are ended by their ids (never `ray stop`)."""
+    monkeypatch.setenv("RAY_AUTH_MODE", "token")
+    monkeypatch.setenv("RAY_AUTH_TOKEN", secrets.token_hex(16))
+    gcs, dashboard, agent, client = free_ports(4)
+    folder = Path(tempfile.mkdtemp(prefix="ray-"))  # short: the paths of unix sockets hold some hundred characters
+    command = [str(RAY), "start", "--head", "--block", "--num-cpus=2", f"--temp-dir={folder}", f"--port={gcs}"]
+    command += [
+        f"--dashboard-port={dashboard}",
+        f"--dashboard-agent-listen-port={agent}",
+        f"--ray-client-server-port={client}",
+    ]
+    command += ["--object-store-memory=268435456", "--include-dashboard=true", "--disable-usage-stats"]
+    with (folder / "start.log").open("wb") as log:
+        head = subprocess.Popen(command, stdout=log, stderr=log, cwd=ROOT, start_new_session=True)
+    try:
+        deadline = time.monotonic() + 400
+        while not is_open(dashboard):
+            assert head.poll() is None and time.monotonic() < deadline, (folder / "start.log").read_text()[-4000:]
+            time.sleep(0.5)
+        yield f"http://127.0.0.1:{dashboard}"
+    finally:
+        family = [psutil.Process(head.pid), *psutil.Process(head.pid).children(recursive=True)]
+        head.send_signal(signal.SIGTERM)
+        _, alive = psutil.wait_procs(family, timeout=30)
+        for process in alive:
+            process.kill()
+        psutil.wait_procs(alive, timeout=30)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def test_two_steps_as_a_ray_job(cluster: str, micro: Micro, tmp_path: Path):
+    sets = [word for text in (*micro.overrides(tmp_path / "run"), "env.max_seconds=3600") for word in ("--set", text)]
+    entry = [sys.executable, "-m", "rl.grpo", "--config", "smoke", *sets]
+    submit = [str(RAY), "job", "submit", "--address", cluster, "--working-dir", ".", "--", *entry]
+    done = subprocess.run(submit, cwd=ROOT, capture_output=True, text=True, timeout=900, env=os.environ, check=False)
+    assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-2000:]
+    assert "succeeded" in done.stdout
+    assert [row["step"] for row in read_lines(tmp_path / "run" / "metrics.jsonl")] == [0, 1]
+    assert (tmp_path / "run" / "checkpoints" / "step-000002" / "state.pt").is_file()
+
+
+def test_a_job_in_a_copy_of_the_folder_wants_absolute_paths(
+    micro: Micro, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Ray deletes the copy, and with it what a relative run_dir would hold."""
+    copy = tmp_path / "working_dir_files" / "_ray_pkg_1"
+    copy.mkdir(parents=True)
+    monkeypatch.chdir(copy)
+    check_job_paths(micro.config(tmp_path / "run"))
+    with pytest.raises(ConfigError, match="run_dir: 'runs/smoke' is relative"):
+        check_job_paths(micro.config(tmp_path, ["run_dir=runs/smoke"]))
+    with pytest.raises(ConfigError, match=r"data\.train_root: 'data' is relative"):
+        check_job_paths(micro.config(tmp_path / "run", ["data.train_root=data"]))
+    monkeypatch.chdir(tmp_path)
+    check_job_paths(micro.config(tmp_path, ["run_dir=runs/smoke"]))
