@@ -36,7 +36,7 @@ def train_tokenizer(corpus: Iterable[str], vocab_size: int, max_index: int = 160
     tokenizer.decoder = decoders.ByteLevel()
     numbers = [str(i) for i in range(max_index)]
     # Repetition makes the merges of indices the most frequent ones, so that they survive any vocabulary limit.
-    numbered = [" ".join(numbers)] * 200 + [f"({i}" for i in numbers] * 200
+    numbered = ["".join(f" {i}" for i in numbers)] * 200 + [f"({i}" for i in numbers] * 200
     trainer = trainers.BpeTrainer(
         vocab_size=vocab_size,
         special_tokens=list(SPECIAL),
