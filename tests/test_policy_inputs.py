@@ -41,7 +41,7 @@ def sam() -> SegSam2:
     torch.manual_seed(0)
     model = build_sam(SAM)
     with torch.no_grad():  # a random presence head would judge every object absent and blank all masks
-        model.sam_mask_decoder.pred_obj_score_head.layers[-1].bias.add_(20)
+        model.sam_mask_decoder.pred_obj_score_head.layers[-1].bias.add_(20)  # pyright: ignore
     return model
 
 
@@ -53,7 +53,7 @@ def test_patches_equal_those_of_the_image_processor(patch: int, temporal: int, s
     layout = PatchLayout(patch, 2, temporal)
     frame = np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8)
     sizes = {"patch_size": patch, "merge_size": 2, "temporal_patch_size": temporal}
-    processor = Qwen2VLImageProcessor(**sizes, image_mean=[0.5] * 3, image_std=[0.5] * 3, do_resize=False)
+    processor = Qwen2VLImageProcessor(**sizes, image_mean=[0.5] * 3, image_std=[0.5] * 3, do_resize=False)  # pyright: ignore
     wanted = processor(images=[frame], return_tensors="pt")
     assert np.abs(layout.patchify(frame) - wanted["pixel_values"].numpy()).max() < 1e-6
     assert list(layout.grid(*size)) == wanted["image_grid_thw"][0].tolist()
