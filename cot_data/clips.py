@@ -17,9 +17,9 @@ import numpy as np
 from PIL import Image
 
 from cot_data.fields import field, read_json
-from env.errors import DataError
+from env.errors import DataError, command
+from env.rle import encode
 from env.types import RLE
-from rewards.rle import encode
 
 DEFAULT = "../shared/data"
 
@@ -86,6 +86,7 @@ def _read_ids(path: Path) -> np.ndarray:
         raise DataError(str(path), f"expected a PNG, found something else ({error})") from error
 
 
+@command
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, required=True, help="folder to write")

@@ -15,8 +15,8 @@ from PIL import Image
 
 from cot_data.fields import field, read_json
 from env.errors import DataError
+from env.rle import encode, union
 from env.types import RLE, Task, VideoRef
-from rewards.rle import encode, union
 
 META, MASKS, LABELS, IMAGES = "meta_expressions.json", "mask_dict.json", "moving_shapes.json", "JPEGImages"
 

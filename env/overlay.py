@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import base64
 from dataclasses import dataclass, field
-from typing import Any
 
 import cv2
 import numpy as np
-from pycocotools import mask as coco_mask
 
 from env.errors import DataError
-from env.frames import MAX_FRAME_PIXELS, FrameCache
+from env.frames import FrameCache
+from env.rle import decode, is_empty
 from env.types import RLE, Task, VideoRef
 
 MAX_IMAGES = 4000  # most frames of one page, about 10 KB each
@@ -59,7 +58,7 @@ def outline_path(rle: RLE | None) -> str:
     if rle is None:
         return ""
     # Contours run through pixel centres: on a doubled mask they lie a quarter pixel inside the true edge.
-    doubled_HW = np.kron(coco_mask.decode(_checked(rle)), np.ones((2, 2), np.uint8))
+    doubled_HW = np.kron(decode(rle).astype(np.uint8), np.ones((2, 2), np.uint8))
     contours, _ = cv2.findContours(doubled_HW, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
     pieces = []
     for contour in contours:
@@ -68,30 +67,11 @@ def outline_path(rle: RLE | None) -> str:
     return "".join(pieces)
 
 
-def is_visible(rle: RLE | None) -> bool:
-    """Whether a mask has any pixel set."""
-    return rle is not None and int(coco_mask.area(_checked(rle))) > 0
-
-
-def _checked(rle: RLE) -> Any:
-    """The mask itself. DataError where its size is absurd or its run lengths do not fit it."""
-    height, width = rle["size"]
-    where = f"mask of {height}x{width}"
-    if not (height > 0 and width > 0 and height * width <= MAX_FRAME_PIXELS):
-        raise DataError(where, f"expected 1 to {MAX_FRAME_PIXELS} pixels")
-    encoded: Any = rle
-    try:
-        coco_mask.decode(encoded)  # the one function that checks the runs against the size
-    except ValueError as error:
-        raise DataError(where, f"its run lengths do not fit ({error})") from error
-    return encoded
-
-
 def visible_runs(rles: list[RLE | None]) -> list[tuple[int, int]]:
     """Half-open runs of frames `[start, end)` on which the mask is not empty."""
     runs: list[tuple[int, int]] = []
     for frame_idx, rle in enumerate(rles):
-        if not is_visible(rle):
+        if is_empty(rle):
             continue
         if runs and runs[-1][1] == frame_idx:
             runs[-1] = (runs[-1][0], frame_idx + 1)
@@ -107,8 +87,9 @@ def gold_mask(task: Task, frame_idx: int) -> RLE | None:
 
 def region_iou(predicted: RLE | None, gold: RLE | None) -> float | None:
     """J of one frame, 0..1; two empty masks agree (1). None where the two differ in size."""
-    if predicted is None or gold is None or not (is_visible(predicted) and is_visible(gold)):
-        return float(is_visible(predicted) == is_visible(gold))
+    if predicted is None or gold is None or is_empty(predicted) or is_empty(gold):
+        return float(is_empty(predicted) == is_empty(gold))
     if list(predicted["size"]) != list(gold["size"]):
         return None
-    return float(coco_mask.iou([_checked(predicted)], [_checked(gold)], [0])[0][0])
+    predicted_HW, gold_HW = decode(predicted), decode(gold)
+    return float((predicted_HW & gold_HW).sum() / (predicted_HW | gold_HW).sum())

@@ -14,7 +14,8 @@ from statistics import fmean
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from env.frames import FrameCache
-from env.overlay import ImageBook, gold_mask, is_visible, outline_path, region_iou, visible_runs
+from env.overlay import ImageBook, gold_mask, outline_path, region_iou, visible_runs
+from env.rle import is_empty
 from env.table import decision_word, frames_shown, summary
 from env.types import RLE, FrameRef, Malformed, StopReason, Task, Trajectory, Turn
 
@@ -206,7 +207,7 @@ def _final_frames(trajectory: Trajectory) -> list[int]:
     """Evenly spaced frames among those that have a predicted mask; gold alone where nothing was predicted."""
     indices = sorted(trajectory.masks)
     if not indices:
-        indices = [idx for idx, rle in enumerate(trajectory.task.gold) if is_visible(rle)]
+        indices = [idx for idx, rle in enumerate(trajectory.task.gold) if not is_empty(rle)]
     if len(indices) <= FINAL_FRAMES:
         return indices
     return [indices[round(i * (len(indices) - 1) / (FINAL_FRAMES - 1))] for i in range(FINAL_FRAMES)]

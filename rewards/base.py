@@ -7,9 +7,9 @@ from collections.abc import Callable
 import numpy as np
 
 from env.errors import DataError
+from env.rle import decode, is_empty
 from env.types import RLE, Answer, StopReason, Trajectory
 from rewards.jf import region_j
-from rewards.rle import decode, is_empty
 
 # A number, or None where the reward does not apply to the trajectory's task (it is then left out of the sum).
 RewardFn = Callable[[Trajectory], float | None]

@@ -17,13 +17,14 @@ from rich.console import Console
 
 from configs.load import add_config_arguments, config_from_args
 from configs.schema import RunConfig
+from env.errors import command
 from env.frames import FrameCache, probe
+from env.rle import decode, is_empty
 from env.store import TrajectoryStore
 from env.types import Task, Trajectory
 from policy.build import load_policy
 from policy.engine_env import set_engine_env
 from policy.sampler import build_sampler
-from rewards.rle import decode, is_empty
 from rl.segment import Segmenter
 
 COLOUR = np.array([255, 64, 64])
@@ -79,6 +80,7 @@ def _write_overlay(trajectory: Trajectory, frames: FrameCache, path: Path) -> No
         container.mux(stream.encode())
 
 
+@command
 def main() -> None:
     parser = argparse.ArgumentParser(description="Segment the object that a sentence refers to in a video.")
     add_config_arguments(parser)

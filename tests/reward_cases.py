@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from env.actions import format_decision, parse_action
+from env.rle import encode
 from env.types import RLE, Action, Answer, Interval, Observation, Select, StopReason, Task, Trajectory, Turn, VideoRef
-from rewards.rle import encode
 
 T, SIDE = 10, 8
 THINKING = (

@@ -19,8 +19,8 @@ from cot_data.shapes import COLORS, KINDS, Shape
 from cot_data.write_trace import evidence_select
 from env.errors import DataError
 from env.frames import Video, sample_indices
+from env.rle import decode, decode_tracklet
 from env.types import Interval, Task
-from rewards.rle import decode, decode_tracklet
 
 TINY = EnvConfig(strip_frames=8, detail_frames=2, zoom_frames=4)
 

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from cot_data.clips import convert_clips
-from rewards.rle import decode
+from env.rle import decode
 from tests.rl_parts import read_lines
 
 pytestmark = pytest.mark.timeout(900)

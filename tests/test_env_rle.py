@@ -9,7 +9,7 @@ import pytest
 from pycocotools import mask as pycocotools_mask
 
 from env.errors import DataError
-from rewards.rle import MAX_PIXELS, decode, decode_tracklet, encode, is_empty, union
+from env.rle import MAX_PIXELS, decode, decode_tracklet, encode, is_empty, union
 
 coco: Any = pycocotools_mask  # its stubs know neither plain dicts nor lists
 
