@@ -119,13 +119,19 @@ def collate(
     )
 
 
-def pack(lengths: Sequence[int], max_tokens: int) -> list[list[int]]:
-    """Group row indices, longest first, into batches of at most `max_tokens` padded tokens (or of a single row)."""
-    order = sorted(range(len(lengths)), key=lambda row: -lengths[row])
+def pack(lengths: Sequence[int], max_tokens: int, counts: Sequence[int] | None = None) -> list[list[int]]:
+    """Put items together, longest first, into batches of at most `max_tokens` padded tokens (or of a single item).
+
+    An item is `counts[i]` rows (one, if not given) of at most `lengths[i]` tokens. Returns indices of items.
+    """
+    counts = counts or [1] * len(lengths)
     batches: list[list[int]] = []
-    for row in order:
-        if batches and (len(batches[-1]) + 1) * lengths[batches[-1][0]] <= max_tokens:
-            batches[-1].append(row)
+    num_rows = 0
+    for item in sorted(range(len(lengths)), key=lambda item: -lengths[item]):
+        if batches and (num_rows + counts[item]) * lengths[batches[-1][0]] <= max_tokens:
+            batches[-1].append(item)
+            num_rows += counts[item]
         else:
-            batches.append([row])
+            batches.append([item])
+            num_rows = counts[item]
     return batches

@@ -1,16 +1,19 @@
 """GRPO on Ray: `ray job submit -- python -m rl.grpo --config NAME`, or plain `python -m rl.grpo` (starts a local Ray).
 
-`train` is the whole algorithm: every step is rollout, score, learn, record.
+`train` is the whole algorithm: every step is rollout, score and learn, record.
 """
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from configs.load import add_config_arguments, config_from_args, save_config
 from configs.schema import RunConfig
 from cot_data.datasets import load_tasks
+from env.errors import command
 from env.frames import FrameCache
 from env.store import TrajectoryStore
 from env.types import StopReason, Task, Trajectory
@@ -64,22 +67,12 @@ def train(config: RunConfig, resume: bool = False) -> None:
         groups = usable_groups(played, step)
         timer.mark("rollout")
 
-        # 2. SCORE. One forward gives old log-probs, masks and rewards; a return means something next to its siblings'.
-        samples = learner.score([trajectory for group in groups for trajectory in group])
-        for group in groups:
-            for trajectory in group:
-                trajectory.scores = score(trajectory, config.rewards)
-            returns = [trajectory.scores.total for trajectory in group if trajectory.scores]
-            advantages = group_advantages(returns, config.grpo.scale_by_std)
-            for trajectory, advantage in zip(group, advantages, strict=True):
-                trajectory.advantage = float(advantage)
-        timer.mark("score")
-
-        # 3. LEARN.
-        metrics = learner.update(samples)
+        # 2. SCORE and LEARN. One forward over a group gives old log-probs, masks and rewards, and what the loss goes
+        # back through; a return means something next to its siblings'.
+        metrics = learner.learn(groups, partial(judge, config=config))
         timer.mark("learn")
 
-        # 4. RECORD. What is logged is what is stored, and `env.replay` can score it again.
+        # 3. RECORD. What is logged is what is stored, and `env.replay` can score it again.
         everything = [trajectory for group in played for trajectory in group]
         failed = sum(trajectory.stop_reason is StopReason.ERROR for trajectory in everything)
         metrics |= trajectory_metrics(groups) | timer.seconds
@@ -90,6 +83,15 @@ def train(config: RunConfig, resume: bool = False) -> None:
             save_checkpoint(run_dir, step + 1, policy, learner.state(), config.policy)
     journal.close()
     pool.close()
+
+
+def judge(group: Sequence[Trajectory], config: RunConfig) -> None:
+    """Rewards of a scored group, and each trajectory's advantage over its siblings."""
+    for trajectory in group:
+        trajectory.scores = score(trajectory, config.rewards)
+    returns = [trajectory.scores.total for trajectory in group if trajectory.scores]
+    for trajectory, advantage in zip(group, group_advantages(returns, config.grpo.scale_by_std), strict=True):
+        trajectory.advantage = float(advantage)
 
 
 def rollout_groups(
@@ -121,6 +123,7 @@ def usable_groups(groups: list[list[Trajectory]], step: int) -> list[list[Trajec
     return usable
 
 
+@command
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     add_config_arguments(parser)

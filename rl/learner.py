@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -16,10 +16,10 @@ from torch import Tensor
 
 from configs.schema import RunConfig
 from env.frames import sample_indices
+from env.rle import decode, encode
 from env.types import Answer, Interval, Select, Trajectory
 from policy.batch import Batch, Frames, TokenSequence, collate, pack, to_sequence
 from policy.model import PolicyOutput, SegPolicy, binary_masks, mask_losses
-from rewards.rle import decode, encode
 from rl.calibration import CALIBRATIONS, binarise_grid
 from rl.checkpoint import restore
 from rl.loss import LossInputs, LossSettings, grpo_loss, importance_weights
@@ -34,11 +34,14 @@ class Sample:
     grids: dict[int, Tensor] = field(default_factory=dict)  # turn -> rollout mask on the calibration grid, bool
 
 
+Judge = Callable[[Sequence[Trajectory]], None]
+"""Given one scored group, fills in each trajectory's scores and advantage."""
+
+
 class Learner(Protocol):
     """What the training loop asks of whatever holds the weights that learn."""
 
-    def score(self, trajectories: Sequence[Trajectory]) -> list[Sample]: ...
-    def update(self, samples: Sequence[Sample]) -> dict[str, float]: ...
+    def learn(self, groups: Sequence[Sequence[Trajectory]], judge: Judge) -> dict[str, float]: ...
     def export_weights(self) -> dict[str, Tensor]: ...
     def state(self) -> dict[str, Any]: ...
     def load_state(self, state: dict[str, Any], where: str) -> None: ...
@@ -53,6 +56,27 @@ class _Target:
     turn: int
     frame_idx: int
     is_key: bool
+
+
+@dataclass(frozen=True)
+class _Pass:
+    """One forward over a micro-batch: what scoring reads, and what the loss goes back through."""
+
+    samples: Sequence[Sample]
+    batch: Batch
+    output: PolicyOutput
+    targets: list[_Target]
+    logits_NHW: Tensor  # masks of `targets`
+    presence_N: Tensor
+
+
+@dataclass(frozen=True)
+class _Totals:
+    """Denominators of the whole step, so that any split into micro-batches gives the same gradient."""
+
+    num_tokens: int
+    num_samples: int
+    num_masks: int
 
 
 class LocalLearner:
@@ -80,24 +104,96 @@ class LocalLearner:
     def _frozen_copy(self) -> SegPolicy:
         return copy.deepcopy(self.policy).requires_grad_(False)
 
-    # ---- score ----
+    # ---- the step ----
+
+    def learn(self, groups: Sequence[Sequence[Trajectory]], judge: Judge) -> dict[str, float]:
+        """Score each group, have it judged, and take `grpo.updates` optimizer steps. Returns the last one's metrics.
+
+        A group that fits a micro-batch is scored and trained by one forward; only a larger one is first scored in
+        pieces, without gradient. `judge` sees a group once its log-probs and masks are filled in.
+        """
+        sampled = [[self._sample(trajectory) for trajectory in group] for group in groups]
+        everything = [sample for group in sampled for sample in group]
+        totals = self._totals(everything)
+        longest = [max(len(sample.sequence) for sample in group) for group in sampled]
+        sums: dict[str, float] = {}
+        for rows in pack(longest, self.config.max_batch_tokens, [len(group) for group in sampled]):
+            self._learn_groups([sampled[row] for row in rows], judge, totals, sums)
+        metrics = sums | self._descend()
+        for _ in range(1, self.config.updates):
+            sums = {}
+            self._backward_all(everything, totals, sums)
+            metrics = sums | self._descend()
+        return metrics
+
+    def _learn_groups(
+        self, groups: Sequence[Sequence[Sample]], judge: Judge, totals: _Totals, sums: dict[str, float]
+    ) -> None:
+        members = [sample for group in groups for sample in group]
+        whole = self._forward(members) if self._fits(members) else None
+        if whole:
+            self._record(whole)
+        else:
+            self._score(members)
+        for group in groups:
+            judge([sample.trajectory for sample in group])
+        if whole:
+            self._backward(whole, totals, sums)
+        else:
+            self._backward_all(members, totals, sums)
+
+    def score(self, trajectories: Sequence[Trajectory]) -> None:
+        """Fill in old log-probs, masks and mask log-probs, all from one forward; the weights stay as they are."""
+        self._score([self._sample(trajectory) for trajectory in trajectories])
+
+    def _sample(self, trajectory: Trajectory) -> Sample:
+        return Sample(trajectory, to_sequence(trajectory, self.policy.chat, self.policy.layout))
+
+    def _totals(self, samples: Sequence[Sample]) -> _Totals:
+        num_tokens = sum(sum(sample.sequence.loss_mask) for sample in samples)
+        return _Totals(num_tokens, len(samples), max(1, len(self._targets(samples))))
+
+    def _fits(self, samples: Sequence[Sample]) -> bool:
+        return len(samples) * max(len(sample.sequence) for sample in samples) <= self.config.max_batch_tokens
+
+    def _pieces(self, samples: Sequence[Sample]) -> list[list[Sample]]:
+        rows = pack([len(sample.sequence) for sample in samples], self.config.max_batch_tokens)
+        return [[samples[row] for row in piece] for piece in rows]
+
+    def _forward(self, samples: Sequence[Sample]) -> _Pass:
+        policy = self.policy
+        sequences = [sample.sequence for sample in samples]
+        batch = collate(sequences, policy.chat, policy.layout, self.shown, policy.device)
+        output = policy(batch)
+        targets = self._targets(samples)
+        named = [(t.prompt_row, samples[t.sample].trajectory.task.video, t.frame_idx) for t in targets]
+        if named:
+            logits_NHW, presence_N = policy.decode_masks(output.prompts_MC, named, self.frames)
+        else:
+            logits_NHW, presence_N = output.prompts_MC.new_zeros(0, 1, 1), output.prompts_MC.new_zeros(0)
+        return _Pass(samples, batch, output, targets, logits_NHW, presence_N)
+
+    def _descend(self) -> dict[str, float]:
+        norm = torch.nn.utils.clip_grad_norm_(self.trained, self.config.max_grad_norm)
+        self.optimizer.step()
+        self.schedule.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        return {"optim/grad_norm": float(norm), "optim/learning_rate": float(self.schedule.get_last_lr()[0])}
+
+    # ---- scoring ----
 
     @torch.no_grad()
-    def score(self, trajectories: Sequence[Trajectory]) -> list[Sample]:
-        """Fill old log-probs, masks and mask log-probs: all from one pass over the language model."""
-        policy = self.policy
-        samples = [Sample(item, to_sequence(item, policy.chat, policy.layout)) for item in trajectories]
-        for rows in pack([len(sample.sequence) for sample in samples], self.config.max_batch_tokens):
-            picked = [samples[row] for row in rows]
-            output = policy(self._collate(picked))
-            for row, sample in enumerate(picked):
-                _fill_logprobs(sample, output.logprobs_BL[row])
-            self._fill_masks(picked, output)
-        return samples
+    def _score(self, samples: Sequence[Sample]) -> None:
+        for piece in self._pieces(samples):
+            self._record(self._forward(piece))
 
-    def _collate(self, samples: Sequence[Sample]) -> Batch:
-        policy = self.policy
-        return collate([sample.sequence for sample in samples], policy.chat, policy.layout, self.shown, policy.device)
+    @torch.no_grad()
+    def _record(self, forward: _Pass) -> None:
+        """Write what a forward says of the trajectories, as they were sampled, into them."""
+        for row, sample in enumerate(forward.samples):
+            _fill_logprobs(sample, forward.output.logprobs_BL[row])
+        if forward.targets:
+            self._fill_masks(forward)
 
     def _targets(self, samples: Sequence[Sample]) -> list[_Target]:
         """Every [SEG] of a well-formed turn on its own key frame; the last one also on evenly spaced frames."""
@@ -114,19 +210,12 @@ class LocalLearner:
                 prompt_row += 1
         return targets
 
-    def _decode(self, samples: Sequence[Sample], targets: Sequence[_Target], output: PolicyOutput):
-        named = [(t.prompt_row, samples[t.sample].trajectory.task.video, t.frame_idx) for t in targets]
-        return self.policy.decode_masks(output.prompts_MC, named, self.frames)
-
-    def _fill_masks(self, samples: Sequence[Sample], output: PolicyOutput) -> None:
-        targets = self._targets(samples)
-        if not targets:
-            return
-        logits_NHW, presence_N = self._decode(samples, targets, output)
+    def _fill_masks(self, forward: _Pass) -> None:
+        logits_NHW, presence_N = forward.logits_NHW, forward.presence_N
         grids = binarise_grid(logits_NHW, self.config.calibration_threshold)
         terms_N = CALIBRATIONS[self.config.calibration](logits_NHW, grids)
-        for at, target in enumerate(targets):
-            sample = samples[target.sample]
+        for at, target in enumerate(forward.targets):
+            sample = forward.samples[target.sample]
             trajectory = sample.trajectory
             video, turn = trajectory.task.video, trajectory.turns[target.turn]
             mask = binary_masks(logits_NHW[at : at + 1], presence_N[at : at + 1], video.height, video.width)
@@ -137,44 +226,25 @@ class LocalLearner:
             if target.turn == len(trajectory.turns) - 1:
                 trajectory.masks[target.frame_idx] = rle
 
-    # ---- update ----
+    # ---- the loss ----
 
-    def update(self, samples: Sequence[Sample]) -> dict[str, float]:
-        """`grpo.updates` optimizer steps on scored samples whose advantages are set."""
-        metrics: dict[str, float] = {}
-        for _ in range(self.config.updates):
-            metrics = self._step(samples)
-        return metrics
+    def _backward(self, forward: _Pass, totals: _Totals, sums: dict[str, float]) -> None:
+        """Add this micro-batch's share of the step's gradient, and of each metric's mean to `sums`."""
+        loss, metrics = self._loss(forward, totals)
+        loss.backward()
+        for name, value in metrics.items():
+            sums[name] = sums.get(name, 0.0) + value
 
-    def _step(self, samples: Sequence[Sample]) -> dict[str, float]:
-        # The denominators are of the whole step, so that any split into micro-batches gives the same gradient.
-        num_tokens = sum(sum(sample.sequence.loss_mask) for sample in samples)
-        num_masks = max(1, len(self._targets(samples)))
-        sums: dict[str, float] = {}
-        for rows in pack([len(sample.sequence) for sample in samples], self.config.max_batch_tokens):
-            picked = [samples[row] for row in rows]
-            loss, metrics = self._loss(picked, num_tokens, len(samples), num_masks)
-            loss.backward()
-            for name, value in metrics.items():
-                sums[name] = sums.get(name, 0.0) + value
-        norm = torch.nn.utils.clip_grad_norm_(self.trained, self.config.max_grad_norm)
-        self.optimizer.step()
-        self.schedule.step()
-        self.optimizer.zero_grad(set_to_none=True)
-        return {**sums, "optim/grad_norm": float(norm), "optim/learning_rate": float(self.schedule.get_last_lr()[0])}
+    def _backward_all(self, samples: Sequence[Sample], totals: _Totals, sums: dict[str, float]) -> None:
+        for piece in self._pieces(samples):
+            self._backward(self._forward(piece), totals, sums)
 
-    def _loss(self, samples: Sequence[Sample], num_tokens: int, num_samples: int, num_masks: int):
-        """This micro-batch's share of the step's loss, and its share of each metric's mean."""
-        batch = self._collate(samples)
-        output = self.policy(batch)
-        targets = self._targets(samples)
+    def _loss(self, forward: _Pass, totals: _Totals) -> tuple[Tensor, dict[str, float]]:
+        samples, batch, output = forward.samples, forward.batch, forward.output
         mask_term_BL = torch.zeros_like(output.logprobs_BL)
         old_term_BL = torch.zeros_like(output.logprobs_BL)
-        mask_loss = output.logprobs_BL.new_zeros(())
-        if targets:
-            logits_NHW, presence_N = self._decode(samples, targets, output)
-            mask_loss = self._mask_loss(samples, targets, logits_NHW, presence_N) / num_masks
-            self._place_terms(samples, targets, logits_NHW, mask_term_BL, old_term_BL)
+        mask_loss = self._mask_loss(forward) / totals.num_masks
+        self._place_terms(forward, mask_term_BL, old_term_BL)
         old_BL, sampling_BL = _old_logprobs(samples, batch)
         weights_BL = None
         if self.config.truncate_weight > 0:
@@ -189,8 +259,8 @@ class LocalLearner:
             old_mask_term_BL=old_term_BL,
             sampler_weights_BL=weights_BL,
         )
-        policy_loss, metrics = grpo_loss(inputs, self._settings(), num_tokens, num_samples)
-        share = int(batch.loss_mask_BL.sum()) / num_tokens
+        policy_loss, metrics = grpo_loss(inputs, self._settings(), totals.num_tokens, totals.num_samples)
+        share = int(batch.loss_mask_BL.sum()) / totals.num_tokens
         metrics = {name: value * share for name, value in metrics.items()}
         metrics["loss/policy"] = policy_loss.item()
         metrics["loss/masks"] = mask_loss.item()
@@ -205,28 +275,30 @@ class LocalLearner:
     def _reference_logprobs(self, batch: Batch) -> Tensor | None:
         return None if self.reference is None else self.reference(batch).logprobs_BL
 
-    def _mask_loss(self, samples, targets: Sequence[_Target], logits_NHW: Tensor, presence_N: Tensor) -> Tensor:
+    def _mask_loss(self, forward: _Pass) -> Tensor:
         """Sum over targets of BCE + dice against gold (frames without gold masks train nothing)."""
-        known = [at for at, target in enumerate(targets) if samples[target.sample].trajectory.task.gold]
-        total = logits_NHW.new_zeros(())
-        for at in known:
-            task = samples[targets[at].sample].trajectory.task
-            rle = task.gold[targets[at].frame_idx]
+        total = forward.output.logprobs_BL.new_zeros(())
+        for at, target in enumerate(forward.targets):
+            task = forward.samples[target.sample].trajectory.task
+            if not task.gold:
+                continue
+            rle = task.gold[target.frame_idx]
             gold = decode(rle) if rle else np.zeros((task.video.height, task.video.width), bool)
-            gold_1HW = torch.from_numpy(gold).to(logits_NHW.device)[None]
-            bce, dice, presence = mask_losses(logits_NHW[at : at + 1], presence_N[at : at + 1], gold_1HW)
+            gold_1HW = torch.from_numpy(gold).to(forward.logits_NHW.device)[None]
+            row = slice(at, at + 1)
+            bce, dice, presence = mask_losses(forward.logits_NHW[row], forward.presence_N[row], gold_1HW)
             total = total + (bce + dice + 0.1 * presence).sum()
         return total
 
-    def _place_terms(self, samples, targets, logits_NHW: Tensor, mask_term_BL: Tensor, old_term_BL: Tensor) -> None:
+    def _place_terms(self, forward: _Pass, mask_term_BL: Tensor, old_term_BL: Tensor) -> None:
         """Write the weighted mask log-probs to their [SEG] positions; a [SEG] without a rollout mask keeps 0."""
         form = CALIBRATIONS[self.config.calibration]
-        for at, target in enumerate(targets):
-            sample = samples[target.sample]
+        for at, target in enumerate(forward.targets):
+            sample = forward.samples[target.sample]
             old = sample.trajectory.turns[target.turn].mask_logprob
             if target.is_key and old is not None:
                 column = sample.sequence.seg_positions[sample.sequence.seg_turns.index(target.turn)]
-                term = form(logits_NHW[at : at + 1], sample.grids[target.turn][None])[0]
+                term = form(forward.logits_NHW[at : at + 1], sample.grids[target.turn][None])[0]
                 mask_term_BL[target.sample, column] = self.config.calibration_coef * term
                 old_term_BL[target.sample, column] = self.config.calibration_coef * old
 

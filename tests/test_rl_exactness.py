@@ -17,7 +17,7 @@ from policy.batch import collate, to_sequence
 from policy.build import load_policy, save_policy
 from policy.model import SegPolicy
 from policy.sampler import Sampler, build_sampler
-from rl.learner import LocalLearner, Sample
+from rl.learner import LocalLearner
 from rl.rollout import Assignment, Rollout
 from tests.rl_parts import Micro
 
@@ -66,9 +66,14 @@ def played(bench: Bench) -> list[Trajectory]:
     return bench.play(bench.policy(), version=0)
 
 
-def give_advantages(samples: Sequence[Sample]) -> None:
-    for number, sample in enumerate(samples):
-        sample.trajectory.advantage = (-1.0, 0.5, 1.5)[number % 3]
+def give_advantages(group: Sequence[Trajectory]) -> None:
+    for number, trajectory in enumerate(group):
+        assert trajectory.turns[0].old_logprobs, "a group is scored before it is judged"
+        trajectory.advantage = (-1.0, 0.5, 1.5)[number % 3]
+
+
+def in_groups(trajectories: Sequence[Trajectory]) -> list[Sequence[Trajectory]]:
+    return [trajectories[start : start + GROUP] for start in range(0, len(trajectories), GROUP)]
 
 
 def mismatch(trajectories: Sequence[Trajectory]) -> float:
@@ -90,12 +95,10 @@ def test_sampler_and_learner_agree_over_three_syncs(bench: Bench):
         assert len(deep) >= 2
         assert all(turn.observation.frames for trajectory in deep for turn in trajectory.turns)
         assert {turn.action.weights_version for item in trajectories for turn in item.turns} == {version}
-        samples = learner.score(trajectories)
-        assert mismatch(trajectories) <= 1e-4
-        give_advantages(samples)
         before = policy.export_weights()
         before = {name: tensor.clone() for name, tensor in before.items()}
-        metrics = learner.update(samples)
+        metrics = learner.learn(in_groups(trajectories), give_advantages)
+        assert mismatch(trajectories) <= 1e-4
         assert metrics["policy/ratio/mean"] == pytest.approx(1, abs=1e-6)
         assert metrics["policy/clipped/share"] == 0
         moved = {name for name, tensor in policy.export_weights().items() if not torch.equal(tensor, before[name])}
@@ -134,11 +137,9 @@ def test_a_group_alone_or_among_others_gets_the_same_numbers(bench: Bench, playe
 def gradient(bench: Bench, played: list[Trajectory], policy: SegPolicy, **changes: float) -> dict[str, torch.Tensor]:
     """The step's gradient by weight name: what one step of plain descent at rate 1 takes away."""
     learner = bench.learner(policy, max_grad_norm=1e9, **changes)
-    samples = learner.score(copy.deepcopy(played))
-    give_advantages(samples)
     before = {name: tensor.detach().clone() for name, tensor in policy.named_parameters()}
     learner.optimizer = torch.optim.SGD(learner.trained, lr=1.0)
-    learner.update(samples)
+    learner.learn(in_groups(copy.deepcopy(played)), give_advantages)
     return {name: before[name] - tensor.detach() for name, tensor in policy.named_parameters()}
 
 
@@ -153,14 +154,32 @@ def test_any_split_into_micro_batches_gives_the_same_gradient(bench: Bench, play
         assert (one_by_one[name] - tensor).abs().max() <= 2e-5 * largest, name
 
 
+@pytest.mark.filterwarnings("ignore:Detected call of `lr_scheduler.step")
+def test_one_forward_for_score_and_gradient_gives_what_two_give(bench: Bench, played: list[Trajectory]):
+    policy = bench.policy()
+    forwards = []
+    policy.register_forward_hook(lambda *_: forwards.append(torch.is_grad_enabled()))
+    longest = max(len(to_sequence(item, policy.chat, policy.layout)) for item in played)
+    whole = gradient(bench, played, policy, max_batch_tokens=GROUP * longest)
+    assert forwards == [True] * len(in_groups(played))
+    forwards.clear()
+    torn = gradient(bench, played, bench.policy(), max_batch_tokens=GROUP * longest // 2)
+    largest = max(tensor.abs().max() for tensor in whole.values())
+    assert largest > 1e-3
+    for name, tensor in whole.items():
+        assert (torn[name] - tensor).abs().max() <= 2e-5 * largest, name
+
+
+def equal_advantages(group: Sequence[Trajectory]) -> None:
+    for trajectory in group:
+        trajectory.advantage = 0.0
+
+
 def test_equal_rewards_without_other_terms_give_no_gradient(bench: Bench, played: list[Trajectory]):
     policy = bench.policy()
     learner = bench.learner(policy, kl_coef=0.0, mask_coef=0.0)
-    samples = learner.score(copy.deepcopy(played[:GROUP]))
-    for sample in samples:
-        sample.trajectory.advantage = 0.0
     before = {name: tensor.clone() for name, tensor in policy.state_dict().items()}
-    metrics = learner.update(samples)
+    metrics = learner.learn([copy.deepcopy(played[:GROUP])], equal_advantages)
     assert metrics["optim/grad_norm"] == 0
     assert metrics["loss/policy"] == 0
     assert all(torch.equal(tensor, before[name]) for name, tensor in policy.state_dict().items())
