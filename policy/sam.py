@@ -6,6 +6,7 @@ included, as the released VideoSEG-O3 evaluation does (per-frame injection). Eve
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -42,6 +43,17 @@ class FrameFeatures:
 
     levels: list[Tensor]
     positions: list[Tensor]
+
+    @classmethod
+    def stack(cls, rows: Sequence[FrameFeatures]) -> FrameFeatures:
+        """All rows of several, in order."""
+        levels = [torch.cat(parts) for parts in zip(*(row.levels for row in rows), strict=True)]
+        return cls(levels, [torch.cat(parts) for parts in zip(*(row.positions for row in rows), strict=True)])
+
+    def row(self, index: int) -> FrameFeatures:
+        """One frame's features, not copied."""
+        at = slice(index, index + 1)
+        return FrameFeatures([level[at] for level in self.levels], [position[at] for position in self.positions])
 
     def pick(self, index: Tensor) -> FrameFeatures:
         """Rows `index` [M] of every level."""
@@ -106,42 +118,86 @@ class SegSam2(SAM2Base):
         )
         return masks_N1HW[:, 0].float(), presence_N1[:, 0].float()
 
-    def track(self, features: list[FrameFeatures], prompts_BC: Tensor, key: int) -> list[dict[str, Tensor]]:
-        """Prompt at position `key` of the clip, then track forwards and backwards with SAM 2's memory.
+    def track(self, steps: Iterable[FrameFeatures], prompts_BC: Tensor, num_frames: int) -> Iterator[dict[str, Tensor]]:
+        """Prompt the first frame of B paths, then follow each along its path with SAM 2's memory.
 
-        `features` holds one `FrameFeatures` of B rows per frame. Returns SAM 2's output per frame, in clip order:
-        `pred_masks` [B, 1, h, w] logits (-1024 where the object is judged absent) and `object_score_logits` [B, 1].
+        `steps` holds, per step, one row for each path that is that long; paths come longest first, so that those that
+        have ended fall off at the end. A path may run backwards in time: SAM 2's memory knows distances only.
+        `num_frames` is the length of the whole video. Yields SAM 2's output per step: `pred_masks` [rows, 1, h, w]
+        logits (-1024 where the object is judged absent) and `object_score_logits` [rows, 1].
         """
-        self.sam_prompt_encoder.language_B1C = prompts_BC[:, None]
         memory = {"cond_frame_outputs": {}, "non_cond_frame_outputs": {}}
-        results = {key: self._track_frame(features, key, True, False, memory)}
-        memory["cond_frame_outputs"][key] = results[key]
-        for reverse, order in ((False, range(key + 1, len(features))), (True, range(key - 1, -1, -1))):
-            memory["non_cond_frame_outputs"].clear()
-            for frame in order:
-                results[frame] = self._track_frame(features, frame, False, reverse, memory)
-                memory["non_cond_frame_outputs"][frame] = results[frame]
-                # SAM 2 looks back no further than its object pointers: older outputs only cost memory.
-                memory["non_cond_frame_outputs"].pop(
-                    frame + self.max_obj_ptrs_in_encoder * (1 if reverse else -1), None
-                )
-        self.sam_prompt_encoder.language_B1C = None
-        return [results[frame] for frame in range(len(features))]
+        prompts = prompts_BC[:, None]
+        for step, features in enumerate(steps):
+            rows = len(features.levels[0])
+            if rows < len(prompts):
+                prompts = prompts[:rows]
+                memory = {
+                    kind: {at: _first(output, rows) for at, output in kept.items()} for kind, kept in memory.items()
+                }
+            self.sam_prompt_encoder.language_B1C = prompts
+            output = self._track_frame(features, step, memory, num_frames)
+            self.sam_prompt_encoder.language_B1C = None
+            memory["non_cond_frame_outputs" if step else "cond_frame_outputs"][step] = output
+            # SAM 2 looks back no further than its object pointers: older outputs only cost memory.
+            memory["non_cond_frame_outputs"].pop(step - self.max_obj_ptrs_in_encoder, None)
+            yield output
 
-    def _track_frame(self, features, frame: int, is_key: bool, reverse: bool, memory) -> dict[str, Tensor]:
-        levels, positions = features[frame].levels, features[frame].positions
+    def _track_frame(self, features: FrameFeatures, step: int, memory, num_frames: int) -> dict[str, Tensor]:
+        levels, positions = features.levels, features.positions
         return self.track_step(
-            frame_idx=frame,
-            is_init_cond_frame=is_key,
+            frame_idx=step,
+            is_init_cond_frame=step == 0,
             current_vision_feats=[level.flatten(2).permute(2, 0, 1) for level in levels],
             current_vision_pos_embeds=[position.flatten(2).permute(2, 0, 1) for position in positions],
             feat_sizes=[(level.shape[-2], level.shape[-1]) for level in levels],
             point_inputs=None,
             mask_inputs=None,
             output_dict=memory,
-            num_frames=len(features),
-            track_in_reverse=reverse,
+            num_frames=num_frames,
         )
+
+
+def _first(output: dict, rows: int) -> dict:
+    """SAM 2's output of one step, without all but the first `rows` objects."""
+    shortened = {}
+    for name, value in output.items():
+        if isinstance(value, Tensor):
+            value = value[:rows]
+        elif isinstance(value, list):  # position encodings of the memory, by level
+            value = [tensor[:rows] for tensor in value]
+        shortened[name] = value
+    return shortened
+
+
+def track_videos(
+    sam: SegSam2, videos: Sequence[FrameFeatures], prompts_NC: Tensor, key_frames: Sequence[int]
+) -> list[tuple[Tensor, Tensor]]:
+    """Mask logits [T, h, w] and presence logits [T] of one object in each of N videos, all tracked side by side.
+
+    From its key frame each object is followed to either end of its video; the two ways know nothing of each other. All
+    videos must be at least as long as SAM 2's row of object pointers, or of one length.
+    """
+    paths = []
+    for video, (features, key) in enumerate(zip(videos, key_frames, strict=True)):
+        paths += [(video, range(key, len(features.levels[0]))), (video, range(key, -1, -1))]
+    paths.sort(key=lambda path: -len(path[1]))
+    steps = (
+        FrameFeatures.stack([videos[video].row(frames[step]) for video, frames in paths if step < len(frames)])
+        for step in range(len(paths[0][1]))
+    )
+    index = torch.tensor([video for video, _ in paths], device=prompts_NC.device)
+    num_frames = max(len(features.levels[0]) for features in videos)
+    logits: list[dict[int, Tensor]] = [{} for _ in videos]
+    presence: list[dict[int, Tensor]] = [{} for _ in videos]
+    for step, output in enumerate(sam.track(steps, prompts_NC[index], num_frames)):
+        for row, (video, frames) in enumerate(paths[: len(output["pred_masks"])]):
+            logits[video][frames[step]] = output["pred_masks"][row, 0]
+            presence[video][frames[step]] = output["object_score_logits"][row, 0]
+    return [
+        (torch.stack([masks[at] for at in sorted(masks)]), torch.stack([scores[at] for at in sorted(scores)]))
+        for masks, scores in zip(logits, presence, strict=True)
+    ]
 
 
 def build_sam(config: SamConfig) -> SegSam2:

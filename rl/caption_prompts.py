@@ -17,11 +17,11 @@ from torch import Tensor, nn
 
 from configs.schema import StageConfig
 from env.errors import DataError
+from env.rle import decode
 from env.types import Task
 from policy.batch import Frames
 from policy.model import SegPolicy, mask_losses
 from policy.tokens import ChatTokens
-from rewards.rle import decode
 from rl.journal import Journal
 
 CLIP = 3  # frames tracked per sample: enough to train the memory's encoder and attention
@@ -100,7 +100,7 @@ def _clip_loss(
     logits, presence = policy.sam.decode(features[0], prompts_BC)
     loss, j_key = _loss_and_j(logits, presence, gold_NTHW[:, 0])
     metrics = {"masks/key_j/mean": j_key}
-    tracked = policy.sam.track(features, prompts_BC, key=0) if length > 1 else []
+    tracked = list(policy.sam.track(features, prompts_BC, length)) if length > 1 else []
     for at in range(1, length):
         logits, presence = tracked[at]["pred_masks"][:, 0], tracked[at]["object_score_logits"][:, 0]
         judged_absent = logits.amax((1, 2)) < -1000  # SAM 2 overwrites such masks; only their presence can learn

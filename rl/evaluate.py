@@ -20,14 +20,15 @@ from rich.table import Table
 from configs.load import add_config_arguments, config_from_args
 from configs.schema import RunConfig
 from cot_data.datasets import load_tasks
+from env.errors import command
 from env.frames import FrameCache
+from env.rle import decode_tracklet
 from env.store import TrajectoryStore
 from env.types import Answer, Malformed, Select, Task, Trajectory
 from policy.build import load_policy
 from policy.engine_env import set_engine_env
 from policy.sampler import build_sampler
 from rewards.jf import tracklet_jf
-from rewards.rle import decode_tracklet
 from rl import statistics
 from rl.journal import provenance
 from rl.progress import progress_bar
@@ -158,6 +159,7 @@ def held_out_tasks(config: RunConfig) -> list[Task]:
     return tasks[: config.eval.num_tasks] if config.eval.num_tasks else tasks
 
 
+@command
 def main() -> None:
     parser = argparse.ArgumentParser(description="Evaluate a checkpoint on held-out tasks.")
     add_config_arguments(parser)

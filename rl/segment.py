@@ -10,15 +10,16 @@ from collections.abc import Iterator, Sequence
 import torch
 
 from configs.schema import EnvConfig
-from env.types import Answer, Select, Task, Trajectory
+from env.rle import encode
+from env.types import Answer, Select, Task, Trajectory, VideoRef
 from policy.batch import Frames, TokenSequence, collate, pack, to_sequence
 from policy.model import SegPolicy, binary_masks
-from policy.sam import FrameFeatures
+from policy.sam import FrameFeatures, track_videos
 from policy.sampler import Sampler
-from rewards.rle import encode
 from rl.rollout import Assignment, Rollout
 
 CHUNK = 16  # frames encoded at once
+MAX_PIXELS = 2**25  # of SAM 2's inputs whose features are held at once: 32 frames at 1024 x 1024, 2048 at 128 x 128
 
 
 class Segmenter:
@@ -36,10 +37,28 @@ class Segmenter:
         by_id = {trajectory.trajectory_id: trajectory for trajectory in self.rollout.run(assignments)}
         trajectories = [by_id[assignment.trajectory_id] for assignment in assignments]
         prompts = last_prompts(self.policy, trajectories, self.shown)
-        for trajectory, prompt_C in zip(trajectories, prompts, strict=True):
-            if prompt_C is not None:
-                propagate(self.policy, trajectory, prompt_C, self.frames)
-            yield trajectory
+        for batch in self._batches(trajectories):
+            decided = [at for at in batch if prompts[at] is not None]
+            propagate(self.policy, [(trajectories[at], prompts[at]) for at in decided], self.frames)
+            yield from (trajectories[at] for at in batch)
+
+    def _batches(self, trajectories: Sequence[Trajectory]) -> Iterator[list[int]]:
+        """Runs of trajectories whose frames SAM 2 can hold at once and whose videos it can track side by side."""
+        sam = self.policy.sam
+        most_frames = MAX_PIXELS // sam.image_size**2
+        batch: list[int] = []
+        videos: set[VideoRef] = set()
+        for at, trajectory in enumerate(trajectories):
+            wider = videos | {trajectory.task.video}
+            num_frames = sum(video.num_frames for video in wider)
+            lengths = {min(video.num_frames, sam.max_obj_ptrs_in_encoder) for video in wider}
+            if batch and (num_frames > most_frames or len(lengths) > 1):
+                yield batch
+                batch, wider = [], {trajectory.task.video}
+            batch.append(at)
+            videos = wider
+        if batch:
+            yield batch
 
 
 @torch.no_grad()
@@ -66,18 +85,30 @@ def _last_rows(sequences: Sequence[TokenSequence]) -> list[int]:
 
 
 @torch.no_grad()
-def propagate(policy: SegPolicy, trajectory: Trajectory, prompt_C: torch.Tensor, frames: Frames) -> None:
-    """Fill `trajectory.masks` by tracking from the decision's key frame both ways through the whole video."""
-    decision, video = trajectory.decision, trajectory.task.video
-    assert isinstance(decision, Select | Answer)
-    features: list[FrameFeatures] = []
+def propagate(policy: SegPolicy, prompted: Sequence[tuple[Trajectory, torch.Tensor | None]], frames: Frames) -> None:
+    """Fill each trajectory's `masks` by tracking from its decision's key frame both ways through the whole video."""
+    encoded = {video: encode_video(policy, video, frames) for video in {item.task.video for item, _ in prompted}}
+    prompts, keys = [], []
+    for trajectory, prompt_C in prompted:
+        decision = trajectory.decision
+        assert prompt_C is not None and isinstance(decision, Select | Answer)
+        prompts.append(prompt_C.float())
+        keys.append(decision.key_frame)
+    if not prompts:
+        return
+    videos = [encoded[trajectory.task.video] for trajectory, _ in prompted]
+    tracked = track_videos(policy.sam, videos, torch.stack(prompts), keys)
+    for (trajectory, _), key_frame, (logits, presence) in zip(prompted, keys, tracked, strict=True):
+        video = trajectory.task.video
+        masks_THW = binary_masks(logits, presence, video.height, video.width).cpu().numpy()
+        trajectory.masks = {at: encode(mask) for at, mask in enumerate(masks_THW)}
+        trajectory.turns[-1].key_mask = trajectory.masks[key_frame]
+
+
+def encode_video(policy: SegPolicy, video: VideoRef, frames: Frames) -> FrameFeatures:
+    """SAM 2's image features of every frame."""
+    chunks = []
     for start in range(0, video.num_frames, CHUNK):
         indices = range(start, min(start + CHUNK, video.num_frames))
-        chunk = policy.sam.encode_frames([frames.full(video, at) for at in indices])
-        features += [chunk.pick(torch.tensor([at], device=policy.device)) for at in range(len(indices))]
-    outputs = policy.sam.track(features, prompt_C[None].float(), decision.key_frame)
-    logits = torch.cat([output["pred_masks"][:, 0] for output in outputs])
-    presence = torch.cat([output["object_score_logits"][:, 0] for output in outputs])
-    masks_THW = binary_masks(logits, presence, video.height, video.width).cpu().numpy()
-    trajectory.masks = {at: encode(mask) for at, mask in enumerate(masks_THW)}
-    trajectory.turns[-1].key_mask = trajectory.masks[decision.key_frame]
+        chunks.append(policy.sam.encode_frames([frames.full(video, at) for at in indices]))
+    return FrameFeatures.stack(chunks)

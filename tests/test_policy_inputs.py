@@ -20,7 +20,7 @@ from env.types import Action, Answer, FrameRef, Interval, Observation, Select, T
 from policy.batch import pack, to_sequence
 from policy.build import build_small
 from policy.patches import PatchLayout
-from policy.sam import SegSam2, build_sam
+from policy.sam import SegSam2, build_sam, track_videos
 from policy.tokenizer import TAGS, train_tokenizer
 from policy.tokens import ChatTokens, expand_image_pads
 
@@ -74,9 +74,11 @@ def test_image_pads_are_expanded_in_order():
 
 def test_tags_digits_and_frame_indices_are_single_tokens(chat: ChatTokens):
     tags = [text for tag in TAGS for text in (f"<{tag}>", f"</{tag}>")]
-    for text in (*tags, "[SEG]", '{"start": ', ', "end": ', ', "keyframe": '):
+    for text in (*tags, "[SEG]", '{"start":', ', "end":', ', "keyframe":'):
         assert len(chat.encode(text)) == 1, text
     for number in range(160):
+        in_json, in_text = chat.encode(f'{{"start": {number}, "end": 7}}'), chat.encode(f" {number}")
+        assert in_json[1] == in_text[0], "one token everywhere, so that it can be copied"
         assert len(chat.encode(str(number))) == 1
         assert len(chat.encode(f" {number}")) == 1
         assert [chat.tokenizer.decode(token) for token in chat.encode(f"frame {number}.")][-2:] == [f" {number}", "."]
@@ -201,16 +203,34 @@ def test_tracking_equals_the_video_predictor(sam: SegSam2, tmp_path: Path):
     prompt_1C = torch.randn(1, sam.hidden_dim, generator=torch.Generator().manual_seed(2))
     wanted = predicted_logits(prompted_predictor(sam, prompt_1C), tmp_path, key=2)
     with torch.no_grad():
-        outputs = sam.track([sam.encode_frames([frame]) for frame in frames], prompt_1C, key=2)
+        ((logits_Thw, presence_T),) = track_videos(sam, [sam.encode_frames(frames)], prompt_1C, [2])
     assert sorted(wanted) == list(range(6))
-    for at, output in enumerate(outputs):
-        ours = torch.nn.functional.interpolate(output["pred_masks"], (64, 64), mode="bilinear", align_corners=False)
-        assert output["object_score_logits"].item() > 0
+    assert presence_T.min() > 0
+    for at in range(6):
+        small = logits_Thw[at][None, None]
+        ours = torch.nn.functional.interpolate(small, (64, 64), mode="bilinear", align_corners=False)
         difference = (ours[0, 0] - wanted[at]).abs()
         assert difference.max() < 1e-3, at  # the predictor keeps its memory in bfloat16
         assert ((ours[0, 0] > 0) == (wanted[at] > 0))[wanted[at].abs() > 1e-3].all()
     spread = torch.stack([wanted[at] for at in range(6)])
     assert (spread.amax(0) - spread.amin(0)).max() > 0.1, "frames must differ, or the comparison says little"
+
+
+def test_videos_tracked_side_by_side_equal_each_one_alone(sam: SegSam2):
+    """Of several lengths beyond the object pointers', with key frames at either end and between."""
+    generator = torch.Generator().manual_seed(7)
+    prompts_NC = torch.randn(3, sam.hidden_dim, generator=generator)
+    frames = noise_frames(24)
+    keys = (0, 22, 9)
+    with torch.no_grad():
+        videos = [sam.encode_frames(part) for part in (frames[:20], frames[1:24], frames[4:21])]
+        together = track_videos(sam, videos, prompts_NC, keys)
+        for at, (logits_Thw, presence_T) in enumerate(together):
+            ((alone_Thw, alone_T),) = track_videos(sam, videos[at : at + 1], prompts_NC[at : at + 1], keys[at : at + 1])
+            assert len(logits_Thw) == len(videos[at].levels[0])
+            assert (logits_Thw - alone_Thw).abs().max() < 1e-4
+            assert (presence_T - alone_T).abs().max() < 1e-4
+    assert (together[0][0][5] - together[1][0][5]).abs().max() > 1e-2
 
 
 def test_decoding_equals_sam2s_own_heads(sam: SegSam2):
