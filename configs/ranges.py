@@ -9,6 +9,8 @@ from configs.schema import EnvConfig, PolicyConfig, RunConfig
 
 _COMPARE: dict[str, Callable[[float, float], bool]] = {">=": operator.ge, ">": operator.gt, "<=": operator.le}
 
+STAGES = ("masks", "captions", "recall", "dialogue")  # kinds of cold-start stages
+
 # key -> (comparison, bound); `*` stands for every element of a list
 RANGES: dict[str, tuple[str, float]] = {
     "seed": (">=", 0),
@@ -35,6 +37,7 @@ RANGES: dict[str, tuple[str, float]] = {
     "cold_start.stages.*.mask_coef": (">=", 0),
     "cold_start.stages.*.align_coef": (">=", 0),
     "cold_start.stages.*.decision_weight": (">", 0),
+    "cold_start.stages.*.recall_share": (">=", 0),
     "cold_start.mask_frames": (">=", 1),
     "cold_start.weight_decay": (">=", 0),
     "cold_start.log_every": (">=", 1),
@@ -71,6 +74,9 @@ def problems(config: RunConfig) -> list[str]:
         for path, value in _values(config, key.split("."), ""):
             if not _COMPARE[sign](value, bound):
                 found.append(f"{path}: expected {sign} {bound}, got {value}")
+    for i, stage in enumerate(config.cold_start.stages):
+        if stage.kind not in STAGES:
+            found.append(f"cold_start.stages.{i}.kind: expected one of {', '.join(STAGES)}, got {stage.kind!r}")
     found += _env_problems(config.env)
     if not config.policy.path:
         found += _small_policy_problems(config.policy, config.env)
@@ -103,8 +109,8 @@ def _env_problems(env: EnvConfig) -> list[str]:
 def _small_policy_problems(policy: PolicyConfig, env: EnvConfig) -> list[str]:
     """The shapes of the small default have to fit together; a checkpoint brings its own."""
     found = []
-    if policy.heads < 2 or policy.heads % 2 or policy.hidden % policy.heads:
-        found.append(f"policy.heads: expected an even number that divides policy.hidden ({policy.hidden})")
+    if policy.heads < 1 or policy.hidden % policy.heads:
+        found.append(f"policy.heads: expected a number that divides policy.hidden ({policy.hidden})")
     if policy.patch_size < 1 or env.size_factor % (2 * policy.patch_size):
         found.append(f"env.size_factor: expected a multiple of 2 x policy.patch_size, got {env.size_factor}")
     if len(policy.sam.stages) != 4 or min(policy.sam.stages) < 1:

@@ -83,7 +83,7 @@ class PolicyConfig:
     layers: int = 4
     """Layers of the small language model."""
     heads: int = 4
-    """Attention heads of the small language model (half as many key-value heads)."""
+    """Attention heads of the small language model."""
     vision_hidden: int = 96
     """Width of the small vision tower."""
     vision_layers: int = 2
@@ -123,13 +123,14 @@ class StageConfig:
     """One stage of the cold start."""
 
     kind: str = "dialogue"
-    """What is learnt: `masks` (SAM 2 from captions), `captions` (single frames), `dialogue` (VTS-CoT traces)."""
+    """What is learnt: `masks` (SAM 2 from captions), `captions` (what one frame shows), `recall` (what some frame among
+    many shows), `dialogue` (VTS-CoT traces)."""
     steps: int = 1000
     """Optimizer steps."""
     batch_size: int = 8
     """Sequences per step."""
     lr: float = 1.5e-3
-    """Peak learning rate of a cosine schedule with 5 % warm-up."""
+    """Learning rate after 5 % of the steps and until the last 35 %, over which it falls to 0."""
     mask_coef: float = 1.0
     """Weight of the BCE + dice mask loss at every [SEG]."""
     align_coef: float = 0.0
@@ -138,6 +139,8 @@ class StageConfig:
     """Weight of tokens that decide (interval, key frame, target name) against 1 for all others."""
     freeze_sam: bool = False
     """Keep SAM 2 fixed in this stage."""
+    recall_share: float = 0.0
+    """`recall` sequences for each trace of a `dialogue` stage, so that a small model does not forget to look."""
 
 
 @dataclass(frozen=True)

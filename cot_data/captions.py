@@ -1,4 +1,4 @@
-"""Single-frame captioning for a small cold start: which shapes a frame shows, and where.
+"""Captions for a small cold start: which shapes a frame shows, and where.
 
 Needs the labels of Moving Shapes. It teaches a small model to see before it has to reason about time.
 """
@@ -15,10 +15,11 @@ from cot_data.expressions import SEEN_AREA
 from cot_data.fields import field, read_json
 from cot_data.mevis import LABELS, MASKS, META, Gold, video_of
 from cot_data.wording import place_of
+from env.episode import VideoSegEnv
 from env.errors import DataError
 from env.frames import frame_refs
-from env.types import RLE, Action, FrameRef, Malformed, Observation, StopReason, Task, Trajectory, Turn, VideoRef
-from rewards.rle import decode
+from env.rle import decode
+from env.types import RLE, Action, Malformed, Observation, StopReason, Task, Trajectory, Turn, VideoRef
 
 
 @dataclass(frozen=True)
@@ -51,9 +52,10 @@ def load_objects(root: Path) -> list[LabelledVideo]:
 def caption_trajectories(
     videos: list[LabelledVideo], config: EnvConfig, rng: np.random.Generator, count: int, num_frames: int = 8
 ) -> list[Trajectory]:
-    """`count` sequences of `num_frames` large frames and the text that names what each one shows.
+    """`count` sequences of `num_frames` turns, each of which shows one frame, small or large, and names what is in it.
 
-    They look like one-turn trajectories, so that the collator of dialogues trains them; there is no decision in them.
+    They look like trajectories, so that the collator of dialogues trains them; there is no decision in them. A text
+    follows its frame at once: a model that cannot see yet need not learn to look frames up by their index as well.
     """
     if not videos:
         raise DataError("captions", "expected labelled videos, found none")
@@ -64,31 +66,55 @@ def _sequence(
     labelled: LabelledVideo, config: EnvConfig, rng: np.random.Generator, num_frames: int, number: int
 ) -> Trajectory:
     video = labelled.video
-    count = min(num_frames, video.num_frames)
-    indices = sorted(int(t) for t in rng.choice(video.num_frames, size=count, replace=False))
-    refs = frame_refs(video, indices, "detail", config.detail_pixels, config.size_factor)
-    parts: list[str | FrameRef] = ["what is where? |"]
-    for ref in refs:
-        text = f" {ref.frame_idx}"
-        parts = [*parts[:-1], str(parts[-1]) + text] if len(parts) == 1 else [*parts, text]
-        parts.append(ref)
-    text = " ".join(f"{t}: {describe(labelled, t)}." for t in indices)
-    name = video.path.split("/", 1)[1]
-    task = Task(f"{Path(video.root).name}/{name}/caption{number}", video, "what is where?", ())
-    turn = Turn(Observation(tuple(parts)), Action(text), Malformed("no_seg", "a caption"))
+    turns = []
+    for t in sorted(int(t) for t in rng.choice(video.num_frames, min(num_frames, video.num_frames), replace=False)):
+        role, pixels = ("strip", config.strip_pixels) if rng.random() < 0.5 else ("detail", config.detail_pixels)
+        ref = frame_refs(video, [t], role, pixels, config.size_factor)[0]
+        observation = Observation(("" if turns else "what is where? |", f" {t}", ref))
+        turns.append(Turn(observation, Action(describe(labelled, t)), Malformed("no_seg", "a caption")))
+    task = _task(video, f"caption{number}")
+    return Trajectory(f"-1/{task.task_id}/0", task, -1, 0, turns, StopReason.ANSWERED)
+
+
+def recall_trajectories(
+    videos: list[LabelledVideo], config: EnvConfig, rng: np.random.Generator, count: int, num_asked: int = 5
+) -> list[Trajectory]:
+    """`count` first observations, each followed by what `num_asked` of its frames show, one after the other.
+
+    Here a frame must be found by its index among all others, and the next index by the one before, as in a dialogue.
+    """
+    if not videos:
+        raise DataError("captions", "expected labelled videos, found none")
+    return [_recall(videos[int(rng.integers(len(videos)))], config, rng, num_asked, i) for i in range(count)]
+
+
+def _recall(
+    labelled: LabelledVideo, config: EnvConfig, rng: np.random.Generator, num_asked: int, number: int
+) -> Trajectory:
+    task = _task(labelled.video, f"recall{number}")
+    observation = VideoSegEnv(task, config).first_observation()
+    shown = sorted({frame.frame_idx for frame in observation.frames})
+    start = int(rng.integers(max(1, len(shown) - num_asked + 1)))
+    text = " ".join(f"{t}: {describe(labelled, t)}." for t in shown[start : start + num_asked])
+    turn = Turn(observation, Action(text), Malformed("no_seg", "a caption"))
     return Trajectory(f"-1/{task.task_id}/0", task, -1, 0, [turn], StopReason.ANSWERED)
 
 
+def _task(video: VideoRef, name: str) -> Task:
+    return Task(f"{Path(video.root).name}/{Path(video.path).name}/{name}", video, "what is where?", ())
+
+
 def describe(labelled: LabelledVideo, frame_idx: int) -> str:
-    """What a frame shows, from left to right: "red circle upper left, blue square center", or "nothing"."""
+    """What a frame shows, in alphabetical order: "blue square center, red circle upper left", or "nothing".
+
+    An order of names, not of places: whether there is anything blue is easier to learn than what lies leftmost.
+    """
     found = []
     for caption, masks in labelled.objects:
         rle = masks[frame_idx]
-        if rle is None:
-            continue
-        mask_HW = decode(rle)
+        mask_HW = decode(rle) if rle else np.zeros(0)
         if mask_HW.sum() >= SEEN_AREA:
             ys, xs = np.nonzero(mask_HW)
             center = (float(xs.mean()) + 0.5, float(ys.mean()) + 0.5)
-            found.append((center, f"{caption} {place_of(center, labelled.video.height, labelled.video.width)}"))
-    return ", ".join(words for _, words in sorted(found)) or "nothing"
+            found.append(f"{caption} {place_of(center, labelled.video.height, labelled.video.width)}")
+    return ", ".join(sorted(found)) or "nothing"

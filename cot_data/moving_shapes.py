@@ -8,8 +8,10 @@ from pathlib import Path
 from rich.progress import Progress
 
 from cot_data.generate import ShapesConfig, write_moving_shapes
+from env.errors import command
 
 
+@command
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, required=True, help="folder to write")

@@ -15,8 +15,10 @@ from cot_data.mevis import META
 from cot_data.records import write_records
 from cot_data.wording import STYLES
 from cot_data.write_trace import write_trace
+from env.errors import command
 
 
+@command
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--root", type=Path, required=True, help="folder of the data set")

@@ -20,6 +20,7 @@ class Thought:
     decision: Select | Answer
     target: str
     place: str  # where the target is in the key frame, "" where that is not known
+    seen: tuple[int, ...] = ()  # the shown frames that show the target
     matches: bool = True  # False: nothing in the video answers to the query
 
 
@@ -40,9 +41,10 @@ def _brief(thought: Thought) -> str:
     interval, key = thought.decision.interval, thought.decision.key_frame
     target = thought.target or ("unclear" if thought.matches else "none")
     place = f" {thought.place}" if thought.place else ""
+    seen = "".join(f" {t}" for t in thought.seen)
     act = "answer" if isinstance(thought.decision, Answer) else "look"
     return (
-        f"Step 1: {target} {interval.start} to {interval.end - 1}. Step 2: frame {key}{place}. "
+        f"Step 1: {target}{seen}, {interval.start} to {interval.end - 1}. Step 2: frame {key}{place}. "
         f"Step 3: {target}. Action: {act}."
     )
 
@@ -65,10 +67,11 @@ def _full(thought: Thought) -> str:
     where = f" on the {thought.place}" if thought.place else ""
     where = " in the center" if thought.place == "center" else where
     act = "answer" if isinstance(thought.decision, Answer) else "look closer to be sure"
+    seen = f" shows in frames {', '.join(map(str, thought.seen))} and" if thought.seen else ""
     says = "can be seen" if isinstance(thought.decision, Answer) else "should be looked at"
     return (
-        f"Step 1 (temporal): the {thought.target} {says} {span}. Step 2 (spatial): the {thought.target} is{where} "
-        f"best seen in frame {key}. Step 3 (linguistic): the {thought.target} is what "
+        f"Step 1 (temporal): the {thought.target}{seen} {says} {span}. Step 2 (spatial): the {thought.target} is"
+        f"{where} best seen in frame {key}. Step 3 (linguistic): the {thought.target} is what "
         f'"{thought.query}" refers to. Action: {act}.'
     )
 

@@ -1,12 +1,15 @@
 """Cold-start traces (VTS-CoT) from ground truth, for any data set with masks.
 
 An `explore` task is first looked into where its evidence is, without naming the target; any other one is mostly
-answered at once. The answer holds the gold interval and a frame in which the target can be seen well.
+answered at once. A trace says no more than its frames show: it lists those that show the target, answers with the
+interval from the first to the last of them, and marks the one in which the target can be seen best.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
+from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
@@ -17,11 +20,21 @@ from cot_data.wording import Thought, place_of, write_turn
 from env.errors import DataError
 from env.frames import sample_indices
 from env.prompts import PROMPTS
+from env.rle import decode
 from env.types import RLE, Answer, Interval, Select, Task
-from rewards.rle import decode
 
 DIRECT_SHARE = 0.75  # of the tasks whose first observation is enough: answered in the first turn
+FAINT = 0.1  # of the target's largest area in the shown frames: a frame that shows less of it does not show it
 AROUND = 4  # frames looked at on either side of a frame that the query or the evidence names
+
+
+@dataclass(frozen=True)
+class Sight:
+    """What one frame shows of the target."""
+
+    area: int  # pixels
+    is_cut: bool  # by the frame's border
+    place: str
 
 
 def write_trace(
@@ -96,8 +109,10 @@ def _plain(task: Task, config: EnvConfig, rng: np.random.Generator) -> list[Thou
         return [_answer(task, shown)]
     select = _refine(task, config)
     after = shown | {select.key_frame, *sample_indices(select.interval, config.zoom_frames)}
-    place = _place(task, select.key_frame)
-    return [Thought(task.expression, select, _name(task), place), _answer(task, after, select.key_frame)]
+    sights = see(task.gold, shown | {select.key_frame})
+    place = sights[select.key_frame].place
+    first = Thought(task.expression, select, _name(task), place, _showing(see(task.gold, shown)))
+    return [first, _answer(task, after, select.key_frame)]
 
 
 def _refine(task: Task, config: EnvConfig) -> Select:
@@ -118,15 +133,36 @@ def _answer(task: Task, shown: set[int], large: int | None = None) -> Thought:
     `large` is the key frame that was just shown: it stays the key frame if it is nearly as good as the best one.
     """
     num_frames = task.video.num_frames
-    seen = _seen(task.gold)
-    if not seen:
+    if not _seen(task.gold):
         return Thought(task.expression, Answer(Interval(0, num_frames), num_frames // 2), "", "", matches=False)
+    sights = see(task.gold, shown)
     key_frame = best_frame(task.gold, shown)
-    if large is not None and _is_nearly_as_good(task.gold[large], task.gold[key_frame]):
-        key_frame = large
-    return Thought(
-        task.expression, Answer(Interval(seen[0], seen[-1] + 1), key_frame), _name(task), _place(task, key_frame)
-    )
+    best = see(task.gold, {key_frame})[key_frame]
+    if large in sights and not sights[large].is_cut and sights[large].area >= 0.7 * best.area:
+        key_frame, best = large, sights[large]
+    showing = _showing(sights)
+    between = showing or _seen(task.gold)  # a target that no shown frame shows: what the masks say
+    answer = Answer(Interval(between[0], between[-1] + 1), key_frame)
+    return Thought(task.expression, answer, _name(task), best.place, showing)
+
+
+def see(gold: tuple[RLE | None, ...], frames: Iterable[int]) -> dict[int, Sight]:
+    """What each of `frames` shows of the target, in order; those that lack it are left out."""
+    sights = {}
+    for t in sorted(frames):
+        rle = gold[t]
+        if rle is not None:
+            mask_HW = decode(rle)
+            ys, xs = np.nonzero(mask_HW)
+            is_cut = bool(mask_HW[[0, -1]].any() or mask_HW[:, [0, -1]].any())
+            sights[t] = Sight(len(xs), is_cut, place_of((xs.mean() + 0.5, ys.mean() + 0.5), *mask_HW.shape))
+    return sights
+
+
+def _showing(sights: dict[int, Sight]) -> tuple[int, ...]:
+    """The frames that show the target clearly enough."""
+    least = FAINT * max((sight.area for sight in sights.values()), default=0)
+    return tuple(t for t, sight in sights.items() if sight.area > least)
 
 
 def best_frame(gold: tuple[RLE | None, ...], shown: set[int]) -> int:
@@ -134,33 +170,10 @@ def best_frame(gold: tuple[RLE | None, ...], shown: set[int]) -> int:
 
     Sizes within a tenth of the largest are equal, the earliest wins; a target cut by the border only if all are.
     """
-    seen = _seen(gold)
-    masks = {t: _mask(gold[t]) for t in [t for t in seen if t in shown] or seen}
-    whole = {t: mask_HW for t, mask_HW in masks.items() if not _touches_border(mask_HW)} or masks
-    largest = max(mask_HW.sum() for mask_HW in whole.values())
-    return next(t for t, mask_HW in whole.items() if mask_HW.sum() >= 0.9 * largest)
-
-
-def _is_nearly_as_good(rle: RLE | None, best: RLE | None) -> bool:
-    return rle is not None and not _touches_border(_mask(rle)) and _mask(rle).sum() >= 0.7 * _mask(best).sum()
-
-
-def _mask(rle: RLE | None) -> np.ndarray:
-    if rle is None:
-        raise ValueError("a frame without the target has no mask")
-    return decode(rle)
-
-
-def _touches_border(mask_HW: np.ndarray) -> bool:
-    return bool(mask_HW[[0, -1]].any() or mask_HW[:, [0, -1]].any())
-
-
-def _place(task: Task, frame_idx: int) -> str:
-    if task.gold[frame_idx] is None:
-        return ""
-    mask_HW = _mask(task.gold[frame_idx])
-    ys, xs = np.nonzero(mask_HW)
-    return place_of((xs.mean() + 0.5, ys.mean() + 0.5), *mask_HW.shape)
+    sights = see(gold, shown) or see(gold, range(len(gold)))
+    whole = {t: sight for t, sight in sights.items() if not sight.is_cut} or sights
+    largest = max(sight.area for sight in whole.values())
+    return next(t for t, sight in whole.items() if sight.area >= 0.9 * largest)
 
 
 def _seen(gold: tuple[RLE | None, ...]) -> list[int]:

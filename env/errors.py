@@ -9,6 +9,13 @@
 Every message says what was expected, what came, and where to mend it.
 """
 
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import wraps
+
+from configs.load import ConfigError
+
 
 class VideoSegError(Exception):
     """Base of all errors that this program raises on purpose."""
@@ -32,3 +39,16 @@ class CheckpointError(VideoSegError):
 
 class EnvError(VideoSegError):
     """The environment was stepped after its end, or before its first observation."""
+
+
+def command(main: Callable[[], None]) -> Callable[[], None]:
+    """Decorates a command's `main`: an error that its user can mend ends it with the message alone, no traceback."""
+
+    @wraps(main)
+    def run() -> None:
+        try:
+            main()
+        except (VideoSegError, ConfigError) as error:
+            raise SystemExit(f"error: {error}") from None
+
+    return run

@@ -30,6 +30,9 @@ from policy.tokenizer import CHAT_TEMPLATE, SEG, train_tokenizer
 from policy.tokens import ChatTokens
 
 HEAD_DIM = 32  # the smallest that vLLM's CPU attention takes
+# Qwen3 normalises queries and keys, so that scores stay within sqrt(HEAD_DIM) times this gain. At its usual 1 no head
+# can pick one token out of hundreds, and the gain itself grows by no more than the learning rate a step.
+ATTENTION_GAIN = 3.0
 
 
 def build_small(config: PolicyConfig, corpus: Iterable[str], seed: int) -> SegPolicy:
@@ -37,6 +40,10 @@ def build_small(config: PolicyConfig, corpus: Iterable[str], seed: int) -> SegPo
     torch.manual_seed(seed)
     tokenizer = train_tokenizer(corpus, config.vocab_size)
     vlm = Qwen3VLForConditionalGeneration._from_config(_small_config(config, tokenizer), dtype=torch.float32)
+    with torch.no_grad():
+        for name, parameter in vlm.named_parameters():
+            if name.endswith(("q_norm.weight", "k_norm.weight")):
+                parameter.fill_(ATTENTION_GAIN**0.5)
     return _finish(SegPolicy(vlm, tokenizer, build_sam(config.sam)), config)
 
 
@@ -48,7 +55,7 @@ def _small_config(config: PolicyConfig, tokenizer: PreTrainedTokenizerBase) -> Q
         "intermediate_size": 3 * config.hidden,
         "num_hidden_layers": config.layers,
         "num_attention_heads": config.heads,
-        "num_key_value_heads": max(1, config.heads // 2),
+        "num_key_value_heads": config.heads,
         "head_dim": HEAD_DIM,
         "max_position_embeddings": 8192,
         "initializer_range": config.init_std,

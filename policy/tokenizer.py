@@ -18,7 +18,8 @@ VISION_START = "<|vision_start|>"
 VISION_END = "<|vision_end|>"
 SPECIAL = ("<|endoftext|>", "<|im_start|>", END, VISION_START, VISION_END, IMAGE_PAD, "<|video_pad|>", SEG)
 TAGS = ("think", "select", "answer", "VTG", "RefSeg")
-SCAFFOLD = ('{"start": ', ', "end": ', ', "keyframe": ', "}")
+# Without the space behind the colon: a number then is the same token in the JSON as in the text, and can be copied.
+SCAFFOLD = ('{"start":', ', "end":', ', "keyframe":', "}")
 
 # ChatML, as Qwen3-VL writes it; kept in the folder so that other tools can talk to the checkpoint too.
 CHAT_TEMPLATE = (

@@ -17,10 +17,10 @@ from trl.trainer.sft_config import SFTConfig
 from trl.trainer.sft_trainer import SFTTrainer
 
 from configs.schema import ColdStartConfig, StageConfig
+from env.rle import decode
 from env.types import Answer, Select, Task, Trajectory
 from policy.batch import Batch, Frames, collate, to_sequence
 from policy.model import SegPolicy, mask_losses
-from rewards.rle import decode
 from rl.caption_prompts import CaptionPrompts
 from rl.journal import Journal
 
@@ -183,10 +183,12 @@ def _arguments(stage: StageConfig, config: ColdStartConfig, folder: Path, seed: 
         max_steps=stage.steps,
         per_device_train_batch_size=stage.batch_size,
         learning_rate=stage.lr,
-        lr_scheduler_type="cosine",
+        # Skills come suddenly, after hundreds of steps at full rate: it is lowered late.
+        lr_scheduler_type="warmup_stable_decay",
+        lr_scheduler_kwargs={"num_decay_steps": max(1, round(0.35 * stage.steps)), "decay_type": "linear"},
         warmup_steps=max(1, stage.steps // 20),
         weight_decay=config.weight_decay,
-        adam_beta2=0.999,
+        adam_beta2=0.98,
         max_grad_norm=1.0,
         logging_steps=config.log_every,
         logging_strategy="steps",

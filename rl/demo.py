@@ -24,7 +24,7 @@ from safetensors import safe_open
 
 from configs.load import add_config_arguments, config_from_args, load_config, save_config
 from configs.schema import RunConfig
-from env.errors import CheckpointError, DataError
+from env.errors import CheckpointError, DataError, command
 from env.frames import FrameCache
 from env.page import render_page, write_page
 from env.store import TrajectoryStore
@@ -325,6 +325,7 @@ def half_width(triple: Sequence[float] | None, scale: int) -> str:
     return f"{mean:.{1 if scale > 1 else 2}f}\n\N{PLUS-MINUS SIGN}{(high - low) / 2:.1f}"
 
 
+@command
 def main() -> None:
     parser = argparse.ArgumentParser(description="Data, cold start, GRPO, evaluation of each stage, and a report.")
     add_config_arguments(parser)
@@ -332,10 +333,7 @@ def main() -> None:
     parser.add_argument("--train-videos", type=int, default=1200, help="videos generated for training")
     parser.add_argument("--eval-videos", type=int, default=60, help="videos generated for held-out tasks")
     args = parser.parse_args()
-    try:
-        run_demo(config_from_args(args), args.resume, args.train_videos, args.eval_videos, Console(highlight=False))
-    except (CheckpointError, DataError) as error:
-        raise SystemExit(f"demo: {error}") from error
+    run_demo(config_from_args(args), args.resume, args.train_videos, args.eval_videos, Console(highlight=False))
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
 """Cold start: supervised stages on VTS-CoT traces, `python -m rl.sft_coldstart --config NAME [--resume]`.
 
-Stages come from `cold_start.stages`: `masks` (SAM 2 from captions), `captions` (single frames), `dialogue` (traces with
-mask supervision at every [SEG]). The last two run in TRL's SFTTrainer. Writes `<run_dir>/policy`.
+Stages come from `cold_start.stages`: `masks` (SAM 2 from captions), `captions` (what one frame shows), `recall` (what
+some frame among many shows), `dialogue` (traces with mask supervision at every [SEG]). All but the first run in TRL's
+SFTTrainer. Writes `<run_dir>/policy`.
 """
 
 from __future__ import annotations
@@ -16,12 +17,12 @@ from safetensors.torch import load_model, save_model
 
 from configs.load import add_config_arguments, config_from_args, save_config
 from configs.schema import RunConfig, StageConfig
-from cot_data.captions import caption_trajectories, load_objects
+from cot_data.captions import caption_trajectories, load_objects, recall_trajectories
 from cot_data.datasets import load_tasks
 from cot_data.dialogue import match, to_trajectory
 from cot_data.records import Record, read_records
 from cot_data.write_trace import write_trace
-from env.errors import CheckpointError
+from env.errors import CheckpointError, command
 from env.frames import FrameCache
 from env.types import Task, Trajectory
 from policy.build import POLICIES, build_small, save_policy
@@ -30,7 +31,8 @@ from rl.caption_prompts import CaptionPrompts, train_masks
 from rl.cold_start_trainer import ColdStartTrainer, LessonCollator
 from rl.journal import Journal
 
-NUM_CAPTIONS = 4000  # caption sequences drawn for a `captions` stage
+NUM_CAPTIONS = 4000  # sequences drawn for a stage of captions
+CAPTIONS = {"captions": caption_trajectories, "recall": recall_trajectories}
 
 
 def train(config: RunConfig, resume: bool = False) -> Path:
@@ -113,12 +115,24 @@ def _makers(
     config: RunConfig, stage: StageConfig, lessons: list[tuple[Record, Task]]
 ) -> tuple[Callable[[int], Trajectory], int]:
     """How to make the n-th trajectory of a stage, and how many there are."""
-    if stage.kind == "captions":
-        videos = load_objects(Path(config.data.train_root))
-        rng = np.random.default_rng(config.seed)
-        captions = caption_trajectories(videos, config.env, rng, NUM_CAPTIONS)
+    if stage.kind in CAPTIONS:
+        captions = _captions(config, stage.kind, NUM_CAPTIONS)
         return captions.__getitem__, len(captions)
-    return lambda row: to_trajectory(*lessons[row], config.env), len(lessons)
+    traces = len(lessons)
+    recall = _captions(config, "recall", round(traces * stage.recall_share))
+
+    def make(row: int) -> Trajectory:
+        return to_trajectory(*lessons[row], config.env) if row < traces else recall[row - traces]
+
+    return make, traces + len(recall)
+
+
+def _captions(config: RunConfig, kind: str, count: int) -> list[Trajectory]:
+    """Caption sequences of the training videos; none need labels where none are asked for."""
+    if count == 0:
+        return []
+    videos = load_objects(Path(config.data.train_root))
+    return CAPTIONS[kind](videos, config.env, np.random.default_rng(config.seed), count)
 
 
 def _save_stage(folder: Path, policy: SegPolicy, prompts: CaptionPrompts | None) -> None:
@@ -133,6 +147,7 @@ def _load_stage(folder: Path, policy: SegPolicy, prompts: CaptionPrompts | None)
         load_model(prompts, str(folder / "prompts.safetensors"))
 
 
+@command
 def main() -> None:
     parser = argparse.ArgumentParser(description="Cold start: supervised stages on VTS-CoT traces.")
     add_config_arguments(parser)

@@ -100,5 +100,5 @@ def test_the_time_of_a_broken_attempt_counts(tmp_path):
 def test_a_mistake_ends_with_a_message(tmp_path, monkeypatch):
     arguments = ["demo", "--config", "smoke", "--set", f"run_dir={tmp_path}", "--resume"]
     monkeypatch.setattr(sys, "argv", arguments)
-    with pytest.raises(SystemExit, match=r"demo: .*nothing to resume from"):
+    with pytest.raises(SystemExit, match=r"error: .*nothing to resume from"):
         main()

@@ -1,0 +1,154 @@
+"""The cold start: what its collator asks for, that it can be learnt, and that a killed run ends in the same weights."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from configs.load import save_config
+from configs.schema import RunConfig, StageConfig
+from cot_data.dialogue import to_trajectory
+from cot_data.write_trace import write_trace
+from env.frames import FrameCache
+from env.rle import decode
+from env.types import Answer, Select, Trajectory
+from policy.build import load_policy
+from policy.model import SegPolicy
+from rl.cold_start_trainer import Lesson, LessonCollator, lesson_loss
+from rl.sft_coldstart import train
+from tests.rl_parts import MICRO, Micro, read_lines
+
+WEIGHT = 6.0
+
+
+@pytest.fixture(scope="module")
+def policy(micro: Micro) -> SegPolicy:
+    return load_policy(micro.policy)
+
+
+@pytest.fixture(scope="module")
+def config(micro: Micro, tmp_path_factory: pytest.TempPathFactory) -> RunConfig:
+    return micro.config(tmp_path_factory.mktemp("lessons"))
+
+
+def trajectories(micro: Micro, config: RunConfig) -> list[Trajectory]:
+    return [
+        to_trajectory(write_trace(task, config.env, np.random.default_rng(at), "brief"), task, config.env)
+        for at, task in enumerate(micro.tasks())
+    ]
+
+
+def lesson_of(policy: SegPolicy, items: list[Trajectory], num_mask_frames: int = 2) -> Lesson:
+    collator = LessonCollator(policy, items.__getitem__, FrameCache(), num_mask_frames, WEIGHT, seed=0)
+    return collator([{"index": at} for at in range(len(items))])["lesson"]
+
+
+def test_only_what_the_policy_writes_is_learnt_and_decisions_weigh_more(
+    micro: Micro, policy: SegPolicy, config: RunConfig
+) -> None:
+    items = trajectories(micro, config)
+    lesson = lesson_of(policy, items)
+    tokenizer = policy.chat.tokenizer
+    for row, item in enumerate(items):
+        sequence = lesson.batch.sequences[row]
+        weights = lesson.token_weights_BL[row]
+        assert not weights[len(sequence) :].any()
+        assert torch.equal(weights[: len(sequence)] > 0, torch.tensor(sequence.loss_mask))
+        heavy = {str(tokenizer.decode(sequence.ids[at])).strip() for at in (weights == WEIGHT).nonzero()[:, 0].tolist()}
+        numbers = {word for word in heavy if word.isdigit()}
+        answer = item.turns[-1].decision
+        assert isinstance(answer, Answer) and str(answer.key_frame) in numbers
+        named = [word for word in item.task.caption.split() if word in item.turns[-1].action.text]
+        assert heavy - numbers == set(named)
+
+
+def test_masks_are_asked_for_at_every_seg_whose_evidence_was_seen(
+    micro: Micro, policy: SegPolicy, config: RunConfig
+) -> None:
+    items = trajectories(micro, config)
+    lesson = lesson_of(policy, items, num_mask_frames=3)
+    row, expected = 0, []
+    for item in items:
+        for turn in item.turns:
+            assert isinstance(turn.decision, Select | Answer)
+            unseen = bool(item.task.explore) and isinstance(turn.decision, Select)
+            expected += [] if unseen else [(row, item.task.video, turn.decision.key_frame)] * 3
+            row += 1
+    assert [(at, video) for at, video, _ in lesson.targets] == [(at, video) for at, video, _ in expected]
+    assert lesson.targets[::3] == expected[::3], "the key frame comes first"
+    for (_, video, frame_idx), gold in zip(lesson.targets, lesson.gold, strict=True):
+        rles = [item.task.gold[frame_idx] for item in items if item.task.video == video]
+        wanted = [decode(rle) if rle else np.zeros_like(gold) for rle in rles]
+        assert any(np.array_equal(gold, mask) for mask in wanted)
+    assert set(lesson.captions.values()) <= {item.task.caption for item in items}
+
+
+def test_one_batch_can_be_learnt_by_heart(micro: Micro, config: RunConfig) -> None:
+    """Tokens and masks together, from a policy that knows neither this wording's weights nor these masks well."""
+    policy = load_policy(micro.policy)
+    lesson = lesson_of(policy, trajectories(micro, config)[:3], num_mask_frames=1)
+    optimizer = torch.optim.AdamW(policy.parameters(), lr=2e-3)
+    stage, frames = StageConfig(), FrameCache()
+    first: dict[str, float] = {}
+    metrics: dict[str, float] = {}
+    for _ in range(60):
+        loss, metrics = lesson_loss(policy, None, lesson, stage, frames)
+        first = first or metrics
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    assert metrics["loss/tokens"] < 0.05 < 0.2 < first["loss/tokens"]
+    assert metrics["loss/masks"] < 0.5 * first["loss/masks"]
+
+
+STAGES = (
+    "cold_start.stages=[{kind: masks, steps: 4, batch_size: 2, lr: 1.0e-3}, "
+    "{kind: captions, steps: 6, batch_size: 2, lr: 1.0e-3}, "
+    "{kind: dialogue, steps: 24, batch_size: 2, lr: 1.0e-3, align_coef: 0.5, freeze_sam: true}]"
+)
+
+
+def test_a_killed_run_goes_on_to_the_same_weights(micro: Micro, tmp_path: Path) -> None:
+    """SIGKILL inside the last stage, then --resume, against a run that nothing disturbed."""
+    every = ["cold_start.save_every=5", "cold_start.log_every=1", "policy.path=", STAGES]
+    whole = micro.config(tmp_path / "whole", every)
+    torn = replace(whole, run_dir=str(tmp_path / "torn"))
+    train(whole)
+    save_config(torn, tmp_path / "torn.yaml")
+    command = [sys.executable, "-m", "rl.sft_coldstart", "--config", str(tmp_path / "torn.yaml")]
+    process = subprocess.Popen(command, env=os.environ, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    last_stage = Path(torn.run_dir) / "stage-2-dialogue"
+    deadline = time.monotonic() + 240
+    while not list(last_stage.glob("checkpoint-10/trainer_state.json")):
+        assert process.poll() is None and time.monotonic() < deadline, "the run ended before it could be killed"
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not (last_stage / "policy.safetensors").exists()
+    train(torn, resume=True)
+    for name in ("vlm/model.safetensors", "seg.safetensors"):
+        ours, theirs = (load_file(Path(run.run_dir) / "policy" / name) for run in (torn, whole))
+        assert ours.keys() == theirs.keys()
+        for key, tensor in theirs.items():
+            torch.testing.assert_close(
+                ours[key], tensor, atol=1e-6, rtol=1e-5, msg=lambda text, key=key: f"{key}: {text}"
+            )
+    logs = [read_lines(Path(run.run_dir) / "stage-2-dialogue" / "metrics.jsonl") for run in (torn, whole)]
+    assert [row["step"] for row in logs[0]] == [row["step"] for row in logs[1]] == list(range(1, 25))
+    assert logs[0][-1]["loss/tokens"] == pytest.approx(logs[1][-1]["loss/tokens"], abs=1e-5)
+
+
+def test_stages_are_saved_with_the_config_that_made_them(micro: Micro) -> None:
+    saved = json.loads((micro.policy / "policy.json").read_text())
+    assert f"policy.hidden={saved['hidden']}" in MICRO
