@@ -34,7 +34,6 @@ from rl.journal import provenance
 from rl.progress import progress_bar
 from rl.segment import Segmenter
 
-COLUMNS = ("group", "n", "J&F", "blind", "J visible", "blind", "interval IoU", "key hit", "format", "turns")
 MEASURES = ("jf", "j", "f", "j_visible", "interval_iou", "key_hit", "format", "turns", "tool_use")
 
 
@@ -77,18 +76,37 @@ def measure(trajectory: Trajectory) -> dict[str, Any]:
     }
 
 
-def summarise(rows: Sequence[dict[str, Any]], num_bootstrap: int, seed: int) -> dict[str, dict[str, Any]]:
-    """Group name ("all", each family, "explore", "no exploring") -> measure -> [mean, low, high], and "n"."""
-    groups = {"all": list(rows)}
+def groups_of(rows: Sequence[dict[str, Any]]) -> dict[str, list[int]]:
+    """Group name ("all", each family, whether exploring pays) -> positions of its rows."""
+    positions = range(len(rows))
+    groups = {"all": list(positions)}
     for family in sorted({row["family"] for row in rows}):
-        groups[family] = [row for row in rows if row["family"] == family]
+        groups[family] = [at for at in positions if rows[at]["family"] == family]
     if any(row["explore"] for row in rows):
-        groups["exploring pays"] = [row for row in rows if row["explore"]]
-        groups["exploring does not pay"] = [row for row in rows if not row["explore"]]
+        groups["exploring pays"] = [at for at in positions if rows[at]["explore"]]
+        groups["exploring does not pay"] = [at for at in positions if not rows[at]["explore"]]
+    return groups
+
+
+def summarise(rows: Sequence[dict[str, Any]], num_bootstrap: int, seed: int) -> dict[str, dict[str, Any]]:
+    """Group name -> measure -> [mean, low, high], and "n"."""
     summary: dict[str, dict[str, Any]] = {}
-    for name, members in groups.items():
-        summary[name] = {"n": len(members), **statistics.summarise(members, MEASURES, num_bootstrap, seed)}
+    for name, members in groups_of(rows).items():
+        chosen = [rows[at] for at in members]
+        summary[name] = {"n": len(members), **statistics.summarise(chosen, MEASURES, num_bootstrap, seed)}
     return summary
+
+
+def over_blind(
+    sighted: Sequence[dict[str, Any]], blind: Sequence[dict[str, Any]], num_bootstrap: int, seed: int
+) -> dict[str, statistics.Estimate | None]:
+    """Group name -> [mean, low, high] of what looking adds to `j_visible`, task by task; both lists in one order."""
+    gains: dict[str, statistics.Estimate | None] = {}
+    for name, members in groups_of(sighted).items():
+        known = [at for at in members if sighted[at]["j_visible"] is not None]
+        pair = [[float(rows[at]["j_visible"]) for at in known] for rows in (blind, sighted)]
+        gains[name] = statistics.paired_difference(*pair, num_bootstrap, seed) if known else None
+    return gains
 
 
 def evaluate(config: RunConfig, checkpoint: Path, tasks: Sequence[Task], out: Path) -> dict[str, Any]:
@@ -112,6 +130,9 @@ def evaluate(config: RunConfig, checkpoint: Path, tasks: Sequence[Task], out: Pa
                 advance()
         results[label] = {"rows": rows, "summary": summarise(rows, config.eval.num_bootstrap, config.seed)}
     sampler.close()
+    if config.eval.blind:
+        rows = (results["sighted"]["rows"], results["blind"]["rows"])
+        results["over_blind"] = over_blind(*rows, config.eval.num_bootstrap, config.seed)
     (out / "results.json").write_text(json.dumps(results, indent=1))
     return results
 
@@ -126,6 +147,7 @@ def results_table(results: dict[str, Any]) -> Table:
         "J&F blind",
         "J visible",
         "J visible blind",
+        "looking adds",
         "interval IoU",
         "key hit",
         "format",
@@ -140,6 +162,7 @@ def results_table(results: dict[str, Any]) -> Table:
             _percent(shut.get("jf")),
             _percent(row["j_visible"]),
             _percent(shut.get("j_visible")),
+            _percent(results.get("over_blind", {}).get(name)),
         ]
         cells += [_percent(row["interval_iou"]), _percent(row["key_hit"]), _percent(row["format"])]
         table.add_row(name, str(row["n"]), *cells, f"{row['turns'][0]:.2f}")
