@@ -95,20 +95,20 @@ def test_masks_are_asked_for_at_every_seg_whose_evidence_was_seen(
 
 
 def test_one_batch_can_be_learnt_by_heart(micro: Micro, config: RunConfig) -> None:
-    """Tokens and masks together, from a policy that knows neither this wording's weights nor these masks well."""
-    policy = load_policy(micro.policy)
+    """Tokens and masks together, from random weights."""
+    policy = load_policy(micro.policy.with_name("untrained"))
     lesson = lesson_of(policy, trajectories(micro, config)[:3], num_mask_frames=1)
-    optimizer = torch.optim.AdamW(policy.parameters(), lr=2e-3)
+    optimizer = torch.optim.AdamW(policy.parameters(), lr=3e-3)
     stage, frames = StageConfig(), FrameCache()
     first: dict[str, float] = {}
     metrics: dict[str, float] = {}
-    for _ in range(60):
+    for _ in range(80):
         loss, metrics = lesson_loss(policy, None, lesson, stage, frames)
         first = first or metrics
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-    assert metrics["loss/tokens"] < 0.05 < 0.2 < first["loss/tokens"]
+    assert metrics["loss/tokens"] < 0.05 * first["loss/tokens"]
     assert metrics["loss/masks"] < 0.5 * first["loss/masks"]
 
 
