@@ -128,7 +128,7 @@ def _makers(
 
 
 def _captions(config: RunConfig, kind: str, count: int) -> list[Trajectory]:
-    """Caption sequences of the training videos; none need labels where none are asked for."""
+    """`count` caption sequences of the training videos, which must have labels unless `count` is 0."""
     if count == 0:
         return []
     videos = load_objects(Path(config.data.train_root))
