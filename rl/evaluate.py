@@ -104,8 +104,8 @@ def over_blind(
     gains: dict[str, statistics.Estimate | None] = {}
     for name, members in groups_of(sighted).items():
         known = [at for at in members if sighted[at]["j_visible"] is not None]
-        pair = [[float(rows[at]["j_visible"]) for at in known] for rows in (blind, sighted)]
-        gains[name] = statistics.paired_difference(*pair, num_bootstrap, seed) if known else None
+        without, with_eyes = ([float(rows[at]["j_visible"]) for at in known] for rows in (blind, sighted))
+        gains[name] = statistics.paired_difference(without, with_eyes, num_bootstrap, seed) if known else None
     return gains
 
 
