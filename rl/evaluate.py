@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
@@ -139,7 +140,8 @@ def evaluate(config: RunConfig, checkpoint: Path, tasks: Sequence[Task], out: Pa
 
 def results_table(results: dict[str, Any]) -> Table:
     """A table of percent figures with half-widths of the 95 % interval, the blind baseline in its own column."""
-    table = Table(title=f"{results['checkpoint']} ({results['num_tasks']} tasks)")
+    title = f"{results['checkpoint']} ({results['num_tasks']} tasks)"
+    table = Table(title=title, box=SIMPLE_HEAD, collapse_padding=True)
     for column in (
         "group",
         "n",
@@ -153,7 +155,7 @@ def results_table(results: dict[str, Any]) -> Table:
         "format",
         "turns",
     ):
-        table.add_column(column, justify="left" if column == "group" else "right")
+        table.add_column(column, justify="left" if column == "group" else "right", min_width=0 if column == "n" else 5)
     blind = results.get("blind", {}).get("summary", {})
     for name, row in results["sighted"]["summary"].items():
         shut = blind.get(name, {})
