@@ -28,7 +28,7 @@ demo: $(STAMP) ## The whole loop on this machine, in about 20 minutes: runs/demo
 	$(PY) -m rl.demo --config tiny
 
 test: $(STAMP) ## Run the tests, in at most 12 minutes
-	$(PY) -m pytest --durations=15
+	$(PY) -m pytest -n 2 --dist loadfile --durations=25
 
 check: $(STAMP) ## Lint, formatting and types
 	.venv/bin/ruff check .
