@@ -5,48 +5,16 @@ Needs the labels of Moving Shapes. It teaches a small model to see before it has
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from configs.schema import EnvConfig
-from cot_data.expressions import SEEN_AREA
-from cot_data.fields import field, read_json
-from cot_data.mevis import LABELS, MASKS, META, Gold, video_of
-from cot_data.wording import place_of
-from env.episode import VideoSegEnv
+from cot_data.labelled import LabelledVideo
+from cot_data.wording import place_in
 from env.errors import DataError
 from env.frames import frame_refs
-from env.rle import decode
-from env.types import RLE, Action, Malformed, Observation, StopReason, Task, Trajectory, Turn, VideoRef
-
-
-@dataclass(frozen=True)
-class LabelledVideo:
-    """A video and every object in it: (caption, masks [T])."""
-
-    video: VideoRef
-    objects: tuple[tuple[str, tuple[RLE | None, ...]], ...]
-
-
-def load_objects(root: Path) -> list[LabelledVideo]:
-    """The videos of a Moving Shapes folder with all of their objects; DataError where the labels are missing."""
-    root = Path(root).absolute()
-    videos = field(read_json(root / META), "videos", dict, str(root / META))
-    labels = field(read_json(root / LABELS), "videos", dict, str(root / LABELS))
-    gold = Gold(root / MASKS)
-    out = []
-    for name, record in videos.items():
-        video = video_of(root, name, record, f"{root / META}: videos[{name!r}]")
-        where = f"{root / LABELS}: videos[{name!r}]"
-        objects = field(field(labels, name, dict, str(root / LABELS)), "objects", dict, where)
-        out.append(
-            LabelledVideo(
-                video, tuple((caption, gold.of((anno_id,), video, where)) for anno_id, caption in objects.items())
-            )
-        )
-    return out
+from env.types import Action, Malformed, Observation, StopReason, Task, Trajectory, Turn, VideoRef
 
 
 def caption_trajectories(
@@ -67,54 +35,38 @@ def _sequence(
 ) -> Trajectory:
     video = labelled.video
     turns = []
-    for t in sorted(int(t) for t in rng.choice(video.num_frames, min(num_frames, video.num_frames), replace=False)):
+    for t in _some_frames(labelled, rng, num_frames):
         role, pixels = ("strip", config.strip_pixels) if rng.random() < 0.5 else ("detail", config.detail_pixels)
         ref = frame_refs(video, [t], role, pixels, config.size_factor)[0]
         observation = Observation(("" if turns else "what is where? |", f" {t}", ref))
-        turns.append(Turn(observation, Action(describe(labelled, t)), Malformed("no_seg", "a caption")))
+        text = describe(labelled, t, is_large=role == "detail")
+        turns.append(Turn(observation, Action(text), Malformed("no_seg", "a caption")))
     task = _task(video, f"caption{number}")
     return Trajectory(f"-1/{task.task_id}/0", task, -1, 0, turns, StopReason.ANSWERED)
 
 
-def recall_trajectories(
-    videos: list[LabelledVideo], config: EnvConfig, rng: np.random.Generator, count: int, num_asked: int = 5
-) -> list[Trajectory]:
-    """`count` first observations, each followed by what `num_asked` of its frames show, one after the other.
-
-    Here a frame must be found by its index among all others, and the next index by the one before, as in a dialogue.
-    """
-    if not videos:
-        raise DataError("captions", "expected labelled videos, found none")
-    return [_recall(videos[int(rng.integers(len(videos)))], config, rng, num_asked, i) for i in range(count)]
-
-
-def _recall(
-    labelled: LabelledVideo, config: EnvConfig, rng: np.random.Generator, num_asked: int, number: int
-) -> Trajectory:
-    task = _task(labelled.video, f"recall{number}")
-    observation = VideoSegEnv(task, config).first_observation()
-    shown = sorted({frame.frame_idx for frame in observation.frames})
-    start = int(rng.integers(max(1, len(shown) - num_asked + 1)))
-    text = " ".join(f"{t}: {describe(labelled, t)}." for t in shown[start : start + num_asked])
-    turn = Turn(observation, Action(text), Malformed("no_seg", "a caption"))
-    return Trajectory(f"-1/{task.task_id}/0", task, -1, 0, [turn], StopReason.ANSWERED)
+def _some_frames(labelled: LabelledVideo, rng: np.random.Generator, count: int) -> list[int]:
+    """`count` frames in order, a quarter of them such that a mark shows, if there are any: marks are rare otherwise."""
+    marked = [t for each in labelled.objects for frames in each.marks.values() for t in frames]
+    picked = {int(t) for t in rng.choice(marked, count // 4)} if marked else set()
+    every = rng.permutation(labelled.video.num_frames)
+    return sorted([*picked, *[int(t) for t in every if int(t) not in picked][: count - len(picked)]])
 
 
 def _task(video: VideoRef, name: str) -> Task:
     return Task(f"{Path(video.root).name}/{Path(video.path).name}/{name}", video, "what is where?", ())
 
 
-def describe(labelled: LabelledVideo, frame_idx: int) -> str:
-    """What a frame shows, in alphabetical order: "blue square center, red circle upper left", or "nothing".
+def describe(labelled: LabelledVideo, frame_idx: int, is_large: bool = False) -> str:
+    """What a frame shows, in alphabetical order: "blue square center, red circle flash upper left", or "nothing".
 
-    An order of names, not of places: whether there is anything blue is easier to learn than what lies leftmost.
+    An order of names, not of places: whether there is anything blue is easier to learn than what lies leftmost. Checks
+    can only be seen in a large frame.
     """
     found = []
-    for caption, masks in labelled.objects:
-        rle = masks[frame_idx]
-        mask_HW = decode(rle) if rle else np.zeros(0)
-        if mask_HW.sum() >= SEEN_AREA:
-            ys, xs = np.nonzero(mask_HW)
-            center = (float(xs.mean()) + 0.5, float(ys.mean()) + 0.5)
-            found.append(f"{caption} {place_of(center, labelled.video.height, labelled.video.width)}")
-    return ", ".join(sorted(found)) or "nothing"
+    for each in labelled.objects:
+        mask_HW = each.mask(frame_idx)
+        if mask_HW is not None:
+            marks = [mark for mark in each.marks_at(frame_idx) if is_large or mark != "checkered"]
+            found.append(" ".join((each.caption, *marks, place_in(mask_HW))))
+    return ", ".join(found) or "nothing"

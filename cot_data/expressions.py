@@ -130,13 +130,13 @@ def only(verdicts: list[Verdict]) -> int | None:
     return verdicts.index(True) if verdicts.count(True) == 1 and verdicts.count(False) == len(verdicts) - 1 else None
 
 
-def appearance(tracks: list[Track], unique_colors: bool) -> list[Candidate]:
+def appearance(tracks: list[Track]) -> list[Candidate]:
     """`the red circle`; by colour or kind alone where that is enough."""
     out = []
     for i, track in enumerate(tracks):
         shape = track.shape
         out.append(Candidate(f"the {shape.caption}", "appearance", i))
-        if unique_colors or sum(t.shape.color == shape.color for t in tracks) == 1:
+        if sum(t.shape.color == shape.color for t in tracks) == 1:
             out.append(Candidate(f"the {shape.color} shape", "appearance", i))
         if sum(t.shape.kind == shape.kind for t in tracks) == 1:
             out.append(Candidate(f"the {shape.kind}", "appearance", i))
@@ -149,6 +149,11 @@ MOTIONS: dict[str, Callable[[Track], Verdict]] = {
     "the shape that turns around": turns,
     "the shape that never moves": rests,
 }
+
+
+def motion_of(track: Track) -> str:
+    """How one shape moves, as its expression says it; "moves" where none of them is clear."""
+    return next((text.removeprefix("the shape that ") for text, holds in MOTIONS.items() if holds(track)), "moves")
 
 
 def motion(tracks: list[Track]) -> list[Candidate]:
@@ -194,19 +199,19 @@ def absent(tracks: list[Track]) -> list[Candidate]:
 
 
 def marked(mark: Mark, window: tuple[int, int], evidence: tuple[int, ...]) -> Candidate:
-    """The expression of a mark: a flash is named by its window (both ends included), a dot by a frame near it."""
+    """The expression of a mark: a flash is named by its window (both ends included), checks by a frame near them."""
     if mark.kind == "flash":
         text = f"the shape that flashes between frames {window[0]} and {window[1]}"
         return Candidate(text, "temporal", mark.shape_idx, "brief_event", evidence)
-    text = f"the shape with a dot near frame {window[0]}"
+    text = f"the shape that is checkered near frame {window[0]}"
     return Candidate(text, "appearance", mark.shape_idx, "fine_mark", evidence)
 
 
-def plain_candidates(tracks: list[Track], shown: tuple[int, ...], unique_colors: bool) -> list[Candidate]:
+def plain_candidates(tracks: list[Track], shown: tuple[int, ...]) -> list[Candidate]:
     """Every unambiguous expression whose target the `shown` frames of the first observation let one find."""
     margin = max(np.diff(shown).max(initial=1).item(), 1) + 1
     found = [
-        *appearance(tracks, unique_colors),
+        *appearance(tracks),
         *motion(tracks),
         *temporal(tracks, margin),
         *relations(tracks, shown),

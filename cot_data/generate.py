@@ -19,8 +19,8 @@ import numpy as np
 from PIL import Image
 from pycocotools import mask as coco_mask
 
-from cot_data.expressions import SEEN_AREA, Candidate, Track, absent, marked, plain_candidates
-from cot_data.render import DOT, background, dot_corner, draw_scene, scene_masks
+from cot_data.expressions import SEEN_AREA, Candidate, Track, absent, marked, motion_of, plain_candidates
+from cot_data.render import background, checks, draw_scene, inner_footprint, scene_masks
 from cot_data.shapes import Mark, Scene, sample_num_frames, sample_scene
 from env.errors import DataError
 from env.frames import sample_indices
@@ -29,6 +29,7 @@ from env.types import Interval
 MAX_OBJECTS = 8  # anno ids of video v are v * MAX_OBJECTS, ...
 WINDOW = 7  # frames that a flash is named by, at most: four evenly spaced ones cannot miss a flash of two
 FEWEST, MOST = 3, 5  # expressions of one video
+MIN_CHECKS = 16  # fewest checkered pixels that show
 MOST_TRIES = 400  # scenes drawn for one video; the default numbers need six at most
 
 
@@ -52,8 +53,8 @@ class ShapesConfig:
     """Share of tasks whose evidence is not in the first observation."""
     no_target_share: float = 0.07
     """Share of tasks that nothing in the video answers to."""
-    unique_colors: bool = True
-    """No two shapes of a video share their colour."""
+    palette: int = 3
+    """Colours of one video: with fewer than shapes a colour alone does not tell which shape is meant."""
 
 
 @dataclass(frozen=True)
@@ -94,7 +95,7 @@ def write_moving_shapes(
     _dump(out / "meta_expressions.json", {"videos": {video.name: video.meta for video in videos}})
     _dump(out / "mask_dict.json", {anno_id: rles for video in videos for anno_id, rles in video.masks.items()})
     labels = {video.name: video.labels for video in videos}
-    _dump(out / "moving_shapes.json", {"version": 1, "seed": seed, "videos": labels})
+    _dump(out / "moving_shapes.json", {"version": 2, "seed": seed, "videos": labels})
 
 
 def _dump(path: Path, value: dict[str, Any]) -> None:
@@ -116,7 +117,7 @@ def make_video(out: Path, seed: int, config: ShapesConfig, video_idx: int) -> Vi
         name,
         _meta(scene, chosen, anno_ids, video_idx),
         {str(a): encode(masks_THW) for a, masks_THW in zip(anno_ids, masks_NTHW, strict=True)},
-        _labels(scene, chosen, anno_ids),
+        _labels(scene, masks_NTHW, chosen, anno_ids),
     )
 
 
@@ -148,9 +149,14 @@ def _meta(scene: Scene, chosen: list[Candidate], anno_ids: list[int], video_idx:
     }
 
 
-def _labels(scene: Scene, chosen: list[Candidate], anno_ids: list[int]) -> dict[str, Any]:
+def _labels(scene: Scene, masks_NTHW: np.ndarray, chosen: list[Candidate], anno_ids: list[int]) -> dict[str, Any]:
+    """What every object is and does, and what every expression is a test of."""
+    tracks = _tracks(scene, masks_NTHW)
     return {
-        "objects": {str(a): shape.caption for a, shape in zip(anno_ids, scene.shapes, strict=True)},
+        "objects": {
+            str(a): _object_label(scene, idx, track)
+            for idx, (a, track) in enumerate(zip(anno_ids, tracks, strict=True))
+        },
         "expressions": {
             str(exp_id): {
                 "family": c.family,
@@ -163,6 +169,19 @@ def _labels(scene: Scene, chosen: list[Candidate], anno_ids: list[int]) -> dict[
     }
 
 
+def _object_label(scene: Scene, shape_idx: int, track: Track) -> dict[str, Any]:
+    marks: dict[str, list[int]] = {}
+    for mark in scene.marks:
+        if mark.shape_idx == shape_idx:
+            marks.setdefault(mark.kind, []).extend(mark.frames)
+    return {"caption": track.shape.caption, "motion": motion_of(track), "marks": marks}
+
+
+def _tracks(scene: Scene, masks_NTHW: np.ndarray) -> list[Track]:
+    areas_NT = masks_NTHW.sum(axis=(2, 3))
+    return [Track(shape, area_T) for shape, area_T in zip(scene.shapes, areas_NT, strict=True)]
+
+
 def _sample_tasks(rng: np.random.Generator, config: ShapesConfig) -> tuple[Scene, np.ndarray, list[Candidate]]:
     """Draw scenes until one can be seen well and carries as many expressions as were asked for."""
     num_frames = sample_num_frames(rng, config.min_frames, config.max_frames, config.long_share)
@@ -173,15 +192,14 @@ def _sample_tasks(rng: np.random.Generator, config: ShapesConfig) -> tuple[Scene
     num_explore = int(count * config.explore_share + rng.random())
     num_absent = int(count * config.no_target_share + rng.random())
     for _ in range(MOST_TRIES):
-        scene = sample_scene(rng, num_frames, config.size, config.unique_colors)
+        scene = sample_scene(rng, num_frames, config.size, config.palette)
         masks_NTHW, full_NT = scene_masks(scene)
-        area_NT = masks_NTHW.sum(axis=(2, 3))
-        if not _well_seen(area_NT, full_NT):
+        tracks = _tracks(scene, masks_NTHW)
+        if not _well_seen(tracks, full_NT):
             continue
-        tracks = [Track(shape, area_T) for shape, area_T in zip(scene.shapes, area_NT, strict=True)]
         marks, chosen = _add_marks(rng, tracks, masks_NTHW, shown, detail, num_explore)
         chosen += _pick(rng, absent(tracks), num_absent)
-        plain = plain_candidates(tracks, shown, config.unique_colors)
+        plain = plain_candidates(tracks, shown)
         chosen += _pick(rng, plain, count - num_explore - num_absent)
         if len(chosen) == count:
             order = rng.permutation(count)
@@ -189,11 +207,11 @@ def _sample_tasks(rng: np.random.Generator, config: ShapesConfig) -> tuple[Scene
     raise DataError("ShapesConfig", f"no scene with {num_explore} explore tasks in {MOST_TRIES} tries: {config}")
 
 
-def _well_seen(area_NT: np.ndarray, full_NT: np.ndarray) -> bool:
+def _well_seen(tracks: list[Track], full_NT: np.ndarray) -> bool:
     """Every shape can be recognised half of its time, and shows as soon and as long as it is in the frame."""
-    for area_T, full_T in zip(area_NT, full_NT, strict=True):
+    for track, full_T in zip(tracks, full_NT, strict=True):
         there = np.flatnonzero(full_T)
-        clear = area_T[there] > 0.5 * full_T[there]
+        clear = track.area_T[there] > 0.5 * full_T[there]
         if clear.mean() < 0.6 or not (clear[0] and clear[-1]):
             return False
     return True
@@ -227,7 +245,7 @@ def _add_marks(
         if rng.random() < 0.5:
             found = _flash(rng, tracks, set(shown) | set(detail))
         else:
-            found = _dot(rng, tracks, masks_NTHW, set(detail))
+            found = _checks(rng, tracks, masks_NTHW, set(detail))
         if found and all(_apart(found[0], mark) for mark in marks):
             marks.append(found[0])
             chosen.append(found[1])
@@ -266,23 +284,18 @@ def _has_rivals(tracks: list[Track], frames: range) -> bool:
     return all(sum(track.area_T[t] >= SEEN_AREA for track in tracks) >= 2 for t in frames)
 
 
-def _dot(
+def _checks(
     rng: np.random.Generator, tracks: list[Track], masks_NTHW: np.ndarray, hidden_from: set[int]
 ) -> tuple[Mark, Candidate] | None:
-    """A dot worn for 5-9 frames while another shape can be seen too, named by the frame in their middle."""
+    """Checks worn for 5-9 frames while another shape can be seen too, named by the frame in their middle."""
     shape_idx, half = int(rng.integers(len(tracks))), int(rng.integers(2, 5))
     num_frames = masks_NTHW.shape[1]
     middle = int(rng.integers(half + 1, num_frames - half - 1))
     frames = range(middle - half, middle + half + 1)
     if hidden_from & set(frames) or not _has_rivals(tracks, frames):
         return None
-    evidence = []
-    for t in frames:
-        left, top = dot_corner(tracks[shape_idx].shape, t)
-        block = masks_NTHW[shape_idx, t, max(top, 0) : top + DOT, max(left, 0) : left + DOT]
-        if block.size == DOT * DOT and block.all():
-            evidence.append(t)
-    if len(evidence) != len(frames):
+    inner, size = inner_footprint(tracks[shape_idx].shape), masks_NTHW.shape[-1]
+    if any((checks(inner, t, size) & masks_NTHW[shape_idx, t]).sum() < MIN_CHECKS for t in frames):
         return None
-    mark = Mark(shape_idx, "dot", frames)
-    return mark, marked(mark, (middle, middle), tuple(evidence))
+    mark = Mark(shape_idx, "checkered", frames)
+    return mark, marked(mark, (middle, middle), tuple(frames))

@@ -14,7 +14,7 @@ import numpy as np
 from cot_data.shapes import COLORS, Scene, Shape
 
 CORE = 0.6  # while a shape flashes its colour is left in a copy of this scale; the rim around it is white
-DOT = 4  # side of the mark: 2x2 white pixels, and a ring around them that averages the colour out again
+OUTLINE, DARK = 1.0, 0.3  # pixels within the outline that are darker: shapes of one colour stay apart when they meet
 
 
 @dataclass(frozen=True)
@@ -33,25 +33,21 @@ def distance(kind: str, x: np.ndarray, y: np.ndarray, radius: float | np.ndarray
     """Signed distance (a lower bound outside corners) in pixels of points to a shape's outline, negative inside."""
     if kind == "circle":
         return np.hypot(x, y) - 0.95 * radius
-    if kind == "square":
-        return np.maximum(np.abs(x), np.abs(y)) - 0.82 * radius
-    if kind == "triangle":
-        y = y - 0.25 * radius
-        return np.maximum(y, 0.75**0.5 * np.abs(x) - 0.5 * y) - 0.6 * radius
-    arm, reach = 0.36 * radius, 0.98 * radius
     x, y = np.abs(x), np.abs(y)
-    return np.minimum(np.maximum(x - arm, y - reach), np.maximum(x - reach, y - arm))
+    lying = np.maximum(x - 1.05 * radius, y - 0.5 * radius)
+    standing = np.maximum(x - 0.5 * radius, y - 1.05 * radius)
+    return {"bar": lying, "pillar": standing, "cross": np.minimum(lying, standing)}[kind]
 
 
-def footprint(shape: Shape, scale: float = 1.0) -> Footprint:
-    """Coverage of `shape`, drawn at `scale` times its radius, in every frame."""
+def footprint(shape: Shape, scale: float = 1.0, inset: float = 0.0) -> Footprint:
+    """Coverage of `shape`, drawn at `scale` times its radius and `inset` pixels within its outline, in every frame."""
     pad = int(np.ceil(1.1 * shape.radius)) + 2
     corner_T2 = np.floor(shape.centers_T2).astype(int) - pad
     grid_W = np.arange(2 * pad + 1) + 0.5
     offset_T2 = corner_T2 - shape.centers_T2
     x = grid_W[None, None, :] + offset_T2[:, 0, None, None]
     y = grid_W[None, :, None] + offset_T2[:, 1, None, None]
-    alpha_TWW = np.clip(0.5 - distance(shape.kind, x, y, scale * shape.radius), 0.0, 1.0)
+    alpha_TWW = np.clip(0.5 - inset - distance(shape.kind, x, y, scale * shape.radius), 0.0, 1.0)
     return Footprint(alpha_TWW, corner_T2, pad)
 
 
@@ -98,37 +94,45 @@ def background(rng: np.random.Generator, size: int) -> np.ndarray:
     return np.clip(texture_HW[..., None] + rng.uniform(95, 135) + tint_3, 60, 170)
 
 
-def dot_corner(shape: Shape, frame_idx: int) -> tuple[int, int]:
-    """Upper left pixel (x, y) of the dot. Even, so that halving the frame spreads each white pixel over a 2x2 cell."""
-    x, y = shape.centers_T2[frame_idx]
-    return 2 * round((x - DOT / 2) / 2), 2 * round((y - DOT / 2) / 2)
+def checks(inner: Footprint, frame_idx: int, size: int) -> np.ndarray:
+    """Where [H, W] a checkered shape is light and dark by turns: all cells of 2x2 (at even coordinates) within `inner`.
+
+    A cell averages to the shape's colour, so that half the size hides it.
+    """
+    rows, cols, from_rows, from_cols = _window(inner, frame_idx, size)
+    inside_HW = np.zeros((size, size), bool)
+    inside_HW[rows, cols] = inner.alpha_TWW[frame_idx, from_rows, from_cols] == 1
+    even = size // 2 * 2
+    cells = inside_HW[:even, :even].reshape(even // 2, 2, even // 2, 2).all(axis=(1, 3))
+    out_HW = np.zeros_like(inside_HW)
+    out_HW[:even, :even] = cells.repeat(2, axis=0).repeat(2, axis=1)
+    return out_HW
 
 
-def _draw_dot(frame_HW3: np.ndarray, corner: tuple[int, int], color_3: np.ndarray) -> None:
-    left, top = corner
-    block = frame_HW3[top : top + DOT, left : left + DOT]
-    block[:] = color_3 - (255.0 - color_3) / 3.0  # one white and three of these average to the colour
-    block[1:-1, 1:-1] = 255.0
+def inner_footprint(shape: Shape) -> Footprint:
+    """What lies within the dark outline of a shape."""
+    return footprint(shape, inset=OUTLINE)
 
 
 def draw_scene(scene: Scene, background_HW3: np.ndarray) -> np.ndarray:
     """Frames uint8 [T, H, W, 3], RGB."""
     frames_THW3 = np.repeat(background_HW3[None], scene.num_frames, axis=0)
     for shape_idx, shape in enumerate(scene.shapes):
-        own, core = footprint(shape), None
+        whole, inner, core = footprint(shape), inner_footprint(shape), footprint(shape, CORE)
         color_3 = np.array(COLORS[shape.color], dtype=float)
-        flashes = {t for m in scene.marks if m.shape_idx == shape_idx and m.kind == "flash" for t in m.frames}
-        dots = {t for m in scene.marks if m.shape_idx == shape_idx and m.kind == "dot" for t in m.frames}
+        wears = {
+            kind: {t for m in scene.marks if (m.shape_idx, m.kind) == (shape_idx, kind) for t in m.frames}
+            for kind in ("flash", "checkered")
+        }
         for t in (int(t) for t in np.flatnonzero(shape.present_T)):
-            rows, cols, from_rows, from_cols = _window(own, t, scene.size)
-            paint = color_3
-            if t in flashes:
-                core = core or footprint(shape, CORE)
-                core_HW1 = core.alpha_TWW[t, from_rows, from_cols, None]
-                paint = core_HW1 * color_3 + (1 - core_HW1) * 255.0
-            alpha_HW1 = own.alpha_TWW[t, from_rows, from_cols, None]
+            rows, cols, from_rows, from_cols = _window(whole, t, scene.size)
+            at = (t, from_rows, from_cols, None)
+            filled, edge = (core, 255.0) if t in wears["flash"] else (inner, DARK * color_3)
+            paint = filled.alpha_TWW[at] * color_3 + (1 - filled.alpha_TWW[at]) * edge
             patch = frames_THW3[t, rows, cols]
-            patch[:] = alpha_HW1 * paint + (1 - alpha_HW1) * patch
-            if t in dots:
-                _draw_dot(frames_THW3[t], dot_corner(shape, t), color_3)
+            patch[:] = whole.alpha_TWW[at] * paint + (1 - whole.alpha_TWW[at]) * patch
+            if t in wears["checkered"]:
+                ys, xs = np.nonzero(checks(inner, t, scene.size))
+                sign = np.where((ys + xs) % 2 == 0, 1.0, -1.0)
+                frames_THW3[t, ys, xs] = color_3 + sign[:, None] * np.minimum(color_3, 255.0 - color_3)
     return np.clip(np.round(frames_THW3), 0, 255).astype(np.uint8)

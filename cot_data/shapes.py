@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-# Channels stay within 64..226, so that a white dot and the dark ring around it can average to the colour itself.
+# No channel is close to 0 or 255, so that checks can be lighter and darker than the colour and average to it.
 COLORS = {
     "red": (222, 68, 66),
     "green": (74, 186, 82),
@@ -19,7 +19,7 @@ COLORS = {
     "purple": (172, 76, 206),
     "cyan": (66, 184, 194),
 }
-KINDS = ("circle", "square", "triangle", "cross")
+KINDS = ("circle", "bar", "pillar", "cross")  # told apart by where their mass lies, which small frames keep
 DIRECTIONS = {"left": (-1.0, 0.0), "right": (1.0, 0.0), "up": (0.0, -1.0), "down": (0.0, 1.0)}
 MIN_STAY = 12  # fewest frames a shape is there at a stretch
 MIN_TRAVEL = 16.0  # fewest pixels that a moving shape covers
@@ -42,7 +42,7 @@ class Shape:
 
 @dataclass(frozen=True)
 class Mark:
-    """What a shape wears for a short time: `flash` (a white rim) or `dot` (a few white pixels)."""
+    """What a shape wears for a short time: `flash` (a white rim) or `checkered` (single light and dark pixels)."""
 
     shape_idx: int
     kind: str
@@ -67,15 +67,15 @@ def sample_num_frames(rng: np.random.Generator, min_frames: int, max_frames: int
     return int(rng.integers(min_frames, middle + 1))
 
 
-def sample_scene(rng: np.random.Generator, num_frames: int, size: int, unique_colors: bool) -> Scene:
-    """2-5 shapes with no two alike; one motion each. Whether they hide each other too much is for the caller."""
+def sample_scene(rng: np.random.Generator, num_frames: int, size: int, palette: int) -> Scene:
+    """2-5 shapes with no two alike, painted from `palette` colours; one motion each.
+
+    Whether they hide each other too much is for the caller.
+    """
     count = int(rng.integers(2, 6))
-    if unique_colors:
-        colors = [str(color) for color in rng.permutation(list(COLORS))[:count]]
-        pairs = [(color, str(rng.choice(KINDS))) for color in colors]
-    else:
-        every = [(color, kind) for color in COLORS for kind in KINDS]
-        pairs = [every[i] for i in rng.permutation(len(every))[:count]]
+    colors = [str(color) for color in rng.permutation(list(COLORS))[:palette]]
+    every = [(color, kind) for color in colors for kind in KINDS]
+    pairs = [every[i] for i in rng.permutation(len(every))[:count]]
     return Scene(num_frames, size, tuple(_sample_shape(rng, color, kind, num_frames, size) for color, kind in pairs))
 
 
@@ -83,7 +83,7 @@ def _sample_shape(rng: np.random.Generator, color: str, kind: str, num_frames: i
     present_T = _sample_presence(rng, num_frames)
     there = np.flatnonzero(present_T)
     start, length = int(there[0]), int(there[-1] - there[0] + 1)
-    radius = float(rng.uniform(8.0, 12.0))
+    radius = float(rng.uniform(9.0, 13.0))
     path_L2 = _sample_path(rng, length, radius, size)
     centers_T2 = np.empty((num_frames, 2))
     centers_T2[:start], centers_T2[start : start + length], centers_T2[start + length :] = (
@@ -95,22 +95,24 @@ def _sample_shape(rng: np.random.Generator, color: str, kind: str, num_frames: i
 
 
 def _sample_presence(rng: np.random.Generator, num_frames: int) -> np.ndarray:
-    """Present throughout, or coming late, leaving early, or going away and coming back."""
+    """Present throughout, or coming late, leaving early, or both, or going away and coming back.
+
+    Short stays are more frequent: sentences favour long ones, and no interval should be a good guess for their targets.
+    """
     present_T = np.ones(num_frames, dtype=bool)
-    style = rng.choice(["all", "late", "early", "both", "gap"], p=[0.3, 0.22, 0.22, 0.12, 0.14])
-    spare = num_frames - MIN_STAY
+    style = rng.choice(["all", "late", "early", "both", "gap"], p=[0.06, 0.29, 0.29, 0.22, 0.14])
+    length = MIN_STAY + int((num_frames - MIN_STAY - 2) * rng.random() ** 1.7)
     if style == "gap" and num_frames >= 2 * MIN_STAY + 8:
         length = int(rng.integers(8, num_frames - 2 * MIN_STAY + 1))
         start = int(rng.integers(MIN_STAY, num_frames - MIN_STAY - length + 1))
         present_T[start : start + length] = False
     elif style == "both":
-        length = int(rng.integers(MIN_STAY, num_frames - 3))
         start = int(rng.integers(1, num_frames - length))
         present_T[:start] = present_T[start + length :] = False
     elif style == "late":
-        present_T[: int(rng.integers(2, spare + 1))] = False
+        present_T[: num_frames - length] = False
     elif style == "early":
-        present_T[num_frames - int(rng.integers(2, spare + 1)) :] = False
+        present_T[length:] = False
     return present_T
 
 

@@ -1,6 +1,7 @@
 """How a trace reads: the thinking of one turn in three decoupled steps, in sentences (`full`) or few tokens (`brief`).
 
-The target is always named before any number, so that a small model commits itself to it first.
+Step 1 (temporal) lists who is seen when and how it moves, step 2 (spatial) names the target, its interval and where it
+is in the key frame, step 3 (linguistic) says whether it fits the query.
 """
 
 from __future__ import annotations
@@ -8,8 +9,20 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
+
 from env.actions import format_decision
 from env.types import Answer, Select
+
+
+@dataclass(frozen=True)
+class Sighting:
+    """One object as the shown frames show it."""
+
+    name: str
+    frames: tuple[int, ...]  # the shown frames that show it
+    place: str = ""  # in the first of them
+    motion: str = ""  # "moves left", "" where that is not known
 
 
 @dataclass(frozen=True)
@@ -20,7 +33,7 @@ class Thought:
     decision: Select | Answer
     target: str
     place: str  # where the target is in the key frame, "" where that is not known
-    seen: tuple[int, ...] = ()  # the shown frames that show the target
+    seen: tuple[Sighting, ...] = ()
     matches: bool = True  # False: nothing in the video answers to the query
 
 
@@ -37,43 +50,64 @@ def place_of(center: tuple[float, float], height: int, width: int) -> str:
     return " ".join(word for word in words if word) or "center"
 
 
+def place_in(mask_HW: np.ndarray) -> str:
+    """The place of a mask's centre."""
+    ys, xs = np.nonzero(mask_HW)
+    return place_of((float(xs.mean()) + 0.5, float(ys.mean()) + 0.5), *mask_HW.shape)
+
+
 def _brief(thought: Thought) -> str:
     interval, key = thought.decision.interval, thought.decision.key_frame
     target = thought.target or ("unclear" if thought.matches else "none")
-    place = f" {thought.place}" if thought.place else ""
-    seen = "".join(f" {t}" for t in thought.seen)
+    seen = ", ".join(_words(each) for each in thought.seen) or "nothing"
     act = "answer" if isinstance(thought.decision, Answer) else "look"
+    where = _words(Sighting(f"frame {key}", (), thought.place))
     return (
-        f"Step 1: {target}{seen}, {interval.start} to {interval.end - 1}. Step 2: frame {key}{place}. "
+        f"Step 1: {seen}. Step 2: {target} {interval.start} to {interval.end - 1}, {where}. "
         f"Step 3: {target}. Action: {act}."
     )
+
+
+def _words(sighting: Sighting) -> str:
+    """ "blue square 0 4 8 upper left moves right": the frames, the place in the first one, the motion."""
+    parts = (sighting.name, *map(str, sighting.frames), sighting.place, sighting.motion)
+    return " ".join(part for part in parts if part)
 
 
 def _full(thought: Thought) -> str:
     interval, key = thought.decision.interval, thought.decision.key_frame
     span = f"from frame {interval.start} to frame {interval.end - 1}"
+    seen = "".join(f"{_sentence(each)} " for each in thought.seen)
     if not thought.matches:
         return (
-            f"Step 1 (temporal): nothing that fits the query shows up anywhere {span}. Step 2 (spatial): in frame "
-            f"{key}, as in the others, there is no such object to mark. Step 3 (linguistic): nothing in the video "
-            f'matches "{thought.query}". Action: answer that it is absent.'
+            f"Step 1 (temporal): {seen}Nothing that fits the query shows up anywhere {span}. Step 2 (spatial): in "
+            f"frame {key}, as in the others, there is no such object to mark. Step 3 (linguistic): nothing in the "
+            f'video matches "{thought.query}". Action: answer that it is absent.'
         )
     if not thought.target:
         return (
-            f"Step 1 (temporal): it is not clear yet which object is meant; what decides must show {span}. Step 2 "
-            f'(spatial): frame {key} has to be seen large. Step 3 (linguistic): "{thought.query}" can\'t be matched '
+            f"Step 1 (temporal): {seen}It is not clear yet which object is meant; what decides must show {span}. Step "
+            f'2 (spatial): frame {key} has to be seen large. Step 3 (linguistic): "{thought.query}" can\'t be matched '
             "to one object before that. Action: look closer."
         )
     where = f" on the {thought.place}" if thought.place else ""
     where = " in the center" if thought.place == "center" else where
     act = "answer" if isinstance(thought.decision, Answer) else "look closer to be sure"
-    seen = f" shows in frames {', '.join(map(str, thought.seen))} and" if thought.seen else ""
     says = "can be seen" if isinstance(thought.decision, Answer) else "should be looked at"
     return (
-        f"Step 1 (temporal): the {thought.target}{seen} {says} {span}. Step 2 (spatial): the {thought.target} is"
+        f"Step 1 (temporal): {seen}The {thought.target} {says} {span}. Step 2 (spatial): the {thought.target} is"
         f"{where} best seen in frame {key}. Step 3 (linguistic): the {thought.target} is what "
         f'"{thought.query}" refers to. Action: {act}.'
     )
+
+
+def _sentence(sighting: Sighting) -> str:
+    """ "The blue square shows in frames 0, 4, 8, first on the upper left, and moves right." """
+    numbers = ", ".join(map(str, sighting.frames))
+    where = f", first {'in' if sighting.place == 'center' else 'on'} the {sighting.place}," if sighting.place else ""
+    motion = f" and {sighting.motion}" if sighting.motion else ""
+    plural = "s" if len(sighting.frames) > 1 else ""
+    return f"The {sighting.name} shows in frame{plural} {numbers}{where}{motion}".rstrip(",") + "."
 
 
 STYLES: dict[str, Callable[[Thought], str]] = {"full": _full, "brief": _brief}

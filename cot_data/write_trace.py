@@ -1,22 +1,23 @@
 """Cold-start traces (VTS-CoT) from ground truth, for any data set with masks.
 
 An `explore` task is first looked into where its evidence is, without naming the target; any other one is mostly
-answered at once. A trace says no more than its frames show: it lists those that show the target, answers with the
-interval from the first to the last of them, and marks the one in which the target can be seen best.
+answered at once. A trace says no more than its frames show: it lists who is seen in which of them, answers with the
+interval from the first to the last that show the target, and marks the one in which the target can be seen best.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
 
 from configs.schema import EnvConfig
+from cot_data.labelled import LabelledObject
 from cot_data.records import Message, Record, TraceStep
-from cot_data.wording import Thought, place_of, write_turn
+from cot_data.wording import Sighting, Thought, place_of, write_turn
 from env.errors import DataError
 from env.frames import sample_indices
 from env.prompts import PROMPTS
@@ -43,14 +44,18 @@ def write_trace(
     rng: np.random.Generator,
     style: str = "full",
     anno_id: tuple[int | str, ...] = (),
+    objects: tuple[LabelledObject, ...] = (),
 ) -> Record:
     """A dialogue that finds the target of `task` within `config.max_turns`; DataError where its masks are unknown.
 
-    `style` is a key of `cot_data.wording.STYLES`.
+    `style` is a key of `cot_data.wording.STYLES`. With `objects` the first turn lists all of them.
     """
     if not task.gold:
         raise DataError(f"task {task.task_id}", "expected gold masks to write a trace from, found none")
     thoughts = _explore(task, config) if task.explore else _plain(task, config, rng)
+    if objects:
+        scene = tuple(sighting for each in objects if (sighting := _sighting(each, _first_frames(task, config))))
+        thoughts[0] = replace(thoughts[0], seen=scene)
     video_name, exp_id = task.task_id.split("/", 1)[1].rsplit("/", 1)
     turns = [write_turn(thought, style) for thought in thoughts[-config.max_turns :]]
     whole = Interval(0, task.video.num_frames)
@@ -65,6 +70,13 @@ def write_trace(
         conversations=_conversation(task, config, turns),
         exp_id=exp_id,
     )
+
+
+def _sighting(each: LabelledObject, shown: set[int]) -> Sighting | None:
+    """What the `shown` frames show of an object, None if they do not show it."""
+    sights = see(each.masks, shown)
+    frames = _showing(sights)
+    return Sighting(each.caption, frames, sights[frames[0]].place, each.motion) if frames else None
 
 
 def _numbers(thought: Thought) -> TraceStep:
@@ -111,7 +123,8 @@ def _plain(task: Task, config: EnvConfig, rng: np.random.Generator) -> list[Thou
     after = shown | {select.key_frame, *sample_indices(select.interval, config.zoom_frames)}
     sights = see(task.gold, shown | {select.key_frame})
     place = sights[select.key_frame].place
-    first = Thought(task.expression, select, _name(task), place, _showing(see(task.gold, shown)))
+    seen = (Sighting(_name(task), _showing(see(task.gold, shown))),)
+    first = Thought(task.expression, select, _name(task), place, seen)
     return [first, _answer(task, after, select.key_frame)]
 
 
@@ -143,7 +156,7 @@ def _answer(task: Task, shown: set[int], large: int | None = None) -> Thought:
     showing = _showing(sights)
     between = showing or _seen(task.gold)  # a target that no shown frame shows: what the masks say
     answer = Answer(Interval(between[0], between[-1] + 1), key_frame)
-    return Thought(task.expression, answer, _name(task), best.place, showing)
+    return Thought(task.expression, answer, _name(task), best.place, (Sighting(_name(task), showing),))
 
 
 def see(gold: tuple[RLE | None, ...], frames: Iterable[int]) -> dict[int, Sight]:
