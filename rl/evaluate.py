@@ -4,6 +4,7 @@
 
 Writes `results.json`, `table.txt` and the trajectories. Beside every figure stands the blind one, of the same policy
 shown grey frames, unless `--set eval.blind=false`: what a policy scores without looking says how much a figure means.
+`--compare A B` holds two such folders against each other (`rl.compare`).
 """
 
 from __future__ import annotations
@@ -31,6 +32,8 @@ from policy.engine_env import set_engine_env
 from policy.sampler import build_sampler
 from rewards.jf import tracklet_jf
 from rl import statistics
+from rl.compare import compare, compare_table, write_comparison
+from rl.groups import groups_of
 from rl.journal import provenance
 from rl.progress import progress_bar
 from rl.segment import Segmenter
@@ -75,18 +78,6 @@ def measure(trajectory: Trajectory) -> dict[str, Any]:
         "tool_use": float(any(isinstance(turn.decision, Select) for turn in trajectory.turns)),
         "stop": str(trajectory.stop_reason),
     }
-
-
-def groups_of(rows: Sequence[dict[str, Any]]) -> dict[str, list[int]]:
-    """Group name ("all", each family, whether exploring pays) -> positions of its rows."""
-    positions = range(len(rows))
-    groups = {"all": list(positions)}
-    for family in sorted({row["family"] for row in rows}):
-        groups[family] = [at for at in positions if rows[at]["family"] == family]
-    if any(row["explore"] for row in rows):
-        groups["exploring pays"] = [at for at in positions if rows[at]["explore"]]
-        groups["exploring does not pay"] = [at for at in positions if not rows[at]["explore"]]
-    return groups
 
 
 def summarise(rows: Sequence[dict[str, Any]], num_bootstrap: int, seed: int) -> dict[str, dict[str, Any]]:
@@ -186,17 +177,28 @@ def held_out_tasks(config: RunConfig) -> list[Task]:
 
 @command
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Evaluate a checkpoint on held-out tasks.")
+    parser = argparse.ArgumentParser(description="Evaluate a checkpoint on held-out tasks, or compare two evaluations.")
     add_config_arguments(parser)
-    parser.add_argument("--checkpoint", type=Path, required=True, help="folder with vlm/, seg.safetensors, policy.json")
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--checkpoint", type=Path, help="folder with vlm/, seg.safetensors, policy.json")
+    what.add_argument("--compare", type=Path, nargs=2, metavar=("A", "B"), help="folders of two evaluations: B minus A")
     parser.add_argument("--out", type=Path, required=True, help="folder for results.json and the trajectories")
     args = parser.parse_args()
     config = config_from_args(args)
+    if args.compare:
+        first, second = args.compare
+        differences = compare(first, second, config.eval.num_bootstrap, config.seed)
+        write_comparison(differences, args.out)
+        return show(compare_table(differences, first, second), args.out / "compare.txt")
     set_engine_env()
     results = evaluate(config, args.checkpoint, held_out_tasks(config), args.out)
-    table = results_table(results)
+    show(results_table(results), args.out / "table.txt")
+
+
+def show(table: Table, path: Path) -> None:
+    """Print a table, and keep it in a file that is wide enough."""
     Console().print(table)
-    with (args.out / "table.txt").open("w") as file:
+    with path.open("w") as file:
         Console(file=file, width=160).print(table)
 
 

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from env.errors import DataError
 from env.rle import encode
 from env.types import Action, Answer, Interval, Malformed, Observation, StopReason, Task, Trajectory, Turn, VideoRef
-from rl.evaluate import groups_of, measure, over_blind, summarise
+from rl.compare import compare, compare_table, write_comparison
+from rl.evaluate import measure, over_blind, summarise
+from rl.groups import groups_of
 
 VIDEO = VideoRef("/none", "v", ("0", "1", "2", "3"), 4, 20, 20)
 
@@ -50,9 +55,15 @@ def test_nothing_to_find_has_no_interval_or_key_frame():
     assert figures["j_visible"] is figures["interval_iou"] is figures["key_hit"] is None
 
 
-def row(family: str, explore: str, j_visible: float | None) -> dict:
+def row(family: str, explore: str, j_visible: float | None, task_id: str = "") -> dict:
     names = ("jf", "j", "f", "interval_iou", "key_hit", "format", "turns", "tool_use")
-    return {"family": family, "explore": explore, "j_visible": j_visible, **dict.fromkeys(names, 1.0)}
+    return {
+        "task_id": task_id,
+        "family": family,
+        "explore": explore,
+        "j_visible": j_visible,
+        **dict.fromkeys(names, 1.0),
+    }
 
 
 def test_what_looking_adds_is_paired_by_task_and_told_by_group():
@@ -65,3 +76,34 @@ def test_what_looking_adds_is_paired_by_task_and_told_by_group():
     assert gains["exploring pays"] == pytest.approx((0.3, 0.3, 0.3))
     assert gains["no_target"] is None
     assert summarise(sighted, 200, seed=0)["motion"]["n"] == 2
+
+
+def write_results(folder: Path, rows: list[dict]) -> Path:
+    folder.mkdir()
+    (folder / "results.json").write_text(json.dumps({"sighted": {"rows": rows}}))
+    return folder
+
+
+def test_a_comparison_pairs_the_same_tasks_whatever_their_order(tmp_path: Path):
+    before = [row("motion", "", 0.4, "a"), row("motion", "fine_mark", 0.2, "b"), row("no_target", "", None, "c")]
+    after = [row("no_target", "", None, "c"), row("motion", "fine_mark", 0.5, "b"), row("motion", "", 0.5, "a")]
+    folders = write_results(tmp_path / "before", before), write_results(tmp_path / "after", after)
+    differences = compare(*folders, 200, seed=0)
+    assert differences["motion"]["j_visible"][0] == pytest.approx(0.2)
+    assert differences["exploring pays"]["j_visible"] == pytest.approx((0.3, 0.3, 0.3))
+    assert differences["no_target"]["j_visible"] is None and differences["no_target"]["jf"] == (0.0, 0.0, 0.0)
+    assert differences["all"]["n"] == 3
+    write_comparison(differences, tmp_path / "out")
+    assert json.loads((tmp_path / "out" / "compare.json").read_text())["motion"]["n"] == 2
+    assert (tmp_path / "out" / "compare.png").stat().st_size > 5000
+    assert compare_table(differences, *folders).row_count == len(differences)
+
+
+def test_evaluations_of_other_tasks_cannot_be_compared(tmp_path: Path):
+    before = write_results(tmp_path / "before", [row("motion", "", 0.4, "a")])
+    after = write_results(tmp_path / "after", [row("motion", "", 0.4, "b")])
+    with pytest.raises(DataError, match=r"after/results\.json: expected the tasks of .*before, 2 differ: a"):
+        compare(before, after, 10, seed=0)
+    (before / "results.json").write_text("{}")
+    with pytest.raises(DataError, match=r"before/results\.json\.sighted: the field is missing"):
+        compare(before, after, 10, seed=0)
