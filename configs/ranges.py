@@ -9,7 +9,7 @@ from configs.schema import EnvConfig, PolicyConfig, RunConfig
 
 _COMPARE: dict[str, Callable[[float, float], bool]] = {">=": operator.ge, ">": operator.gt, "<=": operator.le}
 
-STAGES = ("masks", "captions", "recall", "dialogue")  # kinds of cold-start stages
+STAGES = ("masks", "vision", "captions", "dialogue")  # kinds of cold-start stages
 
 # key -> (comparison, bound); `*` stands for every element of a list
 RANGES: dict[str, tuple[str, float]] = {
@@ -37,7 +37,6 @@ RANGES: dict[str, tuple[str, float]] = {
     "cold_start.stages.*.mask_coef": (">=", 0),
     "cold_start.stages.*.align_coef": (">=", 0),
     "cold_start.stages.*.decision_weight": (">", 0),
-    "cold_start.stages.*.recall_share": (">=", 0),
     "cold_start.mask_frames": (">=", 1),
     "cold_start.weight_decay": (">=", 0),
     "cold_start.log_every": (">=", 1),

@@ -123,12 +123,12 @@ class StageConfig:
     """One stage of the cold start."""
 
     kind: str = "dialogue"
-    """What is learnt: `masks` (SAM 2 from captions), `captions` (what one frame shows), `recall` (what some frame among
-    many shows), `dialogue` (VTS-CoT traces)."""
+    """What is learnt: `masks` (SAM 2 from captions), `vision` (what each cell of a frame shows), `captions` (what one
+    frame shows), `dialogue` (VTS-CoT traces)."""
     steps: int = 1000
     """Optimizer steps."""
     batch_size: int = 8
-    """Sequences per step."""
+    """Sequences (frames for `masks` and `vision`) per step."""
     lr: float = 1.5e-3
     """Learning rate after 5 % of the steps and until the last 35 %, over which it falls to 0."""
     mask_coef: float = 1.0
@@ -139,8 +139,6 @@ class StageConfig:
     """Weight of tokens that decide (interval, key frame, target name) against 1 for all others."""
     freeze_sam: bool = False
     """Keep SAM 2 fixed in this stage."""
-    recall_share: float = 0.0
-    """`recall` sequences for each trace of a `dialogue` stage, so that a small model does not forget to look."""
 
 
 @dataclass(frozen=True)

@@ -37,6 +37,11 @@ def decode(rle: RLE, where: str = "mask") -> np.ndarray:
     return np.ascontiguousarray(np.repeat(values, runs).reshape(width, height).T)
 
 
+def mask_or_empty(rle: RLE | None, height: int, width: int) -> np.ndarray:
+    """The bool mask [H, W] of an RLE; None is an empty one of the given size."""
+    return np.zeros((height, width), bool) if rle is None else decode(rle)
+
+
 def decode_tracklet(rles: Sequence[RLE | None], size: tuple[int, int], where: str = "tracklet") -> np.ndarray:
     """Bool masks [T, H, W]; None is an empty mask. DataError where a mask is not of `size` (height, width)."""
     masks_THW = np.zeros((len(rles), *size), bool)

@@ -9,21 +9,23 @@ need this stage.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
-from rich.progress import Progress
 from torch import Tensor, nn
 
 from configs.schema import StageConfig
 from env.errors import DataError
-from env.rle import decode
-from env.types import Task
+from env.rle import mask_or_empty
+from env.types import RLE, VideoRef
 from policy.batch import Frames
 from policy.model import SegPolicy, mask_losses
 from policy.tokens import ChatTokens
 from rl.journal import Journal
+from rl.progress import progress_bar
 
+MOST_ASKED = 4  # objects of one frame
 CLIP = 3  # frames tracked per sample: enough to train the memory's encoder and attention
 ALONE_SHARE = 0.8  # of the steps: single frames only. Tracking costs three times as much, and needs masks
 
@@ -44,63 +46,88 @@ class CaptionPrompts(nn.Module):
         return self.bag(flat, torch.tensor(offsets, device=device))
 
 
+@dataclass(frozen=True)
+class NamedMasks:
+    """A video and the objects in it that have names: (name, mask per frame)."""
+
+    video: VideoRef
+    objects: tuple[tuple[str, tuple[RLE | None, ...]], ...]
+
+
 def train_masks(
     policy: SegPolicy,
     prompts: CaptionPrompts,
-    tasks: Sequence[Task],
+    videos: Sequence[NamedMasks],
     frames: Frames,
     config: StageConfig,
     journal: Journal,
     seed: int,
 ) -> None:
     """Train SAM 2 and the caption prompts on random frames (decoded alone) and short clips (tracked with memory)."""
-    usable = [task for task in tasks if any(task.gold)]
-    if not usable:
+    if not videos:
         raise DataError("cold start, stage masks", "expected tasks with gold masks, found none")
     rng = np.random.default_rng(seed)
     parameters = [*policy.sam.parameters(), *prompts.parameters()]
     optimizer = torch.optim.AdamW(parameters, lr=config.lr)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, config.lr, config.steps, pct_start=0.05)
-    with Progress() as progress:
-        bar = progress.add_task("cold start: masks", total=config.steps)
+    with progress_bar("cold start: masks", config.steps) as advance:
         for step in range(config.steps):
-            picks = [usable[at] for at in rng.choice(len(usable), config.batch_size)]
-            clip = 1 if step < ALONE_SHARE * config.steps else CLIP
-            loss, metrics = _clip_loss(policy, prompts, picks, frames, rng, clip)
+            length = 1 if step < ALONE_SHARE * config.steps else CLIP
+            clips = [_sample_clip(videos[at], rng, length) for at in rng.choice(len(videos), config.batch_size)]
+            loss, metrics = _clips_loss(policy, prompts, clips, frames)
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             nn.utils.clip_grad_norm_(parameters, 1.0)
             optimizer.step()
             schedule.step()
-            progress.advance(bar)
+            advance()
             if step % 10 == 0 or step == config.steps - 1:
                 journal.log(step, metrics)
 
 
-def _clip_loss(
-    policy: SegPolicy,
-    prompts: CaptionPrompts,
-    tasks: Sequence[Task],
-    frames: Frames,
-    rng: np.random.Generator,
-    length: int,
+@dataclass(frozen=True)
+class Clip:
+    """A few frames of a video, and the objects that are asked for in each of them."""
+
+    video: VideoRef
+    frames: list[int]
+    names: list[str]
+    gold_NTHW: np.ndarray
+
+
+def _sample_clip(named: NamedMasks, rng: np.random.Generator, length: int) -> Clip:
+    """A frame that shows some object, then `length - 1` frames in temporal order at a random pace in one direction.
+
+    Whatever the frame holds is asked for, so that look-alikes are told apart; a clip is tracked for one object.
+    """
+    video = named.video
+    first = int(rng.integers(len(named.objects)))
+    visible = [at for at, rle in enumerate(named.objects[first][1]) if rle is not None]
+    start = int(rng.choice(visible))
+    pace = int(rng.integers(1, 4)) * int(rng.choice([-1, 1]))
+    indices = [int(np.clip(start + pace * at, 0, video.num_frames - 1)) for at in range(length)]
+    others = [at for at in range(len(named.objects)) if at != first] if length == 1 else []
+    asked = [named.objects[at] for at in [first, *rng.permutation(others)[: MOST_ASKED - 1].astype(int)]]
+    gold = [[mask_or_empty(masks[at], video.height, video.width) for at in indices] for _, masks in asked]
+    return Clip(video, indices, [name for name, _ in asked], np.array(gold))
+
+
+def _clips_loss(
+    policy: SegPolicy, prompts: CaptionPrompts, clips: Sequence[Clip], frames: Frames
 ) -> tuple[Tensor, dict[str, float]]:
-    """Loss of one clip per task: its key frame alone, then, if it is longer, the frames tracked from it."""
-    clips = [_sample_clip(task, rng, length) for task in tasks]
-    gold_NTHW = torch.from_numpy(
-        np.stack([np.stack([_gold(task, at) for at in clip]) for task, clip in zip(tasks, clips, strict=True)])
-    ).to(policy.device)
-    prompts_BC = prompts([task.caption or task.expression for task in tasks])
+    """Loss of the first frame of every clip alone, then, where there are more, of those tracked from it."""
+    length = len(clips[0].frames)
+    gold_NTHW = torch.from_numpy(np.concatenate([clip.gold_NTHW for clip in clips])).to(policy.device)
+    prompts_NC = prompts([name for clip in clips for name in clip.names])
+    rows = torch.tensor([row for row, clip in enumerate(clips) for _ in clip.names], device=policy.device)
     features = [
-        policy.sam.encode_frames(
-            [frames.full(task.video, clip[at]) for task, clip in zip(tasks, clips, strict=True)], train_backbone=True
-        )
+        policy.sam.encode_frames([frames.full(clip.video, clip.frames[at]) for clip in clips], train_backbone=True)
         for at in range(length)
     ]
-    logits, presence = policy.sam.decode(features[0], prompts_BC)
+    logits, presence = policy.sam.decode(features[0].pick(rows), prompts_NC)
     loss, j_key = _loss_and_j(logits, presence, gold_NTHW[:, 0])
     metrics = {"masks/key_j/mean": j_key}
-    tracked = list(policy.sam.track(features, prompts_BC, length)) if length > 1 else []
+    tracked = list(policy.sam.track(features, prompts_NC, length)) if length > 1 else []
     for at in range(1, length):
         logits, presence = tracked[at]["pred_masks"][:, 0], tracked[at]["object_score_logits"][:, 0]
         judged_absent = logits.amax((1, 2)) < -1000  # SAM 2 overwrites such masks; only their presence can learn
@@ -118,16 +145,3 @@ def _loss_and_j(logits: Tensor, presence: Tensor, gold_BHW: Tensor) -> tuple[Ten
     j_B = (full & gold_BHW).flatten(1).sum(1) / union
     j = j_B[has_target].mean().item() if has_target.any() else 1.0
     return (5 * bce + dice + 0.2 * presence_loss).mean(), j
-
-
-def _sample_clip(task: Task, rng: np.random.Generator, length: int) -> list[int]:
-    """A frame that shows the target, then `length - 1` frames in temporal order at a random pace in one direction."""
-    visible = [at for at, rle in enumerate(task.gold) if rle is not None]
-    start = int(rng.choice(visible))
-    pace = int(rng.integers(1, 4)) * int(rng.choice([-1, 1]))
-    return [int(np.clip(start + pace * at, 0, task.video.num_frames - 1)) for at in range(length)]
-
-
-def _gold(task: Task, frame_idx: int) -> np.ndarray:
-    rle = task.gold[frame_idx]
-    return decode(rle) if rle else np.zeros((task.video.height, task.video.width), bool)

@@ -17,7 +17,7 @@ from trl.trainer.sft_config import SFTConfig
 from trl.trainer.sft_trainer import SFTTrainer
 
 from configs.schema import ColdStartConfig, StageConfig
-from env.rle import decode
+from env.rle import mask_or_empty
 from env.types import Answer, Select, Task, Trajectory
 from policy.batch import Batch, Frames, collate, to_sequence
 from policy.model import SegPolicy, mask_losses
@@ -79,7 +79,7 @@ class LessonCollator:
                 if isinstance(decision, Select | Answer) and task.gold:
                     for frame_idx in self._mask_frames(task, decision.key_frame, rng):
                         targets.append((prompt_row, task.video, frame_idx))
-                        gold.append(_gold(task, frame_idx))
+                        gold.append(mask_or_empty(task.gold[frame_idx], task.video.height, task.video.width))
                 if task.caption and any(task.gold):
                     captions[prompt_row] = task.caption
                 prompt_row += 1
@@ -88,11 +88,6 @@ class LessonCollator:
     def _mask_frames(self, task: Task, key_frame: int, rng: np.random.Generator) -> list[int]:
         others = rng.choice(task.video.num_frames, self.num_mask_frames - 1)
         return [key_frame, *(int(at) for at in others)]
-
-
-def _gold(task: Task, frame_idx: int) -> np.ndarray:
-    rle = task.gold[frame_idx]
-    return decode(rle) if rle else np.zeros((task.video.height, task.video.width), bool)
 
 
 def lesson_loss(

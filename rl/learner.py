@@ -10,13 +10,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from configs.schema import RunConfig
 from env.frames import sample_indices
-from env.rle import decode, encode
+from env.rle import encode, mask_or_empty
 from env.types import Answer, Interval, Select, Trajectory
 from policy.batch import Batch, Frames, TokenSequence, collate, pack, to_sequence
 from policy.model import PolicyOutput, SegPolicy, binary_masks, mask_losses
@@ -283,7 +282,7 @@ class LocalLearner:
             if not task.gold:
                 continue
             rle = task.gold[target.frame_idx]
-            gold = decode(rle) if rle else np.zeros((task.video.height, task.video.width), bool)
+            gold = mask_or_empty(rle, task.video.height, task.video.width)
             gold_1HW = torch.from_numpy(gold).to(forward.logits_NHW.device)[None]
             row = slice(at, at + 1)
             bce, dice, presence = mask_losses(forward.logits_NHW[row], forward.presence_N[row], gold_1HW)

@@ -19,7 +19,7 @@ from configs.load import add_config_arguments, config_from_args
 from configs.schema import RunConfig
 from env.errors import command
 from env.frames import FrameCache, probe
-from env.rle import decode, is_empty
+from env.rle import is_empty, mask_or_empty
 from env.store import TrajectoryStore
 from env.types import Task, Trajectory
 from policy.build import load_policy
@@ -50,8 +50,7 @@ def predict(config: RunConfig, video: Path, query: str, checkpoint: Path, out: P
 
 def _mask(trajectory: Trajectory, frame_idx: int) -> np.ndarray:
     video = trajectory.task.video
-    rle = trajectory.masks.get(frame_idx)
-    return decode(rle) if rle else np.zeros((video.height, video.width), bool)
+    return mask_or_empty(trajectory.masks.get(frame_idx), video.height, video.width)
 
 
 def _write_masks(trajectory: Trajectory, out: Path) -> None:

@@ -1,7 +1,7 @@
 """Cold start: supervised stages on VTS-CoT traces, `python -m rl.sft_coldstart --config NAME [--resume]`.
 
-Stages come from `cold_start.stages`: `masks` (SAM 2 from captions), `captions` (what one frame shows), `recall` (what
-some frame among many shows), `dialogue` (traces with mask supervision at every [SEG]). All but the first run in TRL's
+Stages come from `cold_start.stages`: `masks` (SAM 2 from captions), `vision` (what each cell of a frame shows),
+`captions` (what one frame shows), `dialogue` (traces with mask supervision at every [SEG]). The last two run in TRL's
 SFTTrainer. Writes `<run_dir>/policy`.
 """
 
@@ -17,22 +17,25 @@ from safetensors.torch import load_model, save_model
 
 from configs.load import add_config_arguments, config_from_args, save_config
 from configs.schema import RunConfig, StageConfig
-from cot_data.captions import caption_trajectories, load_objects, recall_trajectories
+from cot_data.captions import caption_trajectories
 from cot_data.datasets import load_tasks
 from cot_data.dialogue import match, to_trajectory
+from cot_data.labelled import load_objects
+from cot_data.mevis import LABELS
 from cot_data.records import Record, read_records
 from cot_data.write_trace import write_trace
 from env.errors import CheckpointError, command
 from env.frames import FrameCache
-from env.types import Task, Trajectory
+from env.types import RLE, Task, Trajectory, VideoRef
 from policy.build import POLICIES, build_small, save_policy
 from policy.model import SegPolicy
-from rl.caption_prompts import CaptionPrompts, train_masks
+from rl.caption_prompts import CaptionPrompts, NamedMasks, train_masks
 from rl.cold_start_trainer import ColdStartTrainer, LessonCollator
 from rl.journal import Journal
+from rl.vision_stage import train_vision
 
+CORPUS = 400  # traces that the tokenizer is trained on
 NUM_CAPTIONS = 4000  # sequences drawn for a stage of captions
-CAPTIONS = {"captions": caption_trajectories, "recall": recall_trajectories}
 
 
 def train(config: RunConfig, resume: bool = False) -> Path:
@@ -40,11 +43,10 @@ def train(config: RunConfig, resume: bool = False) -> Path:
     run_dir = Path(config.run_dir)
     if resume and not (run_dir / "config.yaml").is_file():
         raise CheckpointError(f"{run_dir}: nothing to resume from (no config.yaml); start without --resume")
-    tasks = load_tasks(config.data.dataset, Path(config.data.train_root))
-    lessons = _lessons(config, tasks)
+    lessons = Lessons(config)
     run_dir.mkdir(parents=True, exist_ok=True)
     save_config(config, run_dir / "config.yaml")
-    policy = _initial_policy(config, lessons, tasks)
+    policy = _initial_policy(config, lessons)
     save_policy(policy, run_dir / "untrained", config.policy)
     torch.manual_seed(config.seed)
     prompts = CaptionPrompts(policy.chat, policy.sam.hidden_dim) if _has_masks_stage(config) else None
@@ -58,7 +60,10 @@ def train(config: RunConfig, resume: bool = False) -> Path:
         if stage.kind == "masks":
             assert prompts is not None
             journal.drop_from(0)
-            train_masks(policy, prompts, tasks, frames, stage, journal, config.seed)
+            train_masks(policy, prompts, lessons.named(), frames, stage, journal, config.seed)
+        elif stage.kind == "vision":
+            journal.drop_from(0)
+            train_vision(policy, lessons.videos, frames, config.env, stage, journal, config.seed)
         else:
             _train_sequences(config, stage, policy, prompts, lessons, folder, journal, resume)
         journal.close()
@@ -67,23 +72,48 @@ def train(config: RunConfig, resume: bool = False) -> Path:
     return run_dir / "policy"
 
 
-def _lessons(config: RunConfig, tasks: list[Task]) -> list[tuple[Record, Task]]:
-    """Records with their tasks: those of `data.traces`, or traces written from the gold masks."""
-    if config.data.traces:
-        return match(read_records(Path(config.data.traces)), tasks)
-    style = config.env.prompt
-    return [
-        (write_trace(task, config.env, np.random.default_rng([config.seed, number]), style), task)
-        for number, task in enumerate(tasks)
-    ]
+class Lessons:
+    """Records with their tasks: those of `data.traces`, else traces written from gold masks when asked for."""
+
+    def __init__(self, config: RunConfig):
+        root = Path(config.data.train_root)
+        self.config = config
+        self.tasks = load_tasks(config.data.dataset, root)
+        self.matched = match(read_records(Path(config.data.traces)), self.tasks) if config.data.traces else None
+        self.videos = load_objects(root) if (root / LABELS).is_file() else []
+        self._objects = {each.video: each.objects for each in self.videos}
+
+    def __len__(self) -> int:
+        return len(self.tasks if self.matched is None else self.matched)
+
+    def __getitem__(self, row: int) -> tuple[Record, Task]:
+        if self.matched is not None:
+            return self.matched[row]
+        task, env = self.tasks[row], self.config.env
+        rng = np.random.default_rng([self.config.seed, row])
+        return write_trace(task, env, rng, env.prompt, objects=self._objects.get(task.video, ())), task
+
+    def named(self) -> list[NamedMasks]:
+        """What `masks` trains on: every labelled object, where there are none the targets of the tasks."""
+        if self.videos:
+            return [NamedMasks(each.video, tuple((o.caption, o.masks) for o in each.objects)) for each in self.videos]
+        by_video: dict[VideoRef, dict[str, tuple[RLE | None, ...]]] = {}
+        for task in self.tasks:
+            if any(task.gold):
+                by_video.setdefault(task.video, {})[task.caption or task.expression] = task.gold
+        return [NamedMasks(video, tuple(objects.items())) for video, objects in by_video.items()]
+
+    def corpus(self) -> list[str]:
+        """What the tokenizer of the small default is trained on."""
+        rows = range(min(len(self), CORPUS))
+        texts = [text for row in rows for text in self[row][0].gpt_turns]
+        return [*texts, *(f" {text}" for task in self.tasks for text in (task.expression, f"{task.caption} center"))]
 
 
-def _initial_policy(config: RunConfig, lessons: list[tuple[Record, Task]], tasks: list[Task]) -> SegPolicy:
+def _initial_policy(config: RunConfig, lessons: Lessons) -> SegPolicy:
     if config.policy.path:
         return POLICIES[config.policy.kind](Path(config.policy.path), config.policy)
-    texts = [text for record, _ in lessons for text in record.gpt_turns]
-    words = [f" {text}" for task in tasks for text in (task.expression, task.caption, f"{task.caption} center")]
-    return build_small(config.policy, [*texts, *words], config.seed)
+    return build_small(config.policy, lessons.corpus(), config.seed)
 
 
 def _has_masks_stage(config: RunConfig) -> bool:
@@ -95,7 +125,7 @@ def _train_sequences(
     stage: StageConfig,
     policy: SegPolicy,
     prompts: CaptionPrompts | None,
-    lessons: list[tuple[Record, Task]],
+    lessons: Lessons,
     folder: Path,
     journal: Journal,
     resume: bool,
@@ -111,28 +141,13 @@ def _train_sequences(
     trainer.train(resume_from_checkpoint=str(checkpoints[-1]) if resume and checkpoints else None)
 
 
-def _makers(
-    config: RunConfig, stage: StageConfig, lessons: list[tuple[Record, Task]]
-) -> tuple[Callable[[int], Trajectory], int]:
+def _makers(config: RunConfig, stage: StageConfig, lessons: Lessons) -> tuple[Callable[[int], Trajectory], int]:
     """How to make the n-th trajectory of a stage, and how many there are."""
-    if stage.kind in CAPTIONS:
-        captions = _captions(config, stage.kind, NUM_CAPTIONS)
+    if stage.kind == "captions":
+        rng = np.random.default_rng(config.seed)
+        captions = caption_trajectories(lessons.videos, config.env, rng, NUM_CAPTIONS)
         return captions.__getitem__, len(captions)
-    traces = len(lessons)
-    recall = _captions(config, "recall", round(traces * stage.recall_share))
-
-    def make(row: int) -> Trajectory:
-        return to_trajectory(*lessons[row], config.env) if row < traces else recall[row - traces]
-
-    return make, traces + len(recall)
-
-
-def _captions(config: RunConfig, kind: str, count: int) -> list[Trajectory]:
-    """`count` caption sequences of the training videos, which must have labels unless `count` is 0."""
-    if count == 0:
-        return []
-    videos = load_objects(Path(config.data.train_root))
-    return CAPTIONS[kind](videos, config.env, np.random.default_rng(config.seed), count)
+    return lambda row: to_trajectory(*lessons[row], config.env), len(lessons)
 
 
 def _save_stage(folder: Path, policy: SegPolicy, prompts: CaptionPrompts | None) -> None:

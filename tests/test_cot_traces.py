@@ -13,10 +13,11 @@ import pytest
 from PIL import Image
 
 from configs.schema import EnvConfig
-from cot_data.captions import caption_trajectories, describe, load_objects
+from cot_data.captions import caption_trajectories, describe
 from cot_data.clips import clips_folder, convert_clips
 from cot_data.dialogue import match, to_trajectory
 from cot_data.generate import write_moving_shapes
+from cot_data.labelled import LabelledVideo, load_objects
 from cot_data.mevis import load_mevis
 from cot_data.records import Message, Record, TraceStep, read_records, validate, write_records
 from cot_data.wording import STYLES, place_of
@@ -39,6 +40,11 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def tasks(root: Path) -> list[Task]:
     return load_mevis(root)
+
+
+@pytest.fixture(scope="module")
+def videos(root: Path) -> dict[str, LabelledVideo]:
+    return {labelled.video.path: labelled for labelled in load_objects(root)}
 
 
 def block(start: int, end: int, key_frame: int, name: str = "answer") -> str:
@@ -217,7 +223,7 @@ def test_explore_tasks_are_looked_into_before_the_target_is_named(tasks: list[Ta
     for task in explored:
         first, last = to_trajectory(written(task, style), task, TINY).turns
         assert isinstance(first.decision, Select) and first.decision.key_frame in task.evidence
-        assert not any(word in first.action.text for word in task.caption.split())
+        assert task.caption not in first.action.text
         assert set(task.evidence) & {frame.frame_idx for frame in last.observation.frames if frame.role == "key"}
         assert isinstance(last.decision, Answer)
 
@@ -229,19 +235,39 @@ def test_other_tasks_are_mostly_answered_at_once(tasks: list[Task]) -> None:
 
 
 @pytest.mark.parametrize("style", STYLES)
-def test_the_target_is_named_before_any_number_in_three_steps(tasks: list[Task], style: str) -> None:
+def test_turns_think_in_three_steps_before_they_act(tasks: list[Task], style: str) -> None:
     for i, task in enumerate(tasks):
         for text in written(task, style, i).gpt_turns:
-            steps = re.findall(r"Step (\d)", text)
-            assert steps == ["1", "2", "3"] and text.index("Action:") > text.index("Step 3")
-            first_number = re.search(r"\d", re.sub(r"Step \d", "Step n", text))
-            assert first_number
-            if task.caption in text and task.caption:
-                assert re.sub(r"Step \d", "Step n", text).index(task.caption) < first_number.start()
+            assert re.findall(r"Step (\d)", text) == ["1", "2", "3"] and text.index("Action:") > text.index("Step 3")
 
 
-def test_brief_traces_are_short(tasks: list[Task]) -> None:
-    assert all(len(text.split()) <= 72 for task in tasks for text in written(task).gpt_turns)
+def test_a_first_turn_lists_every_object_that_its_frames_show(
+    tasks: list[Task], videos: dict[str, LabelledVideo]
+) -> None:
+    listed = 0
+    for task in tasks:
+        objects = videos[task.video.path].objects
+        record = write_trace(task, TINY, np.random.default_rng(0), "brief", objects=objects)
+        shown = {frame.frame_idx for frame in to_trajectory(record, task, TINY).turns[0].observation.frames}
+        step = re.sub(r"^.*?Step 1: (.*?)\. Step 2.*$", r"\1", record.gpt_turns[0], flags=re.DOTALL)
+        items = {" ".join(item.split()[:2]): item for item in step.split(", ")}
+        for each in objects:
+            areas = {t: decode(rle).sum() for t, rle in enumerate(each.masks) if rle is not None and t in shown}
+            clear = [t for t, area in areas.items() if area > 0.1 * max(areas.values())]
+            if not clear:
+                assert each.caption not in items
+                continue
+            words = items[each.caption].split()
+            assert words[2 : 2 + len(clear)] == list(map(str, clear)) and items[each.caption].endswith(each.motion)
+            listed += 1
+    assert listed >= 2 * len(tasks)
+
+
+def test_brief_traces_are_short(tasks: list[Task], videos: dict[str, LabelledVideo]) -> None:
+    for task in tasks:
+        objects = videos[task.video.path].objects
+        record = write_trace(task, TINY, np.random.default_rng(0), "brief", objects=objects)
+        assert all(len(text.split()) <= 110 for text in record.gpt_turns)
 
 
 def test_a_trace_needs_gold_and_keeps_to_the_turn_limit(tasks: list[Task]) -> None:
@@ -287,12 +313,14 @@ def test_captions_name_what_each_frame_shows(root: Path) -> None:
         frames = [frame for turn in trajectory.turns for frame in turn.observation.frames]
         indices = [frame.frame_idx for frame in frames]
         assert len(indices) == 6 and {(frame.role, frame.width) for frame in frames} <= {("strip", 32), ("detail", 64)}
-        assert [turn.action.text for turn in trajectory.turns] == [describe(labelled, t) for t in indices]
-        for t in indices:
-            rles = {caption: masks[t] for caption, masks in labelled.objects}
-            for caption, rle in rles.items():
-                pixels = decode(rle).sum() if rle else 0
-                assert (caption in describe(labelled, t)) == (pixels >= 24)
+        for t, frame, turn in zip(indices, frames, trajectory.turns, strict=True):
+            assert turn.action.text == describe(labelled, t, is_large=frame.role == "detail")
+            for each in labelled.objects:
+                rle = each.masks[t]
+                assert (each.caption in turn.action.text) == (rle is not None and decode(rle).sum() >= 24)
+            assert "checkered" not in describe(labelled, t)
+    texts = " ".join(turn.action.text for trajectory in trajectories for turn in trajectory.turns)
+    assert "flash" in texts and "checkered" in texts
 
 
 # Real clips

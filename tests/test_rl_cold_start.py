@@ -114,7 +114,7 @@ def test_one_batch_can_be_learnt_by_heart(micro: Micro, config: RunConfig) -> No
 
 STAGES = (
     "cold_start.stages=[{kind: masks, steps: 4, batch_size: 2, lr: 1.0e-3}, "
-    "{kind: captions, steps: 6, batch_size: 2, lr: 1.0e-3}, "
+    "{kind: vision, steps: 4, batch_size: 2, lr: 1.0e-3}, {kind: captions, steps: 6, batch_size: 2, lr: 1.0e-3}, "
     "{kind: dialogue, steps: 24, batch_size: 2, lr: 1.0e-3, align_coef: 0.5, freeze_sam: true}]"
 )
 
@@ -128,7 +128,7 @@ def test_a_killed_run_goes_on_to_the_same_weights(micro: Micro, tmp_path: Path) 
     save_config(torn, tmp_path / "torn.yaml")
     command = [sys.executable, "-m", "rl.sft_coldstart", "--config", str(tmp_path / "torn.yaml")]
     process = subprocess.Popen(command, env=os.environ, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    last_stage = Path(torn.run_dir) / "stage-2-dialogue"
+    last_stage = Path(torn.run_dir) / "stage-3-dialogue"
     deadline = time.monotonic() + 240
     while not list(last_stage.glob("checkpoint-10/trainer_state.json")):
         assert process.poll() is None and time.monotonic() < deadline, "the run ended before it could be killed"
@@ -144,7 +144,7 @@ def test_a_killed_run_goes_on_to_the_same_weights(micro: Micro, tmp_path: Path) 
             torch.testing.assert_close(
                 ours[key], tensor, atol=1e-6, rtol=1e-5, msg=lambda text, key=key: f"{key}: {text}"
             )
-    logs = [read_lines(Path(run.run_dir) / "stage-2-dialogue" / "metrics.jsonl") for run in (torn, whole)]
+    logs = [read_lines(Path(run.run_dir) / "stage-3-dialogue" / "metrics.jsonl") for run in (torn, whole)]
     assert [row["step"] for row in logs[0]] == [row["step"] for row in logs[1]] == list(range(1, 25))
     assert logs[0][-1]["loss/tokens"] == pytest.approx(logs[1][-1]["loss/tokens"], abs=1e-5)
 
