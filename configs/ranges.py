@@ -9,7 +9,7 @@ from configs.schema import EnvConfig, PolicyConfig, RunConfig
 
 _COMPARE: dict[str, Callable[[float, float], bool]] = {">=": operator.ge, ">": operator.gt, "<=": operator.le}
 
-STAGES = ("masks", "vision", "captions", "dialogue")  # kinds of cold-start stages
+STAGES = ("masks", "vision", "captions", "reading", "dialogue")  # kinds of cold-start stages
 
 # key -> (comparison, bound); `*` stands for every element of a list
 RANGES: dict[str, tuple[str, float]] = {

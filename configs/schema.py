@@ -124,7 +124,7 @@ class StageConfig:
 
     kind: str = "dialogue"
     """What is learnt: `masks` (SAM 2 from captions), `vision` (what each cell of a frame shows), `captions` (what one
-    frame shows), `dialogue` (VTS-CoT traces)."""
+    frame shows), `reading` (traces without frames: from what was seen to the answer), `dialogue` (VTS-CoT traces)."""
     steps: int = 1000
     """Optimizer steps."""
     batch_size: int = 8

@@ -85,3 +85,15 @@ def match(records: Iterable[Record], tasks: Iterable[Task]) -> list[tuple[Record
             raise DataError(where, f"the data set has no such task with {len(record.frames)} frames")
         pairs.append((record, task))
     return pairs
+
+
+def without_frames(trajectory: Trajectory) -> Trajectory:
+    """The same dialogue with nothing to see: only the words of its observations are left."""
+    turns = [
+        replace(
+            turn,
+            observation=replace(turn.observation, parts=tuple(p for p in turn.observation.parts if isinstance(p, str))),
+        )
+        for turn in trajectory.turns
+    ]
+    return replace(trajectory, turns=turns)

@@ -88,8 +88,8 @@ class Batch:
     attention_mask_BL: Tensor
     loss_mask_BL: Tensor  # bool
     image_mask_BL: Tensor  # int, 1 on image pads
-    pixel_values: Tensor  # [patches of all frames, patch features]
-    image_grid_thw: Tensor  # [frames, 3]
+    pixel_values: Tensor | None  # [patches of all frames, patch features]; None where no frame is shown
+    image_grid_thw: Tensor | None  # [frames, 3]
     sequences: tuple[TokenSequence, ...]
 
 
@@ -113,8 +113,8 @@ def collate(
         attention_mask_BL.to(device),
         loss_mask_BL.to(device),
         (input_ids_BL == chat.image_pad_id).int().to(device),
-        torch.from_numpy(np.concatenate(patches)).to(device),
-        torch.tensor(grids, dtype=torch.long, device=device),
+        torch.from_numpy(np.concatenate(patches)).to(device) if patches else None,
+        torch.tensor(grids, dtype=torch.long, device=device) if patches else None,
         tuple(sequences),
     )
 

@@ -22,8 +22,8 @@ from env.types import RLE, VideoRef
 from policy.batch import Frames
 from policy.model import SegPolicy, mask_losses
 from policy.tokens import ChatTokens
+from rl.fit import fit
 from rl.journal import Journal
-from rl.progress import progress_bar
 
 MOST_ASKED = 4  # objects of one frame
 CLIP = 3  # frames tracked per sample: enough to train the memory's encoder and attention
@@ -67,22 +67,13 @@ def train_masks(
     if not videos:
         raise DataError("cold start, stage masks", "expected tasks with gold masks, found none")
     rng = np.random.default_rng(seed)
-    parameters = [*policy.sam.parameters(), *prompts.parameters()]
-    optimizer = torch.optim.AdamW(parameters, lr=config.lr)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, config.lr, config.steps, pct_start=0.05)
-    with progress_bar("cold start: masks", config.steps) as advance:
-        for step in range(config.steps):
-            length = 1 if step < ALONE_SHARE * config.steps else CLIP
-            clips = [_sample_clip(videos[at], rng, length) for at in rng.choice(len(videos), config.batch_size)]
-            loss, metrics = _clips_loss(policy, prompts, clips, frames)
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            nn.utils.clip_grad_norm_(parameters, 1.0)
-            optimizer.step()
-            schedule.step()
-            advance()
-            if step % 10 == 0 or step == config.steps - 1:
-                journal.log(step, metrics)
+
+    def step_loss(step: int) -> tuple[Tensor, dict[str, float]]:
+        length = 1 if step < ALONE_SHARE * config.steps else CLIP
+        clips = [_sample_clip(videos[at], rng, length) for at in rng.choice(len(videos), config.batch_size)]
+        return _clips_loss(policy, prompts, clips, frames)
+
+    fit([*policy.sam.parameters(), *prompts.parameters()], config, journal, step_loss)
 
 
 @dataclass(frozen=True)

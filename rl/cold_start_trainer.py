@@ -19,7 +19,7 @@ from trl.trainer.sft_trainer import SFTTrainer
 from configs.schema import ColdStartConfig, StageConfig
 from env.rle import mask_or_empty
 from env.types import Answer, Select, Task, Trajectory
-from policy.batch import Batch, Frames, collate, to_sequence
+from policy.batch import Batch, Frames, TokenSequence, collate, to_sequence
 from policy.model import SegPolicy, mask_losses
 from rl.caption_prompts import CaptionPrompts
 from rl.journal import Journal
@@ -71,6 +71,8 @@ class LessonCollator:
             decisive = self._numbers | set(chat.encode(f" {task.caption}") if task.caption else [])
             is_decisive = torch.tensor([token in decisive for token in sequence.ids], device=weights_BL.device)
             weights_BL[row, : len(sequence)] *= torch.where(is_decisive, self.decision_weight, 1.0)
+            if not sequence.frames:
+                weights_BL[row, self._sights(trajectory, sequence)] = 0
             for turn in sequence.seg_turns:
                 decision = trajectory.turns[turn].decision
                 if task.explore and isinstance(decision, Select):
@@ -84,6 +86,14 @@ class LessonCollator:
                     captions[prompt_row] = task.caption
                 prompt_row += 1
         return {"lesson": Lesson(batch, weights_BL, targets, gold, captions)}
+
+    def _sights(self, trajectory: Trajectory, sequence: TokenSequence) -> list[int]:
+        """Positions of the tokens that say what is seen (step 1 of each turn), which without frames cannot be known."""
+        positions: list[int] = []
+        for number, turn in enumerate(trajectory.turns):
+            start, sights = sequence.turn_idx.index(number), turn.action.text.partition(" Step 2")[0]
+            positions += range(start, start + len(self.policy.chat.encode(sights)))
+        return positions
 
     def _mask_frames(self, task: Task, key_frame: int, rng: np.random.Generator) -> list[int]:
         others = rng.choice(task.video.num_frames, self.num_mask_frames - 1)

@@ -1,8 +1,8 @@
 """Cold start: supervised stages on VTS-CoT traces, `python -m rl.sft_coldstart --config NAME [--resume]`.
 
 Stages come from `cold_start.stages`: `masks` (SAM 2 from captions), `vision` (what each cell of a frame shows),
-`captions` (what one frame shows), `dialogue` (traces with mask supervision at every [SEG]). The last two run in TRL's
-SFTTrainer. Writes `<run_dir>/policy`.
+`captions` (what one frame shows), `reading` (from what was seen to the answer, without frames), `dialogue` (traces
+with mask supervision at every [SEG]). The last three run in TRL's SFTTrainer. Writes `<run_dir>/policy`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from configs.load import add_config_arguments, config_from_args, save_config
 from configs.schema import RunConfig, StageConfig
 from cot_data.captions import caption_trajectories
 from cot_data.datasets import load_tasks
-from cot_data.dialogue import match, to_trajectory
+from cot_data.dialogue import match, to_trajectory, without_frames
 from cot_data.labelled import load_objects
 from cot_data.mevis import LABELS
 from cot_data.records import Record, read_records
@@ -147,6 +147,8 @@ def _makers(config: RunConfig, stage: StageConfig, lessons: Lessons) -> tuple[Ca
         rng = np.random.default_rng(config.seed)
         captions = caption_trajectories(lessons.videos, config.env, rng, NUM_CAPTIONS)
         return captions.__getitem__, len(captions)
+    if stage.kind == "reading":
+        return lambda row: without_frames(to_trajectory(*lessons[row], config.env)), len(lessons)
     return lambda row: to_trajectory(*lessons[row], config.env), len(lessons)
 
 

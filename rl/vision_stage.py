@@ -24,8 +24,8 @@ from env.frames import frame_refs
 from env.types import FrameRef
 from policy.batch import Frames
 from policy.model import SegPolicy
+from rl.fit import fit
 from rl.journal import Journal
-from rl.progress import progress_bar
 
 MARKS = ("flash", "checkered")
 NAMES = (*(f"{color} {kind}" for color, kind in product(COLORS, KINDS)), *MARKS)
@@ -72,23 +72,12 @@ def train_vision(
     rng = np.random.default_rng(seed)
     whiten_patches(policy, frames, [_pick(videos[int(at)], env, rng) for at in rng.choice(len(videos), WHITENED)])
     namer = CellNamer(policy).to(policy.device)
-    parameters = [*policy.vlm.model.visual.parameters(), *namer.parameters()]
-    optimizer = torch.optim.AdamW(parameters, lr=config.lr, betas=(0.9, 0.98))
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, config.lr, config.steps, pct_start=0.1, cycle_momentum=False
-    )
-    with progress_bar("cold start: vision", config.steps) as advance:
-        for step in range(config.steps):
-            picks = [_pick(videos[int(at)], env, rng) for at in rng.choice(len(videos), config.batch_size)]
-            loss, metrics = _step_loss(policy, namer, picks, frames)
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            nn.utils.clip_grad_norm_(parameters, 1.0)
-            optimizer.step()
-            schedule.step()
-            advance()
-            if step % 10 == 0 or step == config.steps - 1:
-                journal.log(step, metrics)
+
+    def step_loss(step: int) -> tuple[Tensor, dict[str, float]]:
+        picks = [_pick(videos[int(at)], env, rng) for at in rng.choice(len(videos), config.batch_size)]
+        return _naming_loss(policy, namer, picks, frames)
+
+    fit([*policy.vlm.model.visual.parameters(), *namer.parameters()], config, journal, step_loss)
 
 
 @torch.no_grad()
@@ -124,7 +113,7 @@ def _patches(policy: SegPolicy, frames: Frames, picks: Sequence[Pick]) -> np.nda
     return np.concatenate([policy.layout.patchify(frames.pixels(labelled.video, frame)) for labelled, frame in picks])
 
 
-def _step_loss(
+def _naming_loss(
     policy: SegPolicy, namer: CellNamer, picks: Sequence[Pick], frames: Frames
 ) -> tuple[Tensor, dict[str, float]]:
     layout = policy.layout

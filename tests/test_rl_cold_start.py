@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 
 from configs.load import save_config
 from configs.schema import RunConfig, StageConfig
-from cot_data.dialogue import to_trajectory
+from cot_data.dialogue import to_trajectory, without_frames
 from cot_data.write_trace import write_trace
 from env.frames import FrameCache
 from env.rle import decode
@@ -73,6 +73,23 @@ def test_only_what_the_policy_writes_is_learnt_and_decisions_weigh_more(
         assert heavy - numbers == set(named)
 
 
+def test_without_frames_only_what_follows_from_the_sights_is_learnt(
+    micro: Micro, policy: SegPolicy, config: RunConfig
+) -> None:
+    items = [without_frames(item) for item in trajectories(micro, config)]
+    lesson = lesson_of(policy, items)
+    assert lesson.batch.pixel_values is None and not lesson.batch.image_mask_BL.any()
+    for row, item in enumerate(items):
+        sequence, weights = lesson.batch.sequences[row], lesson.token_weights_BL[row]
+        for number, turn in enumerate(item.turns):
+            learnt = [at for at, turn_idx in enumerate(sequence.turn_idx) if turn_idx == number and weights[at] > 0]
+            text = str(policy.chat.tokenizer.decode([sequence.ids[at] for at in learnt]))
+            assert text.startswith(" Step 2: ") and text.rstrip().endswith("<|im_end|>")
+            assert turn.action.text.endswith(text.partition("<|im_end|>")[0])
+    loss, metrics = lesson_loss(policy, None, lesson, StageConfig("reading", mask_coef=0), FrameCache())
+    assert torch.isfinite(loss) and "loss/masks" not in metrics
+
+
 def test_masks_are_asked_for_at_every_seg_whose_evidence_was_seen(
     micro: Micro, policy: SegPolicy, config: RunConfig
 ) -> None:
@@ -115,6 +132,7 @@ def test_one_batch_can_be_learnt_by_heart(micro: Micro, config: RunConfig) -> No
 STAGES = (
     "cold_start.stages=[{kind: masks, steps: 4, batch_size: 2, lr: 1.0e-3}, "
     "{kind: vision, steps: 4, batch_size: 2, lr: 1.0e-3}, {kind: captions, steps: 6, batch_size: 2, lr: 1.0e-3}, "
+    "{kind: reading, steps: 4, batch_size: 2, lr: 1.0e-3, mask_coef: 0.0, align_coef: 0.5}, "
     "{kind: dialogue, steps: 24, batch_size: 2, lr: 1.0e-3, align_coef: 0.5, freeze_sam: true}]"
 )
 
@@ -128,7 +146,7 @@ def test_a_killed_run_goes_on_to_the_same_weights(micro: Micro, tmp_path: Path) 
     save_config(torn, tmp_path / "torn.yaml")
     command = [sys.executable, "-m", "rl.sft_coldstart", "--config", str(tmp_path / "torn.yaml")]
     process = subprocess.Popen(command, env=os.environ, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    last_stage = Path(torn.run_dir) / "stage-3-dialogue"
+    last_stage = Path(torn.run_dir) / "stage-4-dialogue"
     deadline = time.monotonic() + 240
     while not list(last_stage.glob("checkpoint-10/trainer_state.json")):
         assert process.poll() is None and time.monotonic() < deadline, "the run ended before it could be killed"
@@ -144,7 +162,7 @@ def test_a_killed_run_goes_on_to_the_same_weights(micro: Micro, tmp_path: Path) 
             torch.testing.assert_close(
                 ours[key], tensor, atol=1e-6, rtol=1e-5, msg=lambda text, key=key: f"{key}: {text}"
             )
-    logs = [read_lines(Path(run.run_dir) / "stage-3-dialogue" / "metrics.jsonl") for run in (torn, whole)]
+    logs = [read_lines(Path(run.run_dir) / "stage-4-dialogue" / "metrics.jsonl") for run in (torn, whole)]
     assert [row["step"] for row in logs[0]] == [row["step"] for row in logs[1]] == list(range(1, 25))
     assert logs[0][-1]["loss/tokens"] == pytest.approx(logs[1][-1]["loss/tokens"], abs=1e-5)
 
