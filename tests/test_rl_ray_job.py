@@ -11,8 +11,10 @@ import subprocess
 import sys
 import tempfile
 import time
+import urllib.request
 from collections.abc import Iterator
 from contextlib import ExitStack
+from http.client import HTTPException
 from pathlib import Path
 
 import psutil
@@ -36,9 +38,14 @@ def free_ports(count: int) -> list[int]:
         return [each.getsockname()[1] for each in sockets]
 
 
-def is_open(port: int) -> bool:
-    with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) == 0
+def answers(job_server: str) -> bool:
+    """Whether the job server lists its jobs: it takes none before that, though its port is open long since."""
+    headers = {"Authorization": f"Bearer {os.environ['RAY_AUTH_TOKEN']}"}
+    try:
+        with urllib.request.urlopen(urllib.request.Request(f"{job_server}/api/jobs/", headers=headers), timeout=30):
+            return True
+    except (OSError, HTTPException):
+        return False
 
 
 @pytest.fixture
@@ -59,7 +66,7 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
         head = subprocess.Popen(command, stdout=log, stderr=log, cwd=ROOT, start_new_session=True)
     try:
         deadline = time.monotonic() + 400
-        while not is_open(dashboard):
+        while not answers(f"http://127.0.0.1:{dashboard}"):
             assert head.poll() is None and time.monotonic() < deadline, (folder / "start.log").read_text()[-4000:]
             time.sleep(0.5)
         yield f"http://127.0.0.1:{dashboard}"
