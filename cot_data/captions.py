@@ -58,7 +58,7 @@ def _task(video: VideoRef, name: str) -> Task:
 
 
 def describe(labelled: LabelledVideo, frame_idx: int, is_large: bool = False) -> str:
-    """What a frame shows, in alphabetical order: "blue square center, red circle flash upper left", or "nothing".
+    """What a frame shows, in alphabetical order: "dark blue center, light red flash upper left", or "nothing".
 
     An order of names, not of places: whether there is anything blue is easier to learn than what lies leftmost. Checks
     can only be seen in a large frame.

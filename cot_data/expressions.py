@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cot_data.shapes import COLORS, DIRECTIONS, KINDS, Mark, Shape
+from cot_data.shapes import DIRECTIONS, SHADES, Mark, Shape
 
 SEEN_AREA = 24  # fewest visible pixels that count as a look at a shape
 GAP_FRAMES = 6  # a shape that comes back was gone for at least so long
@@ -131,15 +131,15 @@ def only(verdicts: list[Verdict]) -> int | None:
 
 
 def appearance(tracks: list[Track]) -> list[Candidate]:
-    """`the red circle`; by colour or kind alone where that is enough."""
+    """`the dark red shape`; by colour or shade alone where that is enough."""
     out = []
     for i, track in enumerate(tracks):
         shape = track.shape
-        out.append(Candidate(f"the {shape.caption}", "appearance", i))
+        out.append(Candidate(f"the {shape.caption} shape", "appearance", i))
         if sum(t.shape.color == shape.color for t in tracks) == 1:
             out.append(Candidate(f"the {shape.color} shape", "appearance", i))
-        if sum(t.shape.kind == shape.kind for t in tracks) == 1:
-            out.append(Candidate(f"the {shape.kind}", "appearance", i))
+        if sum(t.shape.shade == shape.shade for t in tracks) == 1:
+            out.append(Candidate(f"the {shape.shade} shape", "appearance", i))
     return out
 
 
@@ -178,24 +178,23 @@ SIDES = {"left": "left of", "right": "right of", "up": "above", "down": "below"}
 
 
 def relations(tracks: list[Track], shown: tuple[int, ...]) -> list[Candidate]:
-    """`the shape left of the blue square when both are first seen`."""
+    """`the shape left of the dark blue one when both are first seen`."""
     out = []
     for i, other in enumerate(tracks):
         for direction, words in SIDES.items():
             rest = [j for j in range(len(tracks)) if j != i]
             target = only([relation(tracks[j], other, direction, shown) for j in rest])
             if target is not None:
-                text = f"the shape {words} the {other.shape.caption} when both are first seen"
+                text = f"the shape {words} the {other.shape.caption} one when both are first seen"
                 out.append(Candidate(text, "relation", rest[target]))
     return out
 
 
 def absent(tracks: list[Track]) -> list[Candidate]:
-    """Pairs that no shape has, though some shape has the colour or the kind."""
-    pairs = {(track.shape.color, track.shape.kind) for track in tracks}
-    colors, kinds = {color for color, _ in pairs}, {kind for _, kind in pairs}
-    near = [(c, k) for c in COLORS for k in KINDS if (c, k) not in pairs and (c in colors or k in kinds)]
-    return [Candidate(f"the {color} {kind}", "no_target", None) for color, kind in near]
+    """Names that no shape has, though some shape has the colour."""
+    taken = {track.shape.caption for track in tracks}
+    near = [f"{shade} {track.shape.color}" for track in tracks for shade in SHADES]
+    return [Candidate(f"the {name} shape", "no_target", None) for name in dict.fromkeys(near) if name not in taken]
 
 
 def marked(mark: Mark, window: tuple[int, int], evidence: tuple[int, ...]) -> Candidate:

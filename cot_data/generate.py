@@ -20,7 +20,7 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 
 from cot_data.expressions import SEEN_AREA, Candidate, Track, absent, marked, motion_of, plain_candidates
-from cot_data.render import background, checks, draw_scene, inner_footprint, scene_masks
+from cot_data.render import background, checks, draw_scene, footprint, scene_masks
 from cot_data.shapes import Mark, Scene, sample_num_frames, sample_scene
 from env.errors import DataError
 from env.frames import sample_indices
@@ -294,8 +294,8 @@ def _checks(
     frames = range(middle - half, middle + half + 1)
     if hidden_from & set(frames) or not _has_rivals(tracks, frames):
         return None
-    inner, size = inner_footprint(tracks[shape_idx].shape), masks_NTHW.shape[-1]
-    if any((checks(inner, t, size) & masks_NTHW[shape_idx, t]).sum() < MIN_CHECKS for t in frames):
+    own, size = footprint(tracks[shape_idx].shape), masks_NTHW.shape[-1]
+    if any((checks(own, t, size) & masks_NTHW[shape_idx, t]).sum() < MIN_CHECKS for t in frames):
         return None
     mark = Mark(shape_idx, "checkered", frames)
     return mark, marked(mark, (middle, middle), tuple(frames))

@@ -11,10 +11,9 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from cot_data.shapes import COLORS, Scene, Shape
+from cot_data.shapes import Scene, Shape
 
-CORE = 0.6  # while a shape flashes its colour is left in a copy of this scale; the rim around it is white
-OUTLINE, DARK = 1.0, 0.3  # pixels within the outline that are darker: shapes of one colour stay apart when they meet
+CORE = 0.6  # while a shape flashes its paint is left in a copy of this scale; the rim around it is white
 
 
 @dataclass(frozen=True)
@@ -29,25 +28,25 @@ class Footprint:
     pad: int
 
 
-def distance(kind: str, x: np.ndarray, y: np.ndarray, radius: float | np.ndarray) -> np.ndarray:
+def distance(outline: str, x: np.ndarray, y: np.ndarray, radius: float) -> np.ndarray:
     """Signed distance (a lower bound outside corners) in pixels of points to a shape's outline, negative inside."""
-    if kind == "circle":
+    if outline == "circle":
         return np.hypot(x, y) - 0.95 * radius
     x, y = np.abs(x), np.abs(y)
-    lying = np.maximum(x - 1.05 * radius, y - 0.5 * radius)
-    standing = np.maximum(x - 0.5 * radius, y - 1.05 * radius)
-    return {"bar": lying, "pillar": standing, "cross": np.minimum(lying, standing)}[kind]
+    if outline == "square":
+        return np.maximum(x, y) - 0.85 * radius
+    return np.minimum(np.maximum(x - radius, y - 0.5 * radius), np.maximum(x - 0.5 * radius, y - radius))
 
 
-def footprint(shape: Shape, scale: float = 1.0, inset: float = 0.0) -> Footprint:
-    """Coverage of `shape`, drawn at `scale` times its radius and `inset` pixels within its outline, in every frame."""
+def footprint(shape: Shape, scale: float = 1.0) -> Footprint:
+    """Coverage of `shape`, drawn at `scale` times its radius, in every frame."""
     pad = int(np.ceil(1.1 * shape.radius)) + 2
     corner_T2 = np.floor(shape.centers_T2).astype(int) - pad
     grid_W = np.arange(2 * pad + 1) + 0.5
     offset_T2 = corner_T2 - shape.centers_T2
     x = grid_W[None, None, :] + offset_T2[:, 0, None, None]
     y = grid_W[None, :, None] + offset_T2[:, 1, None, None]
-    alpha_TWW = np.clip(0.5 - inset - distance(shape.kind, x, y, scale * shape.radius), 0.0, 1.0)
+    alpha_TWW = np.clip(0.5 - distance(shape.outline, x, y, scale * shape.radius), 0.0, 1.0)
     return Footprint(alpha_TWW, corner_T2, pad)
 
 
@@ -94,14 +93,14 @@ def background(rng: np.random.Generator, size: int) -> np.ndarray:
     return np.clip(texture_HW[..., None] + rng.uniform(95, 135) + tint_3, 60, 170)
 
 
-def checks(inner: Footprint, frame_idx: int, size: int) -> np.ndarray:
-    """Where [H, W] a checkered shape is light and dark by turns: all cells of 2x2 (at even coordinates) within `inner`.
+def checks(own: Footprint, frame_idx: int, size: int) -> np.ndarray:
+    """Where [H, W] a checkered shape is light and dark by turns: all cells of 2x2 (at even coordinates) inside it.
 
-    A cell averages to the shape's colour, so that half the size hides it.
+    A cell averages to the shape's paint, so that half the size hides it.
     """
-    rows, cols, from_rows, from_cols = _window(inner, frame_idx, size)
+    rows, cols, from_rows, from_cols = _window(own, frame_idx, size)
     inside_HW = np.zeros((size, size), bool)
-    inside_HW[rows, cols] = inner.alpha_TWW[frame_idx, from_rows, from_cols] == 1
+    inside_HW[rows, cols] = own.alpha_TWW[frame_idx, from_rows, from_cols] == 1
     even = size // 2 * 2
     cells = inside_HW[:even, :even].reshape(even // 2, 2, even // 2, 2).all(axis=(1, 3))
     out_HW = np.zeros_like(inside_HW)
@@ -109,30 +108,23 @@ def checks(inner: Footprint, frame_idx: int, size: int) -> np.ndarray:
     return out_HW
 
 
-def inner_footprint(shape: Shape) -> Footprint:
-    """What lies within the dark outline of a shape."""
-    return footprint(shape, inset=OUTLINE)
-
-
 def draw_scene(scene: Scene, background_HW3: np.ndarray) -> np.ndarray:
     """Frames uint8 [T, H, W, 3], RGB."""
     frames_THW3 = np.repeat(background_HW3[None], scene.num_frames, axis=0)
     for shape_idx, shape in enumerate(scene.shapes):
-        whole, inner, core = footprint(shape), inner_footprint(shape), footprint(shape, CORE)
-        color_3 = np.array(COLORS[shape.color], dtype=float)
-        wears = {
-            kind: {t for m in scene.marks if (m.shape_idx, m.kind) == (shape_idx, kind) for t in m.frames}
-            for kind in ("flash", "checkered")
-        }
+        whole, core, paint_3 = footprint(shape), footprint(shape, CORE), np.array(shape.paint)
         for t in (int(t) for t in np.flatnonzero(shape.present_T)):
+            worn = {mark.kind for mark in scene.marks if mark.shape_idx == shape_idx and t in mark.frames}
             rows, cols, from_rows, from_cols = _window(whole, t, scene.size)
             at = (t, from_rows, from_cols, None)
-            filled, edge = (core, 255.0) if t in wears["flash"] else (inner, DARK * color_3)
-            paint = filled.alpha_TWW[at] * color_3 + (1 - filled.alpha_TWW[at]) * edge
-            patch = frames_THW3[t, rows, cols]
-            patch[:] = whole.alpha_TWW[at] * paint + (1 - whole.alpha_TWW[at]) * patch
-            if t in wears["checkered"]:
-                ys, xs = np.nonzero(checks(inner, t, scene.size))
+            paint = _blend(255.0, paint_3, core.alpha_TWW[at]) if "flash" in worn else paint_3
+            frames_THW3[t, rows, cols] = _blend(frames_THW3[t, rows, cols], paint, whole.alpha_TWW[at])
+            if "checkered" in worn:
+                ys, xs = np.nonzero(checks(whole, t, scene.size))
                 sign = np.where((ys + xs) % 2 == 0, 1.0, -1.0)
-                frames_THW3[t, ys, xs] = color_3 + sign[:, None] * np.minimum(color_3, 255.0 - color_3)
+                frames_THW3[t, ys, xs] = paint_3 + sign[:, None] * np.minimum(paint_3, 255.0 - paint_3)
     return np.clip(np.round(frames_THW3), 0, 255).astype(np.uint8)
+
+
+def _blend(below: np.ndarray | float, above: np.ndarray, alpha: np.ndarray) -> np.ndarray:
+    return alpha * above + (1 - alpha) * below

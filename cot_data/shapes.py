@@ -10,16 +10,17 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-# No channel is close to 0 or 255, so that checks can be lighter and darker than the colour and average to it.
+# No channel is close to 0 or 255, so that checks can be lighter and darker than the paint and average to it.
 COLORS = {
-    "red": (222, 68, 66),
-    "green": (74, 186, 82),
-    "blue": (68, 98, 226),
-    "yellow": (214, 190, 64),
-    "purple": (172, 76, 206),
-    "cyan": (66, 184, 194),
+    "red": (214, 60, 60),
+    "green": (60, 178, 76),
+    "blue": (64, 88, 220),
+    "yellow": (208, 186, 52),
+    "purple": (166, 66, 200),
+    "cyan": (56, 178, 190),
 }
-KINDS = ("circle", "bar", "pillar", "cross")  # told apart by where their mass lies, which small frames keep
+SHADES = ("light", "dark")  # with the colour the name of a shape: every pixel says which one it is part of
+OUTLINES = ("circle", "square", "cross")  # unnamed: masks differ in form, names do not
 DIRECTIONS = {"left": (-1.0, 0.0), "right": (1.0, 0.0), "up": (0.0, -1.0), "down": (0.0, 1.0)}
 MIN_STAY = 12  # fewest frames a shape is there at a stretch
 MIN_TRAVEL = 16.0  # fewest pixels that a moving shape covers
@@ -30,14 +31,21 @@ class Shape:
     """One object. `centers_T2` holds its centre in every frame, `present_T` whether it is in the scene at all."""
 
     color: str
-    kind: str
+    shade: str
+    outline: str
     radius: float
     centers_T2: np.ndarray
     present_T: np.ndarray
 
     @property
     def caption(self) -> str:
-        return f"{self.color} {self.kind}"
+        return f"{self.shade} {self.color}"
+
+    @property
+    def paint(self) -> tuple[float, float, float]:
+        """RGB: a third of the way to white where it is light, half as bright where it is dark."""
+        red, green, blue = (0.65 * v + 85 if self.shade == "light" else 0.5 * v + 8 for v in COLORS[self.color])
+        return red, green, blue
 
 
 @dataclass(frozen=True)
@@ -68,18 +76,18 @@ def sample_num_frames(rng: np.random.Generator, min_frames: int, max_frames: int
 
 
 def sample_scene(rng: np.random.Generator, num_frames: int, size: int, palette: int) -> Scene:
-    """2-5 shapes with no two alike, painted from `palette` colours; one motion each.
+    """2-4 shapes with no two alike in colour and shade, painted from `palette` colours; one motion each.
 
     Whether they hide each other too much is for the caller.
     """
-    count = int(rng.integers(2, 6))
+    count = int(rng.integers(2, 5))
     colors = [str(color) for color in rng.permutation(list(COLORS))[:palette]]
-    every = [(color, kind) for color in colors for kind in KINDS]
+    every = [(color, shade) for color in colors for shade in SHADES]
     pairs = [every[i] for i in rng.permutation(len(every))[:count]]
-    return Scene(num_frames, size, tuple(_sample_shape(rng, color, kind, num_frames, size) for color, kind in pairs))
+    return Scene(num_frames, size, tuple(_sample_shape(rng, color, shade, num_frames, size) for color, shade in pairs))
 
 
-def _sample_shape(rng: np.random.Generator, color: str, kind: str, num_frames: int, size: int) -> Shape:
+def _sample_shape(rng: np.random.Generator, color: str, shade: str, num_frames: int, size: int) -> Shape:
     present_T = _sample_presence(rng, num_frames)
     there = np.flatnonzero(present_T)
     start, length = int(there[0]), int(there[-1] - there[0] + 1)
@@ -91,7 +99,8 @@ def _sample_shape(rng: np.random.Generator, color: str, kind: str, num_frames: i
         path_L2,
         path_L2[-1],
     )
-    return Shape(color, kind, radius, centers_T2, present_T)
+    outline = str(rng.choice(OUTLINES))
+    return Shape(color, shade, outline, radius, centers_T2, present_T)
 
 
 def _sample_presence(rng: np.random.Generator, num_frames: int) -> np.ndarray:

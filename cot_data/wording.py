@@ -69,7 +69,7 @@ def _brief(thought: Thought) -> str:
 
 
 def _words(sighting: Sighting) -> str:
-    """ "blue square 0 4 8 upper left moves right": the frames, the place in the first one, the motion."""
+    """ "dark blue 0 4 8 upper left moves right": the frames, the place in the first one, the motion."""
     parts = (sighting.name, *map(str, sighting.frames), sighting.place, sighting.motion)
     return " ".join(part for part in parts if part)
 
@@ -102,7 +102,7 @@ def _full(thought: Thought) -> str:
 
 
 def _sentence(sighting: Sighting) -> str:
-    """ "The blue square shows in frames 0, 4, 8, first on the upper left, and moves right." """
+    """ "The dark blue shows in frames 0, 4, 8, first on the upper left, and moves right." """
     numbers = ", ".join(map(str, sighting.frames))
     where = f", first {'in' if sighting.place == 'center' else 'on'} the {sighting.place}," if sighting.place else ""
     motion = f" and {sighting.motion}" if sighting.motion else ""

@@ -80,7 +80,7 @@ class Task:
     family: str = "any"  # appearance | motion | temporal | relation | no_target | any
     explore: str = ""  # why exploring pays: "brief_event", "fine_mark", or "" where the first observation is enough
     evidence: tuple[int, ...] = ()  # frames that hold the evidence when `explore` is set
-    caption: str = ""  # what the target looks like, where the data set knows ("red circle")
+    caption: str = ""  # what the target looks like, where the data set knows ("dark red")
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,8 @@
 """Cold-start stage `vision`: every vision token says what lies in its cell, before any sentence is involved.
 
 A small vision tower learns from masks and names far faster than from captions: each token of each frame is told which
-objects it covers. What it says is read in two ways, by a linear head over whole names ("red circle"), which is thrown
-away, and by the language model's own word embeddings ("red", "circle"), so that naming what is seen starts as copying.
+objects it covers. What it says is read in two ways, by a linear head over whole names ("dark red"), which is thrown
+away, and by the language model's own word embeddings ("dark", "red"), so that naming what is seen starts as copying.
 Pretrained vision towers do not need this stage.
 """
 
@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from configs.schema import EnvConfig, StageConfig
 from cot_data.expressions import SEEN_AREA
 from cot_data.labelled import LabelledObject, LabelledVideo
-from cot_data.shapes import COLORS, KINDS
+from cot_data.shapes import COLORS, SHADES
 from env.frames import frame_refs
 from env.types import FrameRef
 from policy.batch import Frames
@@ -28,8 +28,8 @@ from rl.fit import fit
 from rl.journal import Journal
 
 MARKS = ("flash", "checkered")
-NAMES = (*(f"{color} {kind}" for color, kind in product(COLORS, KINDS)), *MARKS)
-WORDS = (*COLORS, *KINDS, *MARKS)
+NAMES = (*(f"{shade} {color}" for shade, color in product(SHADES, COLORS)), *MARKS)
+WORDS = (*SHADES, *COLORS, *MARKS)
 SMALL_SHARE = 0.7  # of the frames: they take a quarter of the time, and most of what a policy sees is small
 MARKED_SHARE = 0.3  # of the frames: such that show a mark, which are rare otherwise
 
