@@ -2,7 +2,7 @@
 # The machine needs Python 3.11 to 3.13 with pip, git and a C compiler; uv comes from PyPI where there is none.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check pins clean
+.PHONY: help setup demo demo-full cold-start test check pins clean
 
 # cpu or gpu; what is installed stays the choice until another is named.
 EXTRA ?= $(if $(wildcard .venv/.synced-gpu),gpu,cpu)
@@ -19,13 +19,25 @@ UV := $(shell uv --version 2>/dev/null | grep -qE '^uv (0\.(1[3-9]|[2-9][0-9])|[
 NEED_UV := $(filter $(OWN_UV),$(UV))
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(STAMP) ## Install the Python packages into .venv (GPU node: make setup EXTRA=gpu)
 	@echo "ready: .venv ($(EXTRA))"
 
-demo: $(STAMP) ## The whole loop on this machine, in about 20 minutes: runs/demo/report.html
-	$(PY) -m rl.demo --config tiny
+demo: $(STAMP) ## GRPO from the shipped checkpoint, with evaluation and report: runs/demo/report.html
+	$(PY) -m rl.demo --config tiny --train-videos 400
+
+demo-full: $(STAMP) ## The same from nothing, cold start included: runs/demo_full/report.html
+	$(PY) -m rl.demo --config tiny --from-nothing --train-videos 2500 --set run_dir=runs/demo_full \
+	  --set data.train_root=runs/demo_full/data/train
+
+SEED ?= 0
+COLD = runs/cold_start-$(SEED)
+
+cold-start: $(STAMP) ## The cold start alone, from nothing (SEED=0): what is shipped as policy/tiny
+	test -f $(COLD)/data/moving_shapes.json || \
+	  $(PY) -m cot_data.moving_shapes --out $(COLD)/data --videos 2500 --seed 1
+	$(PY) -m rl.sft_coldstart --config tiny --set run_dir=$(COLD) --set data.train_root=$(COLD)/data --set seed=$(SEED)
 
 test: $(STAMP) ## Run the tests, in at most 12 minutes
 	$(PY) -m pytest -n 2 --dist loadfile --durations=25

@@ -60,6 +60,7 @@ RANGES: dict[str, tuple[str, float]] = {
     "grpo.workers": (">=", 1),
     "grpo.max_attempts": (">=", 1),
     "grpo.save_every": (">=", 1),
+    "grpo.eval_every": (">=", 0),
     "eval.num_tasks": (">=", 0),
     "eval.temperature": (">=", 0),
     "eval.num_bootstrap": (">=", 1),

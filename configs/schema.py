@@ -203,6 +203,10 @@ class GrpoConfig:
     """Times a group is tried when its worker dies, before its trajectories end as errors."""
     save_every: int = 10
     """Steps between checkpoints."""
+    eval_every: int = 0
+    """Steps between looks at the held-out tasks of `eval`; 0 never looks."""
+    shuffle_rewards: bool = False
+    """Control: give each trajectory the reward of a random sibling, from which nothing can be learnt."""
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+from configs.schema import RunConfig
 from cot_data.mevis import load_mevis
 from env.errors import DataError
 from env.types import Task
@@ -17,3 +18,9 @@ def load_tasks(name: str, root: str | Path) -> list[Task]:
     if name not in DATASETS:
         raise DataError("data.dataset", f"expected one of {', '.join(DATASETS)}, found {name!r}")
     return DATASETS[name](Path(root))
+
+
+def held_out_tasks(config: RunConfig) -> list[Task]:
+    """The held-out tasks that `eval.num_tasks` asks for, in file order."""
+    tasks = load_tasks(config.data.dataset, config.data.eval_root)
+    return tasks[: config.eval.num_tasks] if config.eval.num_tasks else tasks

@@ -30,6 +30,8 @@ class PolicyOutput:
     logprobs_BL: Tensor  # float32, of each action token given all before it; 0 elsewhere
     entropy_P: Tensor  # float32, of the distributions behind the action tokens
     prompts_MC: Tensor  # projected [SEG] states, row by row in text order
+    text_states_PD: Tensor  # last hidden states that the action tokens are predicted from
+    seg_states_MD: Tensor  # last hidden states of the [SEG] tokens, behind `prompts_MC`
 
 
 class SegPolicy(nn.Module):
@@ -75,15 +77,17 @@ class SegPolicy(nn.Module):
         ).last_hidden_state
         rows, columns = batch.loss_mask_BL.nonzero(as_tuple=True)
         # Only the positions that train reach the vocabulary: [P, V] instead of [B, L, V].
-        log_all_PV = F.log_softmax(self.vlm.lm_head(hidden_BLD[rows, columns - 1]).float(), dim=-1)
+        text_states_PD = hidden_BLD[rows, columns - 1]
+        log_all_PV = F.log_softmax(self.vlm.lm_head(text_states_PD).float(), dim=-1)
         picked_P = log_all_PV.gather(1, batch.input_ids_BL[rows, columns][:, None])[:, 0]
         logprobs_BL = torch.zeros(batch.input_ids_BL.shape, device=picked_P.device).index_put((rows, columns), picked_P)
         entropy_P = -(log_all_PV.detach().exp() * log_all_PV.detach()).sum(-1)
         segs = [(row, at) for row, sequence in enumerate(batch.sequences) for at in sequence.seg_positions]
         seg_rows = torch.tensor([row for row, _ in segs], dtype=torch.long, device=hidden_BLD.device)
         seg_columns = torch.tensor([at for _, at in segs], dtype=torch.long, device=hidden_BLD.device)
-        prompts_MC = self.text_hidden_fcs(hidden_BLD[seg_rows, seg_columns].float())
-        return PolicyOutput(logprobs_BL, entropy_P, prompts_MC)
+        seg_states_MD = hidden_BLD[seg_rows, seg_columns]
+        prompts_MC = self.text_hidden_fcs(seg_states_MD.float())
+        return PolicyOutput(logprobs_BL, entropy_P, prompts_MC, text_states_PD, seg_states_MD)
 
     def decode_masks(
         self, prompts_MC: Tensor, targets: list[tuple[int, VideoRef, int]], frames: Frames, train_backbone: bool = False

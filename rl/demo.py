@@ -1,4 +1,5 @@
-"""The main job: data, cold start, GRPO, evaluation of each stage, report. `python -m rl.demo --config tiny [--resume]`
+"""The main job: data, GRPO from the shipped checkpoint, evaluation before and after it, report; with `--from-nothing`
+the cold start too. `python -m rl.demo --config tiny [--from-nothing] [--resume]`
 
 Each stage is a process of its own, so that it has its own thread settings and gives its memory back.
 """
@@ -29,6 +30,7 @@ from env.frames import FrameCache
 from env.page import render_page, write_page
 from env.store import TrajectoryStore
 from env.types import StopReason, Trajectory
+from policy.build import SHIPPED
 from rewards import score
 from rl.memory import MemoryWatch
 from rl.report import (
@@ -83,15 +85,20 @@ class Ledger:
         return [Phase(row["name"], row["seconds"], row["peak_bytes"]) for row in self.rows.values()]
 
 
-def run_demo(config: RunConfig, resume: bool, num_train: int, num_eval: int, console: Console) -> None:
+def run_demo(
+    config: RunConfig, from_nothing: bool, resume: bool, num_train: int, num_eval: int, console: Console
+) -> None:
     """All stages in order, then the report. SystemExit with the stage's exit code where one fails."""
     run_dir = Path(config.run_dir)
-    prepare(config, run_dir, resume)
+    start = run_dir / "cold_start" / "policy" if from_nothing else SHIPPED
+    prepare(config, run_dir, start, resume)
     ledger = Ledger(run_dir)
     started = time.monotonic()
     with MemoryWatch() as watch:
-        makers = (data_stages(config, num_train, num_eval), cold_start_stages(config), grpo_stages(config))
-        for stage in [stage for part in makers for stage in part]:
+        stages = data_stages(config, num_train, num_eval)
+        stages += cold_start_stages(config) if from_nothing else []
+        stages += grpo_stages(config, start)
+        for stage in stages:
             if ledger.is_done(stage.key):
                 console.print(f"{stage.title}: done before")
                 continue
@@ -100,7 +107,7 @@ def run_demo(config: RunConfig, resume: bool, num_train: int, num_eval: int, con
             run_stage(stage, with_resume(stage, run_dir) if resume else stage.command, ledger, watch)
         console.rule("Report", align="left")
         unit = watch.unit
-    report = collect(config, ledger, unit)
+    report = collect(config, ledger, start, unit)
     write_page(run_dir / "report.html", render_report(report, FrameCache()))
     console.print(summary_table(report))
     minutes = sum(phase.seconds for phase in report.phases) / 60
@@ -109,22 +116,23 @@ def run_demo(config: RunConfig, resume: bool, num_train: int, num_eval: int, con
     console.print(f"report: {run_dir / 'report.html'}")
 
 
-def prepare(config: RunConfig, run_dir: Path, resume: bool) -> None:
+def prepare(config: RunConfig, run_dir: Path, start: Path, resume: bool) -> None:
     """Clear what an earlier demo left, or check that it can be gone on with; write the configs of the stages."""
     saved = run_dir / "configs" / "demo.yaml"
     if resume and not saved.is_file():
         raise CheckpointError(f"{run_dir}: nothing to resume from (no configs/demo.yaml); start without --resume")
     if resume and load_config(saved) != config:
         raise CheckpointError(f"{saved}: differs from the config given; give the same one, or start without --resume")
+    if resume and load_config(saved.with_name("grpo.yaml")).policy.path != str(start):
+        raise CheckpointError(f"{run_dir}: begun with the other choice of --from-nothing; make the same, or start anew")
     if not resume:
         for name in OWN:
             shutil.rmtree(run_dir / name, ignore_errors=True)
         (run_dir / "stages.json").unlink(missing_ok=True)
     saved.parent.mkdir(parents=True, exist_ok=True)
     save_config(config, saved)
-    cold = run_dir / "cold_start"
-    save_config(replace(config, run_dir=str(cold)), saved.with_name("cold_start.yaml"))
-    policy = replace(config.policy, path=str(cold / "policy"))
+    save_config(replace(config, run_dir=str(run_dir / "cold_start")), saved.with_name("cold_start.yaml"))
+    policy = replace(config.policy, path=str(start))
     save_config(replace(config, run_dir=str(run_dir / "grpo"), policy=policy), saved.with_name("grpo.yaml"))
     for key in EVALUATIONS:
         out = run_dir / "eval" / key
@@ -166,22 +174,20 @@ def has_data(root: Path, num_videos: int, seed: int) -> bool:
 
 
 def cold_start_stages(config: RunConfig) -> list[Stage]:
-    """The cold start, and the policies before and after it on the held-out tasks."""
+    """The cold start, and the untrained policy on the held-out tasks."""
     run_dir = Path(config.run_dir)
-    configs, cold = run_dir / "configs", run_dir / "cold_start"
-    return [
-        Stage("cold_start", "Cold start", ["-m", "rl.sft_coldstart", "--config", str(configs / "cold_start.yaml")]),
-        evaluation(run_dir, "untrained", cold / "untrained"),
-        evaluation(run_dir, "cold_start", cold / "policy"),
-    ]
+    command = ["-m", "rl.sft_coldstart", "--config", str(run_dir / "configs" / "cold_start.yaml")]
+    untrained = run_dir / "cold_start" / "untrained"
+    return [Stage("cold_start", "Cold start", command), evaluation(run_dir, "untrained", untrained)]
 
 
-def grpo_stages(config: RunConfig) -> list[Stage]:
-    """GRPO, and its last policy on the held-out tasks."""
+def grpo_stages(config: RunConfig, start: Path) -> list[Stage]:
+    """GRPO from `start`, and the policies before and after it on the held-out tasks."""
     run_dir = Path(config.run_dir)
     last = run_dir / "grpo" / "checkpoints" / f"step-{config.grpo.steps:06d}" / "policy"
     command = ["-m", "rl.grpo", "--config", str(run_dir / "configs" / "grpo.yaml")]
-    return [Stage("grpo", "GRPO", command), evaluation(run_dir, "grpo", last)]
+    before = evaluation(run_dir, "cold_start", start)
+    return [before, Stage("grpo", "GRPO", command), evaluation(run_dir, "grpo", last)]
 
 
 def evaluation(run_dir: Path, key: str, checkpoint: Path) -> Stage:
@@ -215,12 +221,13 @@ def run_stage(stage: Stage, command: Sequence[str], ledger: Ledger, watch: Memor
         raise SystemExit(code if code > 0 else 128 - code)  # a negative code is the signal that ended it
 
 
-def collect(config: RunConfig, ledger: Ledger, memory_unit: str) -> RunReport:
+def collect(config: RunConfig, ledger: Ledger, start: Path, memory_unit: str) -> RunReport:
     """Read what the stages wrote, and write the replay pages beside the report."""
     from rl.journal import read_metrics  # loads torch, which the stages before had better use of
 
     run_dir = Path(config.run_dir)
-    stages = [read_evaluation(run_dir, key, name) for key, name in EVALUATIONS.items()]
+    done = {key: name for key, name in EVALUATIONS.items() if ledger.is_done(f"eval_{key}")}
+    stages = [read_evaluation(run_dir, key, name) for key, name in done.items()]
     links = {}
     for stage in stages:
         links[f"Replay: {stage.name}"] = stage.page
@@ -233,10 +240,10 @@ def collect(config: RunConfig, ledger: Ledger, memory_unit: str) -> RunReport:
     cold = [(folder.name.split("-", 2)[2], read_metrics(folder / "metrics.jsonl")) for folder in folders]
     grpo = grpo_charts(read_metrics(run_dir / "grpo" / "metrics.jsonl"), list(config.rewards))
     return RunReport(
-        title="From untrained to GRPO: finding and segmenting what a sentence refers to",
-        sentence=sentence(config, stages),
+        title=f"From {stages[0].name} to GRPO: finding and segmenting what a sentence refers to",
+        sentence=sentence(config, stages, start),
         stages=stages,
-        charts={"Cold start": cold_start_charts(cold), "GRPO": grpo},
+        charts={"Cold start": cold_start_charts(cold), "GRPO": grpo} if cold else {"GRPO": grpo},
         links=links,
         phases=ledger.phases(),
         memory_unit=memory_unit,
@@ -262,15 +269,15 @@ def write_replay(path: Path, trajectories: Sequence[Trajectory], title: str, con
     write_page(path, render_page(scored, title, config.rewards, FrameCache()))
 
 
-def sentence(config: RunConfig, stages: Sequence[Evaluated]) -> str:
+def sentence(config: RunConfig, stages: Sequence[Evaluated], start: Path) -> str:
     """What was done, in one sentence."""
-    size = num_parameters(Path(config.run_dir) / "cold_start" / "policy") / 1e6
     steps = sum(stage.steps for stage in config.cold_start.stages)
+    origin = "cold-started before (the shipped checkpoint)" if start == SHIPPED else f"cold-started for {steps} steps"
     grpo = config.grpo
     return (
-        f"A policy of {size:.1f} million parameters that explores a video over up to {config.env.max_turns} turns was "
-        f"cold-started for {steps} steps, trained for {grpo.steps} steps of GRPO ({grpo.tasks_per_step} tasks of "
-        f"{grpo.group_size} trajectories each), and judged before, between and after on the same "
+        f"A policy of {num_parameters(start) / 1e6:.1f} million parameters that explores a video over up to "
+        f"{config.env.max_turns} turns was {origin}, trained for {grpo.steps} steps of GRPO ({grpo.tasks_per_step} "
+        f"tasks of {grpo.group_size} trajectories each), and judged at each stage on the same "
         f"{stages[0].results['num_tasks']} held-out tasks."
     )
 
@@ -330,10 +337,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Data, cold start, GRPO, evaluation of each stage, and a report.")
     add_config_arguments(parser)
     parser.add_argument("--resume", action="store_true", help="skip stages that are done, go on within the others")
+    parser.add_argument("--from-nothing", action="store_true", help="make the cold start instead of the shipped one")
     parser.add_argument("--train-videos", type=int, default=1200, help="videos generated for training")
     parser.add_argument("--eval-videos", type=int, default=60, help="videos generated for held-out tasks")
     args = parser.parse_args()
-    run_demo(config_from_args(args), args.resume, args.train_videos, args.eval_videos, Console(highlight=False))
+    config, console = config_from_args(args), Console(highlight=False)
+    run_demo(config, args.from_nothing, args.resume, args.train_videos, args.eval_videos, console)
 
 
 if __name__ == "__main__":

@@ -21,63 +21,21 @@ from rich.table import Table
 
 from configs.load import add_config_arguments, config_from_args
 from configs.schema import RunConfig
-from cot_data.datasets import load_tasks
+from cot_data.datasets import held_out_tasks
 from env.errors import command
 from env.frames import FrameCache
-from env.rle import decode_tracklet
 from env.store import TrajectoryStore
-from env.types import Answer, Malformed, Select, Task, Trajectory
+from env.types import Task
 from policy.build import load_policy
 from policy.engine_env import set_engine_env
 from policy.sampler import build_sampler
-from rewards.jf import tracklet_jf
 from rl import statistics
 from rl.compare import compare, compare_table, write_comparison
 from rl.groups import groups_of
 from rl.journal import provenance
+from rl.measure import MEASURES, measure
 from rl.progress import progress_bar
 from rl.segment import Segmenter
-
-MEASURES = ("jf", "j", "f", "j_visible", "interval_iou", "key_hit", "format", "turns", "tool_use")
-
-
-def measure(trajectory: Trajectory) -> dict[str, Any]:
-    """All figures of one segmented trajectory. Values are 0..1 but `turns`; None where a measure does not apply.
-
-    J and F are means over all frames, both empty counting 1 (DAVIS, MeViS); `j_visible` is J over the frames that
-    show the target. A trajectory without a usable answer has an empty tracklet.
-    """
-    task = trajectory.task
-    video = task.video
-    size = (video.height, video.width)
-    gold_THW = decode_tracklet(task.gold, size)
-    pred_THW = decode_tracklet([trajectory.masks.get(at) for at in range(video.num_frames)], size)
-    j_T, f_T = tracklet_jf(gold_THW, pred_THW)
-    visible = gold_THW.any((1, 2)).reshape(-1)
-    decision = trajectory.decision
-    interval_iou = key_hit = None
-    if visible.any():
-        interval_iou = key_hit = 0.0
-        if isinstance(decision, Select | Answer):
-            inside = [at in decision.interval for at in range(video.num_frames)]
-            union = sum(a or b for a, b in zip(inside, visible, strict=True))
-            interval_iou = sum(bool(a and b) for a, b in zip(inside, visible, strict=True)) / union
-            key_hit = float(visible[decision.key_frame])
-    return {
-        "task_id": task.task_id,
-        "family": task.family,
-        "explore": task.explore,
-        "j": float(j_T.mean()),
-        "f": float(f_T.mean()),
-        "jf": float((j_T.mean() + f_T.mean()) / 2),
-        "j_visible": float(j_T[visible].mean()) if visible.any() else None,
-        "interval_iou": interval_iou,
-        "key_hit": key_hit,
-        "format": float(not any(isinstance(turn.decision, Malformed) for turn in trajectory.turns)),
-        "turns": len(trajectory.turns),
-        "tool_use": float(any(isinstance(turn.decision, Select) for turn in trajectory.turns)),
-        "stop": str(trajectory.stop_reason),
-    }
 
 
 def summarise(rows: Sequence[dict[str, Any]], num_bootstrap: int, seed: int) -> dict[str, dict[str, Any]]:
@@ -167,12 +125,6 @@ def _percent(triple: Sequence[float] | None) -> str:
         return "-"
     mean, low, high = triple
     return f"{100 * mean:.1f} ±{50 * (high - low):.1f}"
-
-
-def held_out_tasks(config: RunConfig) -> list[Task]:
-    """The held-out tasks that `eval.num_tasks` asks for, in file order."""
-    tasks = load_tasks(config.data.dataset, Path(config.data.eval_root))
-    return tasks[: config.eval.num_tasks] if config.eval.num_tasks else tasks
 
 
 @command

@@ -6,13 +6,16 @@
 from __future__ import annotations
 
 import argparse
+import zlib
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
+import numpy as np
+
 from configs.load import add_config_arguments, config_from_args, save_config
 from configs.schema import RunConfig
-from cot_data.datasets import load_tasks
+from cot_data.datasets import held_out_tasks, load_tasks
 from env.errors import command
 from env.frames import FrameCache
 from env.store import TrajectoryStore
@@ -21,6 +24,7 @@ from policy.build import POLICIES, save_policy
 from rewards import score
 from rl.advantage import group_advantages
 from rl.checkpoint import latest_checkpoint, load_state, save_checkpoint, set_aside_checkpoints
+from rl.heldout import heldout_metrics
 from rl.journal import Journal, Timer
 from rl.learner import LocalLearner
 from rl.metrics import trajectory_metrics
@@ -36,9 +40,11 @@ def train(config: RunConfig, resume: bool = False) -> None:
     run_dir = Path(config.run_dir)
     state = load_state(latest_checkpoint(run_dir)) if resume else None
     tasks = load_tasks(config.data.dataset, Path(config.data.train_root))
+    heldout = held_out_tasks(config) if config.grpo.eval_every else []
     initial = run_dir / "initial" if resume else Path(config.policy.path)
     policy = POLICIES[config.policy.kind](initial, config.policy)
-    learner = LocalLearner(policy, config, FrameCache(), FrameCache(blind=config.env.blind))
+    frames, shown = FrameCache(), FrameCache(blind=config.env.blind)
+    learner = LocalLearner(policy, config, frames, shown)
     first_step = 0
     if state is not None:
         learner.load_state(state, str(run_dir))
@@ -72,7 +78,13 @@ def train(config: RunConfig, resume: bool = False) -> None:
         metrics = learner.learn(groups, partial(judge, config=config))
         timer.mark("learn")
 
-        # 3. RECORD. What is logged is what is stored, and `env.replay` can score it again.
+        # 3. LOOK, now and then, at tasks that it never trains on, with the weights that it has now.
+        if config.grpo.eval_every and (step + 1) % config.grpo.eval_every == 0:
+            pool.publish(learner.export_weights(), version=step + 1)
+            metrics |= heldout_metrics(pool, policy, heldout, config, step + 1, shown, frames)
+            timer.mark("heldout")
+
+        # 4. RECORD. What is logged is what is stored, and `env.replay` can score it again.
         everything = [trajectory for group in played for trajectory in group]
         failed = sum(trajectory.stop_reason is StopReason.ERROR for trajectory in everything)
         metrics |= trajectory_metrics(groups) | timer.seconds
@@ -90,6 +102,9 @@ def judge(group: Sequence[Trajectory], config: RunConfig) -> None:
     for trajectory in group:
         trajectory.scores = score(trajectory, config.rewards)
     returns = [trajectory.scores.total for trajectory in group if trajectory.scores]
+    if config.grpo.shuffle_rewards:
+        rng = np.random.default_rng([config.seed, group[0].step, zlib.crc32(group[0].task.task_id.encode())])
+        returns = [float(value) for value in rng.permutation(returns)]
     for trajectory, advantage in zip(group, group_advantages(returns, config.grpo.scale_by_std), strict=True):
         trajectory.advantage = float(advantage)
 

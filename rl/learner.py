@@ -33,6 +33,8 @@ class Sample:
     grids: dict[int, Tensor] = field(default_factory=dict)  # turn -> rollout mask on the calibration grid, bool
 
 
+TEXT_GRAD, MASK_GRAD = "grad/text_squared", "grad/masks_squared"  # sums over a step
+
 Judge = Callable[[Sequence[Trajectory]], None]
 """Given one scored group, fills in each trajectory's scores and advantage."""
 
@@ -118,11 +120,11 @@ class LocalLearner:
         sums: dict[str, float] = {}
         for rows in pack(longest, self.config.max_batch_tokens, [len(group) for group in sampled]):
             self._learn_groups([sampled[row] for row in rows], judge, totals, sums)
-        metrics = sums | self._descend()
+        metrics = _with_mask_share(sums) | self._descend()
         for _ in range(1, self.config.updates):
             sums = {}
             self._backward_all(everything, totals, sums)
-            metrics = sums | self._descend()
+            metrics = _with_mask_share(sums) | self._descend()
         return metrics
 
     def _learn_groups(
@@ -230,7 +232,12 @@ class LocalLearner:
     def _backward(self, forward: _Pass, totals: _Totals, sums: dict[str, float]) -> None:
         """Add this micro-batch's share of the step's gradient, and of each metric's mean to `sums`."""
         loss, metrics = self._loss(forward, totals)
+        states = {TEXT_GRAD: forward.output.text_states_PD, MASK_GRAD: forward.output.seg_states_MD}
+        for state in states.values():
+            state.retain_grad()
         loss.backward()
+        for name, state in states.items():
+            metrics[name] = 0.0 if state.grad is None else state.grad.square().sum().item()
         for name, value in metrics.items():
             sums[name] = sums.get(name, 0.0) + value
 
@@ -320,6 +327,12 @@ class LocalLearner:
         self.optimizer.load_state_dict(state["optimizer"])
         self.schedule.load_state_dict(state["schedule"])
         torch.set_rng_state(state["rng"])
+
+
+def _with_mask_share(sums: dict[str, float]) -> dict[str, float]:
+    """`sums` with the share of the masks in the gradient that reaches the last hidden states, calibration included."""
+    text, masks = (sums.pop(name) ** 0.5 for name in (TEXT_GRAD, MASK_GRAD))
+    return sums | {"grad/masks/share": masks / (text + masks) if text + masks > 0 else 0.0}
 
 
 def _fill_logprobs(sample: Sample, logprobs_L: Tensor) -> None:

@@ -18,8 +18,10 @@ def trajectory_metrics(groups: Sequence[Sequence[Trajectory]]) -> dict[str, floa
     metrics["reward/dead_groups/share"] = float(np.mean([spread < 1e-6 for spread in spreads]))
     metrics["rollout/turns/mean"] = float(np.mean([len(t.turns) for t in flat]))
     metrics["rollout/tool_use/share"] = _share_with_tools(flat)
-    for label in sorted({t.task.explore for t in flat if t.task.explore}):
-        metrics[f"rollout/tool_use_{label}/share"] = _share_with_tools([t for t in flat if t.task.explore == label])
+    for label in sorted({t.task.explore or "plain" for t in flat}):
+        labelled = [t for t in flat if (t.task.explore or "plain") == label]
+        metrics[f"rollout/tool_use_{label}/share"] = _share_with_tools(labelled)
+        metrics[f"rollout/turns_{label}/mean"] = float(np.mean([len(t.turns) for t in labelled]))
     metrics["rollout/action_tokens/mean"] = float(
         np.mean([len(turn.action.token_ids) for t in flat for turn in t.turns])
     )

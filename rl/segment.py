@@ -35,30 +35,37 @@ class Segmenter:
         """Trajectories in task order; `masks` of every frame are filled where the last turn can be segmented."""
         assignments = [Assignment(task, -1, 0, seed, temperature) for task in tasks]
         by_id = {trajectory.trajectory_id: trajectory for trajectory in self.rollout.run(assignments)}
-        trajectories = [by_id[assignment.trajectory_id] for assignment in assignments]
-        prompts = last_prompts(self.policy, trajectories, self.shown)
-        for batch in self._batches(trajectories):
-            decided = [at for at in batch if prompts[at] is not None]
-            propagate(self.policy, [(trajectories[at], prompts[at]) for at in decided], self.frames)
-            yield from (trajectories[at] for at in batch)
+        played = [by_id[assignment.trajectory_id] for assignment in assignments]
+        yield from with_masks(self.policy, played, self.shown, self.frames)
 
-    def _batches(self, trajectories: Sequence[Trajectory]) -> Iterator[list[int]]:
-        """Runs of trajectories whose frames SAM 2 can hold at once and whose videos it can track side by side."""
-        sam = self.policy.sam
-        most_frames = MAX_PIXELS // sam.image_size**2
-        batch: list[int] = []
-        videos: set[VideoRef] = set()
-        for at, trajectory in enumerate(trajectories):
-            wider = videos | {trajectory.task.video}
-            num_frames = sum(video.num_frames for video in wider)
-            lengths = {min(video.num_frames, sam.max_obj_ptrs_in_encoder) for video in wider}
-            if batch and (num_frames > most_frames or len(lengths) > 1):
-                yield batch
-                batch, wider = [], {trajectory.task.video}
-            batch.append(at)
-            videos = wider
-        if batch:
+
+def with_masks(
+    policy: SegPolicy, trajectories: Sequence[Trajectory], shown: Frames, frames: Frames
+) -> Iterator[Trajectory]:
+    """Played trajectories in their order, each once `masks` of every frame are filled where that can be done."""
+    prompts = last_prompts(policy, trajectories, shown)
+    for batch in _batches(policy, trajectories):
+        decided = [at for at in batch if prompts[at] is not None]
+        propagate(policy, [(trajectories[at], prompts[at]) for at in decided], frames)
+        yield from (trajectories[at] for at in batch)
+
+
+def _batches(policy: SegPolicy, trajectories: Sequence[Trajectory]) -> Iterator[list[int]]:
+    """Runs of trajectories whose frames SAM 2 can hold at once and whose videos it can track side by side."""
+    most_frames = MAX_PIXELS // policy.sam.image_size**2
+    batch: list[int] = []
+    videos: set[VideoRef] = set()
+    for at, trajectory in enumerate(trajectories):
+        wider = videos | {trajectory.task.video}
+        num_frames = sum(video.num_frames for video in wider)
+        lengths = {min(video.num_frames, policy.sam.max_obj_ptrs_in_encoder) for video in wider}
+        if batch and (num_frames > most_frames or len(lengths) > 1):
             yield batch
+            batch, wider = [], {trajectory.task.video}
+        batch.append(at)
+        videos = wider
+    if batch:
+        yield batch
 
 
 @torch.no_grad()

@@ -13,6 +13,7 @@ from configs.load import load_config
 from configs.schema import RunConfig
 from cot_data.generate import write_moving_shapes
 from env.errors import CheckpointError, DataError
+from policy.build import SHIPPED
 from rl.demo import Ledger, Stage, data_stages, grpo_stages, has_data, main, prepare, run_stage, with_resume
 from rl.memory import MemoryWatch
 from rl.report import Phase
@@ -41,24 +42,27 @@ def test_another_split_than_asked_for_is_an_error(tmp_path):
 def test_stage_configs_chain_the_policies(tmp_path):
     config = config_in(tmp_path)
     run_dir = Path(config.run_dir)
-    prepare(config, run_dir, resume=False)
+    start = run_dir / "cold_start" / "policy"
+    prepare(config, run_dir, start, resume=False)
     grpo = load_config(run_dir / "configs" / "grpo.yaml")
-    assert grpo.policy.path == str(run_dir / "cold_start" / "policy")
+    assert grpo.policy.path == str(start)
     assert grpo.run_dir == str(run_dir / "grpo")
     assert load_config(run_dir / "eval" / "grpo" / "config.yaml").rewards == config.rewards
     assert load_config(run_dir / "configs" / "demo.yaml") == config
-    assert f"{run_dir}/grpo/checkpoints/step-000002/policy" in grpo_stages(config)[1].command
+    assert f"{run_dir}/grpo/checkpoints/step-000002/policy" in grpo_stages(config, start)[2].command
 
 
 def test_resume_needs_the_same_config(tmp_path):
     config = config_in(tmp_path)
     run_dir = Path(config.run_dir)
     with pytest.raises(CheckpointError, match="nothing to resume from"):
-        prepare(config, run_dir, resume=True)
-    prepare(config, run_dir, resume=False)
-    prepare(config, run_dir, resume=True)
+        prepare(config, run_dir, SHIPPED, resume=True)
+    prepare(config, run_dir, SHIPPED, resume=False)
+    prepare(config, run_dir, SHIPPED, resume=True)
+    with pytest.raises(CheckpointError, match="begun with the other choice of --from-nothing"):
+        prepare(config, run_dir, run_dir / "cold_start" / "policy", resume=True)
     with pytest.raises(CheckpointError, match="differs from the config given"):
-        prepare(replace(config, seed=5), run_dir, resume=True)
+        prepare(replace(config, seed=5), run_dir, SHIPPED, resume=True)
 
 
 def test_a_new_start_clears_the_stages_but_not_the_data(tmp_path):
@@ -66,7 +70,7 @@ def test_a_new_start_clears_the_stages_but_not_the_data(tmp_path):
     run_dir = Path(config.run_dir)
     for name in ("grpo/checkpoints/step-000009", "data/train", "mine"):
         (run_dir / name).mkdir(parents=True)
-    prepare(config, run_dir, resume=False)
+    prepare(config, run_dir, SHIPPED, resume=False)
     assert sorted(path.name for path in run_dir.iterdir()) == ["configs", "data", "eval", "mine"]
 
 

@@ -81,13 +81,17 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
 
 
 def test_two_steps_as_a_ray_job(cluster: str, micro: Micro, tmp_path: Path):
-    sets = [word for text in (*micro.overrides(tmp_path / "run"), "env.max_seconds=3600") for word in ("--set", text)]
+    overrides = [*micro.overrides(tmp_path / "run"), "env.max_seconds=3600", "grpo.eval_every=2"]
+    sets = [word for text in overrides for word in ("--set", text)]
     entry = [sys.executable, "-m", "rl.grpo", "--config", "smoke", *sets]
     submit = [str(RAY), "job", "submit", "--address", cluster, "--working-dir", ".", "--", *entry]
     done = subprocess.run(submit, cwd=ROOT, capture_output=True, text=True, timeout=900, env=os.environ, check=False)
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-2000:]
     assert "succeeded" in done.stdout
-    assert [row["step"] for row in read_lines(tmp_path / "run" / "metrics.jsonl")] == [0, 1]
+    rows = read_lines(tmp_path / "run" / "metrics.jsonl")
+    assert [row["step"] for row in rows] == [0, 1]
+    assert all(0 <= row["grad/masks/share"] <= 1 for row in rows)
+    assert ["heldout/jf/all" in row for row in rows] == [False, True]
     assert (tmp_path / "run" / "checkpoints" / "step-000002" / "state.pt").is_file()
 
 
