@@ -29,8 +29,6 @@ from policy.sam import build_sam
 from policy.tokenizer import CHAT_TEMPLATE, SEG, train_tokenizer
 from policy.tokens import ChatTokens
 
-SHIPPED = Path(__file__).parent / "tiny"  # the cold-started policy that comes with the package
-
 HEAD_DIM = 32  # the smallest that vLLM's CPU attention takes
 # Qwen3 normalises queries and keys, so that scores stay within sqrt(HEAD_DIM) times this gain. At its usual 1 no head
 # can pick one token out of hundreds, and the gain itself grows by no more than the learning rate a step.

@@ -1,4 +1,4 @@
-"""Make the checkpoint that comes with the package (`policy.build.SHIPPED`, its card beside it).
+"""Make the checkpoint that comes with the package (`policy.SHIPPED`, its card beside it).
 
     python -m policy.ship runs/cold_start/policy policy/tiny
 

@@ -30,7 +30,7 @@ from env.frames import FrameCache
 from env.page import render_page, write_page
 from env.store import TrajectoryStore
 from env.types import StopReason, Trajectory
-from policy.build import SHIPPED
+from policy import SHIPPED
 from rewards import score
 from rl.memory import MemoryWatch
 from rl.report import (

@@ -13,7 +13,7 @@ from configs.load import load_config
 from configs.schema import RunConfig
 from cot_data.generate import write_moving_shapes
 from env.errors import CheckpointError, DataError
-from policy.build import SHIPPED
+from policy import SHIPPED
 from rl.demo import Ledger, Stage, data_stages, grpo_stages, has_data, main, prepare, run_stage, with_resume
 from rl.memory import MemoryWatch
 from rl.report import Phase

@@ -1,0 +1,154 @@
+"""The experiment behind the README's results: what GRPO adds to the cold start, with controls, on held-out tasks.
+
+    python -m tests.bench.arms --out runs/arms --seeds 0 1 2 --tasks 240
+
+Arms: the shipped cold start; GRPO from it, once per seed; the same with rewards shuffled within each group (nothing can
+be learnt from them); GRPO from the untrained policy (`--untrained`, a checkpoint). Each is judged on the same tasks at
+greedy decoding and at temperature 1, and held to one turn. What is done is kept: run it again to go on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from policy import SHIPPED
+from rl.groups import groups_of
+
+TRAIN_SEED, EVAL_SEED = 1, 3  # 3: no setting was chosen on these videos
+SETTINGS = {
+    "greedy": (),
+    "T=1": ("eval.temperature=1.0", "eval.blind=false"),
+    "one turn": ("env.max_turns=1", "eval.blind=false"),
+}
+GROUPS = ("all", "exploring pays", "exploring does not pay")
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One run of GRPO and where it starts."""
+
+    name: str
+    start: Path
+    sets: tuple[str, ...]
+
+
+def run(*arguments: str) -> None:
+    subprocess.run([sys.executable, "-m", *arguments], check=True)
+
+
+def write_data(out: Path, num_train: int, num_eval: int) -> None:
+    for split, count, seed in (("train", num_train, TRAIN_SEED), ("heldout", num_eval, EVAL_SEED)):
+        if not (out / "data" / split / "moving_shapes.json").is_file():
+            root = str(out / "data" / split)
+            run("cot_data.moving_shapes", "--out", root, "--videos", str(count), "--seed", str(seed))
+
+
+def sets(*texts: str) -> list[str]:
+    return [word for text in texts for word in ("--set", text)]
+
+
+def train(arm: Arm, out: Path, extra: list[str]) -> Path:
+    """The arm's last policy; trains it where that is not there yet."""
+    folder = out / arm.name
+    last = folder / "last"
+    if not last.exists():
+        places = (f"run_dir={folder}", f"data.train_root={out / 'data/train'}", f"policy.path={arm.start}")
+        begun = any((folder / "checkpoints").glob("step-*/state.pt"))
+        run("rl.grpo", "--config", "tiny", *sets(*places, *arm.sets, *extra), *(["--resume"] if begun else []))
+        newest = max((folder / "checkpoints").glob("step-*"), key=lambda path: int(path.name.split("-")[1]))
+        last.symlink_to(newest.relative_to(folder) / "policy")
+    return last
+
+
+def judge(policy: Path, name: str, out: Path, num_tasks: int) -> dict[str, Any]:
+    """Setting -> results of one policy."""
+    results = {}
+    for setting, overrides in SETTINGS.items():
+        folder = out / "eval" / f"{name} {setting}".replace(" ", "_")
+        if not (folder / "results.json").is_file():
+            places = (f"data.eval_root={out / 'data/heldout'}", f"eval.num_tasks={num_tasks}")
+            command = ("--checkpoint", str(policy), "--out", str(folder), *sets(*places, *overrides))
+            run("rl.evaluate", "--config", "tiny", *command)
+        results[setting] = json.loads((folder / "results.json").read_text())
+    return results
+
+
+def values(results: dict[str, Any], group: str, measure: str, view: str = "sighted") -> np.ndarray:
+    """One figure per task of `group`, NaN where it does not apply."""
+    rows = results[view]["rows"]
+    picked = groups_of(rows).get(group, [])
+    return np.array([np.nan if rows[at][measure] is None else rows[at][measure] for at in picked], float)
+
+
+def cell(per_task: np.ndarray, scale: float = 100.0, sign: str = "") -> str:
+    """Mean and standard error over tasks; several seeds of one task are averaged first."""
+    known = per_task[~np.isnan(per_task)]
+    if not len(known):
+        return "-"
+    digits = 1 if scale > 1 else 2
+    error = known.std(ddof=1) / len(known) ** 0.5
+    return f"{scale * known.mean():{sign}.{digits}f} ±{scale * error:.{digits}f}"
+
+
+COLUMNS = ("setting", "tasks", "arm", "J&F", "blind", "J visible", "format", "turns", "J&F over the cold start")
+
+
+def table(judged: dict[str, list[dict[str, Any]]]) -> str:
+    """Markdown: per setting and group of tasks one line per arm (mean over its seeds), the last cell paired by task."""
+    lines = ["| " + " | ".join(COLUMNS) + " |", "|---" * len(COLUMNS) + "|"]
+    for setting in SETTINGS:
+        for group in GROUPS:
+            base = values(judged["cold start"][0][setting], group, "jf")
+            for name, runs in judged.items():
+                results = [of_settings[setting] for of_settings in runs]
+                gain = "" if name == "cold start" else cell(mean_of(results, group, "jf") - base, sign="+")
+                figures = figure_cells(results, group)
+                lines.append("| " + " | ".join([setting, f"{group} ({len(base)})", name, *figures, gain]) + " |")
+    return "\n".join(lines)
+
+
+def mean_of(results: list[dict[str, Any]], group: str, measure: str, view: str = "sighted") -> np.ndarray:
+    """Per task, over the seeds of an arm."""
+    return np.mean([values(each, group, measure, view) for each in results], axis=0)
+
+
+def figure_cells(results: list[dict[str, Any]], group: str) -> list[str]:
+    blind = cell(mean_of(results, group, "jf", "blind")) if "blind" in results[0] else "-"
+    turns = cell(mean_of(results, group, "turns"), 1)
+    jf, j_visible, form = (cell(mean_of(results, group, measure)) for measure in ("jf", "j_visible", "format"))
+    return [jf, blind, j_visible, form, turns]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, required=True, help="folder for data, runs, evaluations and table.md")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="seeds of GRPO")
+    parser.add_argument("--tasks", type=int, default=240, help="held-out tasks")
+    parser.add_argument("--untrained", type=Path, help="an untrained policy, for the arm without a cold start")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="of GRPO, in all arms")
+    args = parser.parse_args()
+    out = args.out.resolve()
+    write_data(out, num_train=1000, num_eval=max(2, args.tasks // 3))
+    groups = {
+        "GRPO": [Arm(f"grpo-{seed}", SHIPPED, (f"seed={seed}",)) for seed in args.seeds],
+        "shuffled rewards": [Arm("shuffled", SHIPPED, ("grpo.shuffle_rewards=true",))],
+        "no cold start": [Arm("no-cold-start", args.untrained.resolve(), ())] if args.untrained else [],
+    }
+    judged = {"cold start": [judge(SHIPPED, "cold start", out, args.tasks)]}
+    for name, arms in groups.items():
+        runs = [judge(train(arm, out, args.set), arm.name, out, args.tasks) for arm in arms]
+        judged |= {name: runs} if runs else {}
+        (out / "table.md").write_text(table(judged) + "\n")
+    print(table(judged))
+
+
+if __name__ == "__main__":
+    main()
