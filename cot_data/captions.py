@@ -5,12 +5,13 @@ Needs the labels of Moving Shapes. It teaches a small model to see before it has
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from configs.schema import EnvConfig
-from cot_data.labelled import LabelledVideo
+from cot_data.labelled import LabelledObject, LabelledVideo
 from cot_data.wording import place_in
 from env.errors import DataError
 from env.frames import frame_refs
@@ -39,7 +40,7 @@ def _sequence(
         role, pixels = ("strip", config.strip_pixels) if rng.random() < 0.5 else ("detail", config.detail_pixels)
         ref = frame_refs(video, [t], role, pixels, config.size_factor)[0]
         observation = Observation(("" if turns else "what is where? |", f" {t}", ref))
-        text = describe(labelled, t, is_large=role == "detail")
+        text = describe(labelled.objects, t, is_large=role == "detail")
         turns.append(Turn(observation, Action(text), Malformed("no_seg", "a caption")))
     task = _task(video, f"caption{number}")
     return Trajectory(f"-1/{task.task_id}/0", task, -1, 0, turns, StopReason.ANSWERED)
@@ -57,16 +58,16 @@ def _task(video: VideoRef, name: str) -> Task:
     return Task(f"{Path(video.root).name}/{Path(video.path).name}/{name}", video, "what is where?", ())
 
 
-def describe(labelled: LabelledVideo, frame_idx: int, is_large: bool = False) -> str:
-    """What a frame shows, in alphabetical order: "dark blue center, light red flash upper left", or "nothing".
+def describe(objects: Sequence[LabelledObject], frame_idx: int, is_large: bool = False) -> str:
+    """What a frame shows, in the order of `objects`: "dark blue center light red flash upper left", or "nothing".
 
     An order of names, not of places: whether there is anything blue is easier to learn than what lies leftmost. Checks
     can only be seen in a large frame.
     """
     found = []
-    for each in labelled.objects:
+    for each in objects:
         mask_HW = each.mask(frame_idx)
         if mask_HW is not None:
             marks = [mark for mark in each.marks_at(frame_idx) if is_large or mark != "checkered"]
             found.append(" ".join((each.caption, *marks, place_in(mask_HW))))
-    return ", ".join(found) or "nothing"
+    return " ".join(found) or "nothing"

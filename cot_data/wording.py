@@ -1,7 +1,7 @@
 """How a trace reads: the thinking of one turn in three decoupled steps, in sentences (`full`) or few tokens (`brief`).
 
-Step 1 (temporal) lists who is seen when and how it moves, step 2 (spatial) names the target, its interval and where it
-is in the key frame, step 3 (linguistic) says whether it fits the query.
+Step 1 (temporal) lists what each frame shows and how things move, step 2 (spatial) names the target, its interval and
+where it is in the key frame, step 3 (linguistic) says whether it fits the query.
 """
 
 from __future__ import annotations
@@ -16,13 +16,11 @@ from env.types import Answer, Select
 
 
 @dataclass(frozen=True)
-class Sighting:
-    """One object as the shown frames show it."""
+class Glimpse:
+    """What one shown frame shows."""
 
-    name: str
-    frames: tuple[int, ...]  # the shown frames that show it
-    place: str = ""  # in the first of them
-    motion: str = ""  # "moves left", "" where that is not known
+    frame: int
+    shows: str  # "dark blue center light red upper left", "nothing"
 
 
 @dataclass(frozen=True)
@@ -33,7 +31,8 @@ class Thought:
     decision: Select | Answer
     target: str
     place: str  # where the target is in the key frame, "" where that is not known
-    seen: tuple[Sighting, ...] = ()
+    seen: tuple[Glimpse, ...] = ()
+    motions: tuple[str, ...] = ()  # "dark blue moves left"
     matches: bool = True  # False: nothing in the video answers to the query
 
 
@@ -59,25 +58,20 @@ def place_in(mask_HW: np.ndarray) -> str:
 def _brief(thought: Thought) -> str:
     interval, key = thought.decision.interval, thought.decision.key_frame
     target = thought.target or ("unclear" if thought.matches else "none")
-    seen = ", ".join(_words(each) for each in thought.seen) or "nothing"
+    seen = ", ".join((*(f"{each.frame} {each.shows}" for each in thought.seen), *thought.motions)) or "nothing"
     act = "answer" if isinstance(thought.decision, Answer) else "look"
-    where = _words(Sighting(f"frame {key}", (), thought.place))
+    where = f"frame {key} {thought.place}".rstrip()
     return (
         f"Step 1: {seen}. Step 2: {target} {interval.start} to {interval.end - 1}, {where}. "
         f"Step 3: {target}. Action: {act}."
     )
 
 
-def _words(sighting: Sighting) -> str:
-    """ "dark blue 0 4 8 upper left moves right": the frames, the place in the first one, the motion."""
-    parts = (sighting.name, *map(str, sighting.frames), sighting.place, sighting.motion)
-    return " ".join(part for part in parts if part)
-
-
 def _full(thought: Thought) -> str:
     interval, key = thought.decision.interval, thought.decision.key_frame
     span = f"from frame {interval.start} to frame {interval.end - 1}"
-    seen = "".join(f"{_sentence(each)} " for each in thought.seen)
+    seen = "".join(f"Frame {each.frame} shows: {each.shows}. " for each in thought.seen)
+    seen += "".join(f"The {motion}. " for motion in thought.motions)
     if not thought.matches:
         return (
             f"Step 1 (temporal): {seen}Nothing that fits the query shows up anywhere {span}. Step 2 (spatial): in "
@@ -99,15 +93,6 @@ def _full(thought: Thought) -> str:
         f"{where} best seen in frame {key}. Step 3 (linguistic): the {thought.target} is what "
         f'"{thought.query}" refers to. Action: {act}.'
     )
-
-
-def _sentence(sighting: Sighting) -> str:
-    """ "The dark blue shows in frames 0, 4, 8, first on the upper left, and moves right." """
-    numbers = ", ".join(map(str, sighting.frames))
-    where = f", first {'in' if sighting.place == 'center' else 'on'} the {sighting.place}," if sighting.place else ""
-    motion = f" and {sighting.motion}" if sighting.motion else ""
-    plural = "s" if len(sighting.frames) > 1 else ""
-    return f"The {sighting.name} shows in frame{plural} {numbers}{where}{motion}".rstrip(",") + "."
 
 
 STYLES: dict[str, Callable[[Thought], str]] = {"full": _full, "brief": _brief}

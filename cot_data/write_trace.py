@@ -1,7 +1,7 @@
 """Cold-start traces (VTS-CoT) from ground truth, for any data set with masks.
 
 An `explore` task is first looked into where its evidence is, without naming the target; any other one is mostly
-answered at once. A trace says no more than its frames show: it lists who is seen in which of them, answers with the
+answered at once. A trace says no more than its frames show: it lists what is seen in each of them, answers with the
 interval from the first to the last that show the target, and marks the one in which the target can be seen best.
 """
 
@@ -15,9 +15,10 @@ from itertools import pairwise
 import numpy as np
 
 from configs.schema import EnvConfig
+from cot_data.captions import describe
 from cot_data.labelled import LabelledObject
 from cot_data.records import Message, Record, TraceStep
-from cot_data.wording import Sighting, Thought, place_of, write_turn
+from cot_data.wording import Glimpse, Thought, place_of, write_turn
 from env.errors import DataError
 from env.frames import sample_indices
 from env.prompts import PROMPTS
@@ -48,14 +49,14 @@ def write_trace(
 ) -> Record:
     """A dialogue that finds the target of `task` within `config.max_turns`; DataError where its masks are unknown.
 
-    `style` is a key of `cot_data.wording.STYLES`. With `objects` the first turn lists all of them.
+    `style` is a key of `cot_data.wording.STYLES`. With `objects` every turn lists all that its new frames show, without
+    them only the target.
     """
     if not task.gold:
         raise DataError(f"task {task.task_id}", "expected gold masks to write a trace from, found none")
     thoughts = _explore(task, config) if task.explore else _plain(task, config, rng)
     if objects:
-        scene = tuple(sighting for each in objects if (sighting := _sighting(each, _first_frames(task, config))))
-        thoughts[0] = replace(thoughts[0], seen=scene)
+        thoughts = _with_scene(thoughts, task, config, objects)
     video_name, exp_id = task.task_id.split("/", 1)[1].rsplit("/", 1)
     turns = [write_turn(thought, style) for thought in thoughts[-config.max_turns :]]
     whole = Interval(0, task.video.num_frames)
@@ -72,11 +73,22 @@ def write_trace(
     )
 
 
-def _sighting(each: LabelledObject, shown: set[int]) -> Sighting | None:
-    """What the `shown` frames show of an object, None if they do not show it."""
-    sights = see(each.masks, shown)
-    frames = _showing(sights)
-    return Sighting(each.caption, frames, sights[frames[0]].place, each.motion) if frames else None
+def _with_scene(
+    thoughts: list[Thought], task: Task, config: EnvConfig, objects: tuple[LabelledObject, ...]
+) -> list[Thought]:
+    """The thoughts with all objects in what they see: each turn's new frames, the motions in the first."""
+    whole = Interval(0, task.video.num_frames)
+    small, large = sample_indices(whole, config.strip_frames), set(sample_indices(whole, config.detail_frames))
+    scenes = []
+    for thought in thoughts:
+        frames = sorted({*small, *large})
+        seen = tuple(Glimpse(t, describe(objects, t, is_large=t in large)) for t in frames)
+        met = [each for each in objects if any(each.mask(t) is not None for t in frames)]
+        motions = () if scenes else tuple(f"{each.caption} {each.motion}" for each in met)
+        scenes.append(replace(thought, seen=seen, motions=motions))
+        small = sample_indices(thought.decision.interval, config.zoom_frames)
+        large = {thought.decision.key_frame}
+    return scenes
 
 
 def _numbers(thought: Thought) -> TraceStep:
@@ -123,8 +135,7 @@ def _plain(task: Task, config: EnvConfig, rng: np.random.Generator) -> list[Thou
     after = shown | {select.key_frame, *sample_indices(select.interval, config.zoom_frames)}
     sights = see(task.gold, shown | {select.key_frame})
     place = sights[select.key_frame].place
-    seen = (Sighting(_name(task), _showing(see(task.gold, shown))),)
-    first = Thought(task.expression, select, _name(task), place, seen)
+    first = Thought(task.expression, select, _name(task), place, _glimpses(task, shown))
     return [first, _answer(task, after, select.key_frame)]
 
 
@@ -156,7 +167,13 @@ def _answer(task: Task, shown: set[int], large: int | None = None) -> Thought:
     showing = _showing(sights)
     between = showing or _seen(task.gold)  # a target that no shown frame shows: what the masks say
     answer = Answer(Interval(between[0], between[-1] + 1), key_frame)
-    return Thought(task.expression, answer, _name(task), best.place, (Sighting(_name(task), showing),))
+    return Thought(task.expression, answer, _name(task), best.place, _glimpses(task, shown))
+
+
+def _glimpses(task: Task, shown: set[int]) -> tuple[Glimpse, ...]:
+    """The target in the frames that show it."""
+    sights = see(task.gold, shown)
+    return tuple(Glimpse(t, f"{_name(task)} {sights[t].place}") for t in _showing(sights))
 
 
 def see(gold: tuple[RLE | None, ...], frames: Iterable[int]) -> dict[int, Sight]:
