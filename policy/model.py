@@ -121,14 +121,14 @@ class SegPolicy(nn.Module):
 def mask_losses(logits_NHW: Tensor, presence_N: Tensor, gold_NHW: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """BCE and dice per mask and BCE of the presence logit, each [N]; masks without the target only train presence.
 
-    `gold_NHW` is bool or 0..1 at any size; it is area-averaged to the logits' size, which keeps soft edges.
+    `gold_NHW` is bool or 0..1 at any size; the logits are resized to it, as in SAM 2's own training: borders are learnt
+    as sharp as they are judged.
     """
     gold_NHW = gold_NHW.float()
     present_N = (gold_NHW.flatten(1).amax(1) > 0).float()
-    soft_NHW = F.interpolate(gold_NHW[:, None], logits_NHW.shape[-2:], mode="area")[:, 0]
-    bce_N = F.binary_cross_entropy_with_logits(logits_NHW, soft_NHW, reduction="none").flatten(1).mean(1)
-    probability = logits_NHW.sigmoid().flatten(1)
-    target = soft_NHW.flatten(1)
+    logits_NHW = F.interpolate(logits_NHW[:, None], gold_NHW.shape[-2:], mode="bilinear", align_corners=False)[:, 0]
+    bce_N = F.binary_cross_entropy_with_logits(logits_NHW, gold_NHW, reduction="none").flatten(1).mean(1)
+    probability, target = logits_NHW.sigmoid().flatten(1), gold_NHW.flatten(1)
     dice_N = 1 - (2 * (probability * target).sum(1) + 1) / (probability.sum(1) + target.sum(1) + 1)
     presence_loss_N = F.binary_cross_entropy_with_logits(presence_N, present_N, reduction="none")
     return bce_N * present_N, dice_N * present_N, presence_loss_N

@@ -27,7 +27,7 @@ from rl.journal import Journal
 
 MOST_ASKED = 4  # objects of one frame
 CLIP = 3  # frames tracked per sample: enough to train the memory's encoder and attention
-ALONE_SHARE = 0.8  # of the steps: single frames only. Tracking costs three times as much, and needs masks
+ALONE_SHARE = 0.9  # of the steps: single frames only. Tracking costs three times as much, and needs masks
 
 
 class CaptionPrompts(nn.Module):

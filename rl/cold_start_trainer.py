@@ -69,10 +69,12 @@ class LessonCollator:
         for row, (trajectory, sequence) in enumerate(zip(trajectories, sequences, strict=True)):
             task = trajectory.task
             decisive = self._numbers | set(chat.encode(f" {task.caption}") if task.caption else [])
+            sights = self._sights(trajectory, sequence)
             is_decisive = torch.tensor([token in decisive for token in sequence.ids], device=weights_BL.device)
+            is_decisive[sights] = False  # names and numbers stand there too, but nothing is decided yet
             weights_BL[row, : len(sequence)] *= torch.where(is_decisive, self.decision_weight, 1.0)
             if not sequence.frames:
-                weights_BL[row, self._sights(trajectory, sequence)] = 0
+                weights_BL[row, sights] = 0
             for turn in sequence.seg_turns:
                 decision = trajectory.turns[turn].decision
                 if task.explore and isinstance(decision, Select):

@@ -18,8 +18,9 @@ from torch import Tensor, nn
 
 from configs.schema import EnvConfig, StageConfig
 from cot_data.expressions import SEEN_AREA
-from cot_data.labelled import LabelledObject, LabelledVideo
+from cot_data.labelled import LabelledVideo
 from cot_data.shapes import COLORS, SHADES
+from cot_data.wording import place_in
 from env.frames import frame_refs
 from env.types import FrameRef
 from policy.batch import Frames
@@ -29,7 +30,8 @@ from rl.journal import Journal
 
 MARKS = ("flash", "checkered")
 NAMES = (*(f"{shade} {color}" for shade, color in product(SHADES, COLORS)), *MARKS)
-WORDS = (*SHADES, *COLORS, *MARKS)
+PLACES = ("upper", "lower", "left", "right", "center")
+WORDS = (*SHADES, *COLORS, *MARKS, *PLACES)  # places of whole objects: what a trace says of them is then all in a token
 SMALL_SHARE = 0.7  # of the frames: they take a quarter of the time, and most of what a policy sees is small
 MARKED_SHARE = 0.3  # of the frames: such that show a mark, which are rare otherwise
 
@@ -139,22 +141,20 @@ def cell_labels(labelled: LabelledVideo, frame: FrameRef, side: int) -> tuple[np
     words = np.zeros((rows * columns, len(WORDS)), np.float32)
     is_large = frame.role != "strip"
     for each in labelled.objects:
-        found = _cells(each, frame.frame_idx, rows, columns)
-        if found is None:
+        mask_HW = each.mask(frame.frame_idx)
+        if mask_HW is None:
             continue
+        found = _cells(mask_HW, rows, columns)
         marks = [mark for mark in each.marks_at(frame.frame_idx) if is_large or mark != "checkered"]
         for word in (each.caption, *marks):
             names[found, NAMES.index(word)] = 1
-        for word in (*each.caption.split(), *marks):
+        for word in (*each.caption.split(), *marks, *place_in(mask_HW).split()):
             words[found, WORDS.index(word)] = 1
     return names, words
 
 
-def _cells(each: LabelledObject, frame_idx: int, rows: int, columns: int) -> np.ndarray | None:
-    """Indices of the cells that hold enough of an object, None if it does not show."""
-    mask_HW = each.mask(frame_idx)
-    if mask_HW is None:
-        return None
+def _cells(mask_HW: np.ndarray, rows: int, columns: int) -> np.ndarray:
+    """Indices of the cells that hold enough of an object."""
     height, width = mask_HW.shape
     counts = mask_HW[: height // rows * rows, : width // columns * columns]
     counts = counts.reshape(rows, height // rows, columns, width // columns).sum(axis=(1, 3))

@@ -182,7 +182,7 @@ def test_numbers_are_read_as_a_person_means_them(tmp_path: Path):
         ("grpo.group_size=1", "grpo.group_size: expected >= 2, got 1"),
         ("env.max_turns=0", "env.max_turns: expected >= 1, got 0"),
         ("cold_start.stages.1.lr=0", "cold_start.stages.1.lr: expected > 0, got 0.0"),
-        ("env.max_context_tokens=176", "env.max_context_tokens: expected more than max_action_tokens (176)"),
+        ("env.max_context_tokens=256", "env.max_context_tokens: expected more than max_action_tokens (256)"),
         ("env.strip_pixels=255", "env.strip_pixels: expected at least size_factor squared (256)"),
         ("policy.heads=3", "policy.heads: expected a number that divides policy.hidden (128)"),
         ("policy.patch_size=7", "env.size_factor: expected a multiple of 2 x policy.patch_size, got 16"),

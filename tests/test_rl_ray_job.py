@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import secrets
 import shutil
 import signal
@@ -11,10 +10,8 @@ import subprocess
 import sys
 import tempfile
 import time
-import urllib.request
 from collections.abc import Iterator
 from contextlib import ExitStack
-from http.client import HTTPException
 from pathlib import Path
 
 import psutil
@@ -38,14 +35,9 @@ def free_ports(count: int) -> list[int]:
         return [each.getsockname()[1] for each in sockets]
 
 
-def answers(job_server: str) -> bool:
-    """Whether the job server lists its jobs: it takes none before that, though its port is open long since."""
-    headers = {"Authorization": f"Bearer {os.environ['RAY_AUTH_TOKEN']}"}
-    try:
-        with urllib.request.urlopen(urllib.request.Request(f"{job_server}/api/jobs/", headers=headers), timeout=30):
-            return True
-    except (OSError, HTTPException):
-        return False
+def submit(job_server: str, *arguments: str, timeout: float) -> subprocess.CompletedProcess[str]:
+    command = [str(RAY), "job", "submit", "--address", job_server, *arguments]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=timeout, check=False)
 
 
 @pytest.fixture
@@ -66,7 +58,8 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
         head = subprocess.Popen(command, stdout=log, stderr=log, cwd=ROOT, start_new_session=True)
     try:
         deadline = time.monotonic() + 400
-        while not answers(f"http://127.0.0.1:{dashboard}"):
+        # A job server lists jobs before it can run any, and its port is open before that: one that did nothing tells.
+        while submit(f"http://127.0.0.1:{dashboard}", "--", "true", timeout=300).returncode != 0:
             assert head.poll() is None and time.monotonic() < deadline, (folder / "start.log").read_text()[-4000:]
             time.sleep(0.5)
         yield f"http://127.0.0.1:{dashboard}"
@@ -84,8 +77,7 @@ def test_two_steps_as_a_ray_job(cluster: str, micro: Micro, tmp_path: Path):
     overrides = [*micro.overrides(tmp_path / "run"), "env.max_seconds=3600", "grpo.eval_every=2"]
     sets = [word for text in overrides for word in ("--set", text)]
     entry = [sys.executable, "-m", "rl.grpo", "--config", "smoke", *sets]
-    submit = [str(RAY), "job", "submit", "--address", cluster, "--working-dir", ".", "--", *entry]
-    done = subprocess.run(submit, cwd=ROOT, capture_output=True, text=True, timeout=900, env=os.environ, check=False)
+    done = submit(cluster, "--working-dir", ".", "--", *entry, timeout=900)
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-2000:]
     assert "succeeded" in done.stdout
     rows = read_lines(tmp_path / "run" / "metrics.jsonl")
