@@ -203,6 +203,10 @@ def cold_start_charts(stages: Sequence[tuple[str, Sequence[Mapping[str, Any]]]])
     return [chart for chart in found if chart is not None]
 
 
+LABELS = {"all tasks": "", "event between frames": "_brief_event", "fine mark": "_fine_mark", "neither": "_plain"}
+HELD_OUT = ("all", "exploring pays", "exploring does not pay")
+
+
 def grpo_charts(records: Sequence[Mapping[str, Any]], rewards: Sequence[str]) -> list[Chart]:
     """Charts of GRPO; `rewards` names the parts of the reward."""
     stops = ("answered", "max_turns", "malformed", "too_long")
@@ -210,7 +214,11 @@ def grpo_charts(records: Sequence[Mapping[str, Any]], rewards: Sequence[str]) ->
         make_chart("reward", records, {"total": "reward/total/mean", "spread in a group": "reward/group_std/mean"}),
         make_chart("parts of the reward", records, {name: f"reward/{name}/mean" for name in rewards}),
         make_chart("stop reasons (share)", records, {name: f"stop/{name}/share" for name in stops}),
-        make_chart("turns", records, {"turns": "rollout/turns/mean", "share that zooms": "rollout/tool_use/share"}),
+        make_chart("turns", records, {name: f"rollout/turns{key}/mean" for name, key in LABELS.items()}),
+        make_chart(
+            "share that looks closer", records, {name: f"rollout/tool_use{key}/share" for name, key in LABELS.items()}
+        ),
+        make_chart("held-out J&F", records, {name: f"heldout/jf/{name.replace(' ', '_')}" for name in HELD_OUT}),
         make_chart("entropy", records, {"entropy": "policy/entropy"}),
         make_chart(
             "sampler against learner, |log-prob difference|",
@@ -219,6 +227,15 @@ def grpo_charts(records: Sequence[Mapping[str, Any]], rewards: Sequence[str]) ->
             log_scale=True,
         ),
         make_chart("KL to the start", records, {"KL": "policy/kl/mean"}),
+        make_chart(
+            "shares",
+            records,
+            {
+                "groups of equal rewards": "reward/dead_groups/share",
+                "clipped tokens": "policy/clipped/share",
+                "masks in the gradient": "grad/masks/share",
+            },
+        ),
         make_chart("mask loss", records, {"masks": "loss/masks"}),
     ]
     return [chart for chart in found if chart is not None]
