@@ -61,13 +61,16 @@ def _task(video: VideoRef, name: str) -> Task:
 def describe(objects: Sequence[LabelledObject], frame_idx: int, is_large: bool = False) -> str:
     """What a frame shows, in the order of `objects`: "dark blue center light red flash upper left", or "nothing".
 
-    An order of names, not of places: whether there is anything blue is easier to learn than what lies leftmost. Checks
-    can only be seen in a large frame.
+    An order of names, not of places: whether there is anything blue is easier to learn than what lies leftmost.
     """
     found = []
     for each in objects:
         mask_HW = each.mask(frame_idx)
         if mask_HW is not None:
-            marks = [mark for mark in each.marks_at(frame_idx) if is_large or mark != "checkered"]
-            found.append(" ".join((each.caption, *marks, place_in(mask_HW))))
+            found.append(" ".join((each.caption, *visible_marks(each, frame_idx, is_large), place_in(mask_HW))))
     return " ".join(found) or "nothing"
+
+
+def visible_marks(each: LabelledObject, frame_idx: int, is_large: bool) -> list[str]:
+    """The marks an object wears in a frame; checks can only be seen in a large one."""
+    return [mark for mark in each.marks_at(frame_idx) if is_large or mark != "checkered"]

@@ -1,7 +1,7 @@
 """How a trace reads: the thinking of one turn in three decoupled steps, in sentences (`full`) or few tokens (`brief`).
 
-Step 1 (temporal) lists what each frame shows and how things move, step 2 (spatial) names the target, its interval and
-where it is in the key frame, step 3 (linguistic) says whether it fits the query.
+Step 1 (temporal) follows each object through the frames, step 2 (spatial) names the target, its interval and its place
+in the key frame, step 3 (linguistic) says whether it fits the query.
 """
 
 from __future__ import annotations
@@ -16,11 +16,12 @@ from env.types import Answer, Select
 
 
 @dataclass(frozen=True)
-class Glimpse:
-    """What one shown frame shows."""
+class Sighting:
+    """One object as the shown frames show it."""
 
-    frame: int
-    shows: str  # "dark blue center light red upper left", "nothing"
+    name: str
+    places: dict[int, str]  # per frame that shows it, with the marks it wears: {0: "upper left", 9: "flash left"}
+    motion: str = ""  # "moves left", "" where that is not known
 
 
 @dataclass(frozen=True)
@@ -31,8 +32,7 @@ class Thought:
     decision: Select | Answer
     target: str
     place: str  # where the target is in the key frame, "" where that is not known
-    seen: tuple[Glimpse, ...] = ()
-    motions: tuple[str, ...] = ()  # "dark blue moves left"
+    seen: tuple[Sighting, ...] = ()
     matches: bool = True  # False: nothing in the video answers to the query
 
 
@@ -58,7 +58,7 @@ def place_in(mask_HW: np.ndarray) -> str:
 def _brief(thought: Thought) -> str:
     interval, key = thought.decision.interval, thought.decision.key_frame
     target = thought.target or ("unclear" if thought.matches else "none")
-    seen = ", ".join((*(f"{each.frame} {each.shows}" for each in thought.seen), *thought.motions)) or "nothing"
+    seen = ", ".join(_words(each) for each in thought.seen) or "nothing"
     act = "answer" if isinstance(thought.decision, Answer) else "look"
     where = f"frame {key} {thought.place}".rstrip()
     return (
@@ -67,11 +67,23 @@ def _brief(thought: Thought) -> str:
     )
 
 
+def _words(sighting: Sighting) -> str:
+    """ "dark blue 0 upper left 4 left 8 left moves down"."""
+    places = " ".join(f"{t} {place}" for t, place in sighting.places.items())
+    return f"{sighting.name} {places} {sighting.motion}".rstrip()
+
+
+def _sentence(sighting: Sighting) -> str:
+    """ "The dark blue shows in frame 0 (upper left), 4 (left), 8 (left) and moves down." """
+    places = ", ".join(f"{t} ({place})" for t, place in sighting.places.items())
+    motion = f" and {sighting.motion}" if sighting.motion else ""
+    return f"The {sighting.name} shows in frame {places}{motion}. "
+
+
 def _full(thought: Thought) -> str:
     interval, key = thought.decision.interval, thought.decision.key_frame
     span = f"from frame {interval.start} to frame {interval.end - 1}"
-    seen = "".join(f"Frame {each.frame} shows: {each.shows}. " for each in thought.seen)
-    seen += "".join(f"The {motion}. " for motion in thought.motions)
+    seen = "".join(_sentence(each) for each in thought.seen)
     if not thought.matches:
         return (
             f"Step 1 (temporal): {seen}Nothing that fits the query shows up anywhere {span}. Step 2 (spatial): in "

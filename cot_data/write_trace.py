@@ -1,7 +1,7 @@
 """Cold-start traces (VTS-CoT) from ground truth, for any data set with masks.
 
 An `explore` task is first looked into where its evidence is, without naming the target; any other one is mostly
-answered at once. A trace says no more than its frames show: it lists what is seen in each of them, answers with the
+answered at once. A trace says no more than its frames show: it lists who is seen in which of them, answers with the
 interval from the first to the last that show the target, and marks the one in which the target can be seen best.
 """
 
@@ -15,10 +15,10 @@ from itertools import pairwise
 import numpy as np
 
 from configs.schema import EnvConfig
-from cot_data.captions import describe
+from cot_data.captions import visible_marks
 from cot_data.labelled import LabelledObject
 from cot_data.records import Message, Record, TraceStep
-from cot_data.wording import Glimpse, Thought, place_of, write_turn
+from cot_data.wording import Sighting, Thought, place_in, place_of, write_turn
 from env.errors import DataError
 from env.frames import sample_indices
 from env.prompts import PROMPTS
@@ -49,8 +49,8 @@ def write_trace(
 ) -> Record:
     """A dialogue that finds the target of `task` within `config.max_turns`; DataError where its masks are unknown.
 
-    `style` is a key of `cot_data.wording.STYLES`. With `objects` every turn lists all that its new frames show, without
-    them only the target.
+    `style` is a key of `cot_data.wording.STYLES`. With `objects` every turn lists all of them that its new frames
+    show, without them only the target.
     """
     if not task.gold:
         raise DataError(f"task {task.task_id}", "expected gold masks to write a trace from, found none")
@@ -81,14 +81,20 @@ def _with_scene(
     small, large = sample_indices(whole, config.strip_frames), set(sample_indices(whole, config.detail_frames))
     scenes = []
     for thought in thoughts:
-        frames = sorted({*small, *large})
-        seen = tuple(Glimpse(t, describe(objects, t, is_large=t in large)) for t in frames)
-        met = [each for each in objects if any(each.mask(t) is not None for t in frames)]
-        motions = () if scenes else tuple(f"{each.caption} {each.motion}" for each in met)
-        scenes.append(replace(thought, seen=seen, motions=motions))
+        seen = [_sighting(each, sorted({*small, *large}), large, with_motion=not scenes) for each in objects]
+        scenes.append(replace(thought, seen=tuple(sighting for sighting in seen if sighting.places)))
         small = sample_indices(thought.decision.interval, config.zoom_frames)
         large = {thought.decision.key_frame}
     return scenes
+
+
+def _sighting(each: LabelledObject, frames: list[int], large: set[int], with_motion: bool) -> Sighting:
+    places = {}
+    for t in frames:
+        mask_HW = each.mask(t)
+        if mask_HW is not None:
+            places[t] = " ".join((*visible_marks(each, t, t in large), place_in(mask_HW)))
+    return Sighting(each.caption, places, each.motion if with_motion else "")
 
 
 def _numbers(thought: Thought) -> TraceStep:
@@ -135,7 +141,7 @@ def _plain(task: Task, config: EnvConfig, rng: np.random.Generator) -> list[Thou
     after = shown | {select.key_frame, *sample_indices(select.interval, config.zoom_frames)}
     sights = see(task.gold, shown | {select.key_frame})
     place = sights[select.key_frame].place
-    first = Thought(task.expression, select, _name(task), place, _glimpses(task, shown))
+    first = Thought(task.expression, select, _name(task), place, _target_seen(task, shown))
     return [first, _answer(task, after, select.key_frame)]
 
 
@@ -167,13 +173,14 @@ def _answer(task: Task, shown: set[int], large: int | None = None) -> Thought:
     showing = _showing(sights)
     between = showing or _seen(task.gold)  # a target that no shown frame shows: what the masks say
     answer = Answer(Interval(between[0], between[-1] + 1), key_frame)
-    return Thought(task.expression, answer, _name(task), best.place, _glimpses(task, shown))
+    return Thought(task.expression, answer, _name(task), best.place, _target_seen(task, shown))
 
 
-def _glimpses(task: Task, shown: set[int]) -> tuple[Glimpse, ...]:
-    """The target in the frames that show it."""
+def _target_seen(task: Task, shown: set[int]) -> tuple[Sighting, ...]:
+    """The target alone, where a frame shows it."""
     sights = see(task.gold, shown)
-    return tuple(Glimpse(t, f"{_name(task)} {sights[t].place}") for t in _showing(sights))
+    places = {t: sights[t].place for t in _showing(sights)}
+    return (Sighting(_name(task), places),) if places else ()
 
 
 def see(gold: tuple[RLE | None, ...], frames: Iterable[int]) -> dict[int, Sight]:

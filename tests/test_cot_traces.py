@@ -241,31 +241,32 @@ def test_turns_think_in_three_steps_before_they_act(tasks: list[Task], style: st
             assert re.findall(r"Step (\d)", text) == ["1", "2", "3"] and text.index("Action:") > text.index("Step 3")
 
 
-def test_every_turn_lists_what_each_of_its_new_frames_shows(
+def test_every_turn_follows_all_objects_through_its_new_frames(
     tasks: list[Task], videos: dict[str, LabelledVideo]
 ) -> None:
     listed = 0
     for task in tasks:
-        objects = videos[task.video.path].objects
-        record = write_trace(task, TINY, np.random.default_rng(0), "brief", objects=objects)
-        items, step = [], ""
-        for turn in to_trajectory(record, task, TINY).turns:
+        objects = {each.caption: each for each in videos[task.video.path].objects}
+        record = write_trace(task, TINY, np.random.default_rng(0), "brief", objects=tuple(objects.values()))
+        for number, turn in enumerate(to_trajectory(record, task, TINY).turns):
             shown = {frame.frame_idx for frame in turn.observation.frames}
             large = {frame.frame_idx for frame in turn.observation.frames if frame.role in ("detail", "key")}
             step = re.sub(r"^.*?Step 1: (.*?)\. Step 2.*$", r"\1", turn.action.text, flags=re.DOTALL)
-            items = [item for item in step.split(", ") if item[0].isdigit()]
-            assert [int(item.split()[0]) for item in items] == sorted(shown)
-            for item in items:
-                t = int(item.split()[0])
-                seen = [each for each in objects if (rle := each.masks[t]) is not None and decode(rle).sum() >= 24]
-                assert ("nothing" in item) == (not seen)
-                assert {each.caption for each in objects if each.caption in item} == {each.caption for each in seen}
-                wears = [mark for each in seen for mark in each.marks_at(t)]
-                assert ("flash" in item) == ("flash" in wears)
-                assert ("checkered" in item) == ("checkered" in wears and t in large)
-                listed += len(seen)
-        motions = step.split(", ")[len(items) :] if len(record.gpt_turns) == 1 else []
-        assert all(any(motion == f"{each.caption} {each.motion}" for each in objects) for motion in motions)
+            found = re.findall(r"(?:^|, )(\D+?) (\d[^,]+)", step)  # "dark blue", "0 upper left 4 left moves down"
+            seen = dict(found)
+            in_view = {name for name, each in objects.items() if any(each.mask(t) is not None for t in shown)}
+            assert list(seen) == sorted(in_view)
+            for name, places in seen.items():
+                each = objects[name]
+                assert [int(t) for t in re.findall(r"\d+", places)] == [
+                    t for t in sorted(shown) if each.mask(t) is not None
+                ]
+                assert places.endswith(each.motion) if number == 0 else not places.endswith(each.motion)
+                for t, words in re.findall(r"(\d+) ([a-z ]+)", places):
+                    worn = each.marks_at(int(t))
+                    assert ("flash" in words) == ("flash" in worn)
+                    assert ("checkered" in words) == ("checkered" in worn and int(t) in large)
+                    listed += 1
     assert listed >= 8 * len(tasks)
 
 

@@ -1,0 +1,74 @@
+"""What SAM 2 makes of the right prompt after a cold start: `python -m tests.bench.mask_decoder --run DIR --data DIR`.
+
+The prompt is what stage `masks` learnt for the name of an object, so the language model has no part in it. Each frame
+is decoded alone. Prints J over all frames that show an object, over frames like those that answers choose as key frame
+(its area is within a tenth of its largest), and how often the mask lies on the right object.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import load_model
+
+from cot_data.labelled import LabelledVideo, load_objects
+from env.frames import FrameCache
+from policy.build import load_policy
+from policy.model import SegPolicy, binary_masks
+from rl.caption_prompts import CaptionPrompts
+
+EVERY = 5  # frames: neighbours are much alike
+
+
+@torch.no_grad()
+def judge_video(
+    policy: SegPolicy, prompts: CaptionPrompts, labelled: LabelledVideo, frames: FrameCache
+) -> list[tuple[float, bool, bool]]:
+    """(J, whether the object is at its largest, whether the mask lies on it most) per object and frame."""
+    video, rows = labelled.video, []
+    names = [each.caption for each in labelled.objects]
+    prompts_NC = prompts(names)
+    largest = [
+        max(int(mask.sum()) for t in range(video.num_frames) if (mask := each.mask(t)) is not None)
+        for each in labelled.objects
+    ]
+    for t in range(0, video.num_frames, EVERY):
+        features = policy.sam.encode_frames([frames.full(video, t)])
+        logits, presence = policy.sam.decode(features.pick(torch.zeros(len(names), dtype=torch.long)), prompts_NC)
+        found = binary_masks(logits, presence, video.height, video.width).numpy()
+        gold = [each.mask(t) for each in labelled.objects]
+        for at, mask in enumerate(gold):
+            if mask is None:
+                continue
+            j = [0.0 if other is None else _j(found[at], other) for other in gold]
+            rows.append((j[at], bool(mask.sum() >= 0.9 * largest[at]), int(np.argmax(j)) == at))
+    return rows
+
+
+def _j(found_HW: np.ndarray, gold_HW: np.ndarray) -> float:
+    return float((found_HW & gold_HW).sum() / (found_HW | gold_HW).sum())
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="J of SAM 2 on its own, given the right name.")
+    parser.add_argument(
+        "--run", type=Path, required=True, help="run folder of a cold start: policy/ and stage-0-masks/"
+    )
+    parser.add_argument("--data", type=Path, required=True, help="Moving Shapes, held out")
+    args = parser.parse_args()
+    policy = load_policy(args.run / "policy").eval()
+    prompts = CaptionPrompts(policy.chat, policy.sam.hidden_dim)
+    load_model(prompts, str(args.run / "stage-0-masks" / "prompts.safetensors"))
+    frames = FrameCache()
+    rows = [row for labelled in load_objects(args.data) for row in judge_video(policy, prompts, labelled, frames)]
+    j, is_largest, is_right = (np.array(column) for column in zip(*rows, strict=True))
+    for name, picked in (("all frames", np.ones(len(j), bool)), ("like key frames", is_largest)):
+        error = j[picked].std(ddof=1) / picked.sum() ** 0.5
+        print(f"{name}: J {j[picked].mean():.4f} +-{error:.4f}, right {is_right[picked].mean():.4f}, n {picked.sum()}")
+
+
+if __name__ == "__main__":
+    main()
