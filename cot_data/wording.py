@@ -14,13 +14,16 @@ import numpy as np
 from env.actions import format_decision
 from env.types import Answer, Select
 
+OUT = "out"  # what stands for a place in a frame that does not show the object
+
 
 @dataclass(frozen=True)
 class Sighting:
-    """One object as the shown frames show it."""
+    """One object in the frames that a turn shows anew."""
 
     name: str
-    places: dict[int, str]  # per frame that shows it, with the marks it wears: {0: "upper left", 9: "flash left"}
+    places: dict[int, str]  # per frame, with the marks it wears: {0: OUT, 4: "upper left", 9: "flash left"}
+    span: tuple[int, int]  # the first and the last frame, of all shown so far, that show it
     motion: str = ""  # "moves left", "" where that is not known
 
 
@@ -68,16 +71,18 @@ def _brief(thought: Thought) -> str:
 
 
 def _words(sighting: Sighting) -> str:
-    """ "dark blue 0 upper left 4 left 8 left moves down"."""
+    """ "dark blue 0 out 4 upper left 8 left moves down 4 to 8"."""
     places = " ".join(f"{t} {place}" for t, place in sighting.places.items())
-    return f"{sighting.name} {places} {sighting.motion}".rstrip()
+    start, end = sighting.span
+    return " ".join(word for word in (sighting.name, places, sighting.motion, f"{start} to {end}") if word)
 
 
 def _sentence(sighting: Sighting) -> str:
-    """ "The dark blue shows in frame 0 (upper left), 4 (left), 8 (left) and moves down." """
-    places = ", ".join(f"{t} ({place})" for t, place in sighting.places.items())
+    """ "The dark blue shows in frame 4 (upper left), 8 (left) and moves down, so it is there from 4 to 8." """
+    places = ", ".join(f"{t} ({place})" for t, place in sighting.places.items() if place != OUT)
     motion = f" and {sighting.motion}" if sighting.motion else ""
-    return f"The {sighting.name} shows in frame {places}{motion}. "
+    start, end = sighting.span
+    return f"The {sighting.name} shows in frame {places}{motion}, so it is there from {start} to {end}. "
 
 
 def _full(thought: Thought) -> str:

@@ -10,15 +10,17 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from itertools import pairwise
 
 import numpy as np
 
 from configs.schema import EnvConfig
 from cot_data.captions import visible_marks
+from cot_data.expressions import SEEN_AREA
 from cot_data.labelled import LabelledObject
 from cot_data.records import Message, Record, TraceStep
-from cot_data.wording import Sighting, Thought, place_in, place_of, write_turn
+from cot_data.wording import OUT, Sighting, Thought, place_of, write_turn
 from env.errors import DataError
 from env.frames import sample_indices
 from env.prompts import PROMPTS
@@ -26,7 +28,7 @@ from env.rle import decode
 from env.types import RLE, Answer, Interval, Select, Task
 
 DIRECT_SHARE = 0.75  # of the tasks whose first observation is enough: answered in the first turn
-FAINT = 0.1  # of the target's largest area in the shown frames: a frame that shows less of it does not show it
+NEARLY = 0.7  # of the largest area: as good a key frame, and the earliest of them is easily named
 AROUND = 4  # frames looked at on either side of a frame that the query or the evidence names
 
 
@@ -79,22 +81,29 @@ def _with_scene(
     """The thoughts with all objects in what they see: each turn's new frames, the motions in the first."""
     whole = Interval(0, task.video.num_frames)
     small, large = sample_indices(whole, config.strip_frames), set(sample_indices(whole, config.detail_frames))
-    scenes = []
+    scenes: list[Thought] = []
+    shown: set[int] = set()
     for thought in thoughts:
-        seen = [_sighting(each, sorted({*small, *large}), large, with_motion=not scenes) for each in objects]
-        scenes.append(replace(thought, seen=tuple(sighting for sighting in seen if sighting.places)))
+        new = sorted({*small, *large})
+        shown |= set(new)
+        seen = [_sighting(each, new, large, shown, with_motion=not scenes) for each in objects]
+        scenes.append(replace(thought, seen=tuple(sighting for sighting in seen if sighting)))
         small = sample_indices(thought.decision.interval, config.zoom_frames)
         large = {thought.decision.key_frame}
     return scenes
 
 
-def _sighting(each: LabelledObject, frames: list[int], large: set[int], with_motion: bool) -> Sighting:
-    places = {}
-    for t in frames:
-        mask_HW = each.mask(t)
-        if mask_HW is not None:
-            places[t] = " ".join((*visible_marks(each, t, t in large), place_in(mask_HW)))
-    return Sighting(each.caption, places, each.motion if with_motion else "")
+def _sighting(
+    each: LabelledObject, new: list[int], large: set[int], shown: set[int], with_motion: bool
+) -> Sighting | None:
+    """An object in the `new` ones of the `shown` frames, None where none of the new ones shows it."""
+    sights = see(each.masks, shown)
+    if not sights.keys() & set(new):
+        return None
+    places = dict.fromkeys(new, OUT)
+    for t in sights.keys() & set(new):
+        places[t] = " ".join((*visible_marks(each, t, t in large), sights[t].place))
+    return Sighting(each.caption, places, (min(sights), max(sights)), each.motion if with_motion else "")
 
 
 def _numbers(thought: Thought) -> TraceStep:
@@ -139,8 +148,7 @@ def _plain(task: Task, config: EnvConfig, rng: np.random.Generator) -> list[Thou
         return [_answer(task, shown)]
     select = _refine(task, config)
     after = shown | {select.key_frame, *sample_indices(select.interval, config.zoom_frames)}
-    sights = see(task.gold, shown | {select.key_frame})
-    place = sights[select.key_frame].place
+    place = see(task.gold, {select.key_frame}, least=1)[select.key_frame].place
     first = Thought(task.expression, select, _name(task), place, _target_seen(task, shown))
     return [first, _answer(task, after, select.key_frame)]
 
@@ -167,50 +175,44 @@ def _answer(task: Task, shown: set[int], large: int | None = None) -> Thought:
         return Thought(task.expression, Answer(Interval(0, num_frames), num_frames // 2), "", "", matches=False)
     sights = see(task.gold, shown)
     key_frame = best_frame(task.gold, shown)
-    best = see(task.gold, {key_frame})[key_frame]
-    if large in sights and not sights[large].is_cut and sights[large].area >= 0.7 * best.area:
+    best = see(task.gold, {key_frame}, least=1)[key_frame]
+    if large in sights and not sights[large].is_cut and sights[large].area >= NEARLY * best.area:
         key_frame, best = large, sights[large]
-    showing = _showing(sights)
-    between = showing or _seen(task.gold)  # a target that no shown frame shows: what the masks say
+    between = list(sights) or _seen(task.gold)  # a target that no shown frame shows: what the masks say
     answer = Answer(Interval(between[0], between[-1] + 1), key_frame)
     return Thought(task.expression, answer, _name(task), best.place, _target_seen(task, shown))
 
 
 def _target_seen(task: Task, shown: set[int]) -> tuple[Sighting, ...]:
     """The target alone, where a frame shows it."""
-    sights = see(task.gold, shown)
-    places = {t: sights[t].place for t in _showing(sights)}
-    return (Sighting(_name(task), places),) if places else ()
+    places = {t: sight.place for t, sight in see(task.gold, shown).items()}
+    return (Sighting(_name(task), places, (min(places), max(places))),) if places else ()
 
 
-def see(gold: tuple[RLE | None, ...], frames: Iterable[int]) -> dict[int, Sight]:
-    """What each of `frames` shows of the target, in order; those that lack it are left out."""
-    sights = {}
-    for t in sorted(frames):
-        rle = gold[t]
-        if rle is not None:
-            mask_HW = decode(rle)
-            ys, xs = np.nonzero(mask_HW)
-            is_cut = bool(mask_HW[[0, -1]].any() or mask_HW[:, [0, -1]].any())
-            sights[t] = Sight(len(xs), is_cut, place_of((xs.mean() + 0.5, ys.mean() + 0.5), *mask_HW.shape))
-    return sights
+def see(gold: tuple[RLE | None, ...], frames: Iterable[int], least: int = SEEN_AREA) -> dict[int, Sight]:
+    """What each of `frames` shows of an object, in order; those that show fewer than `least` pixels are left out."""
+    sights = {t: _sight(*rle["size"], rle["counts"]) for t in sorted(frames) if (rle := gold[t]) is not None}
+    return {t: sight for t, sight in sights.items() if sight.area >= least}
 
 
-def _showing(sights: dict[int, Sight]) -> tuple[int, ...]:
-    """The frames that show the target clearly enough."""
-    least = FAINT * max((sight.area for sight in sights.values()), default=0)
-    return tuple(t for t, sight in sights.items() if sight.area > least)
+@lru_cache(maxsize=2**18)
+def _sight(height: int, width: int, counts: str) -> Sight:
+    """Kept, because a cold start writes traces from the same masks again and again."""
+    mask_HW = decode({"size": [height, width], "counts": counts})
+    ys, xs = np.nonzero(mask_HW)
+    is_cut = bool(mask_HW[[0, -1]].any() or mask_HW[:, [0, -1]].any())
+    return Sight(len(xs), is_cut, place_of((xs.mean() + 0.5, ys.mean() + 0.5), height, width))
 
 
 def best_frame(gold: tuple[RLE | None, ...], shown: set[int]) -> int:
     """The frame that shows the target largest and whole, among the `shown` ones that show it, else among all.
 
-    Sizes within a tenth of the largest are equal, the earliest wins; a target cut by the border only if all are.
+    Of sizes that are nearly the largest the earliest wins; a target cut by the border only if all are.
     """
-    sights = see(gold, shown) or see(gold, range(len(gold)))
+    sights = see(gold, shown) or see(gold, range(len(gold))) or see(gold, range(len(gold)), least=1)
     whole = {t: sight for t, sight in sights.items() if not sight.is_cut} or sights
     largest = max(sight.area for sight in whole.values())
-    return next(t for t, sight in whole.items() if sight.area >= 0.9 * largest)
+    return next(t for t, sight in whole.items() if sight.area >= NEARLY * largest)
 
 
 def _seen(gold: tuple[RLE | None, ...]) -> list[int]:
