@@ -136,7 +136,7 @@ class StageConfig:
     align_coef: float = 0.0
     """Weight of the pull of projected [SEG] states towards the caption prompts of the `masks` stage."""
     decision_weight: float = 1.0
-    """Weight of tokens that decide (interval, key frame, target name, from step 2 on) against 1 for all others."""
+    """Weight of tokens that decide (what an extra look shows; interval, key frame, target name) against 1 for others."""
     freeze_sam: bool = False
     """Keep SAM 2 fixed in this stage."""
 

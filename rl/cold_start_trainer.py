@@ -72,6 +72,8 @@ class LessonCollator:
             sights = self._sights(trajectory, sequence)
             is_decisive = torch.tensor([token in decisive for token in sequence.ids], device=weights_BL.device)
             is_decisive[sights] = False  # names and numbers stand there too, but nothing is decided yet
+            if task.explore:
+                is_decisive[self._looked_for(sequence, sights)] = True
             weights_BL[row, : len(sequence)] *= torch.where(is_decisive, self.decision_weight, 1.0)
             if not sequence.frames:
                 weights_BL[row, sights] = 0
@@ -96,6 +98,10 @@ class LessonCollator:
             start, sights = sequence.turn_idx.index(number), turn.action.text.partition(" Step 2")[0]
             positions += range(start, start + len(self.policy.chat.encode(sights)))
         return positions
+
+    def _looked_for(self, sequence: TokenSequence, sights: list[int]) -> list[int]:
+        """Positions after a frame's number from turn 1 on: whether an object is there and wears what was looked for."""
+        return [at for at in sights if sequence.turn_idx[at] > 0 and sequence.ids[at - 1] in self._numbers]
 
     def _mask_frames(self, task: Task, key_frame: int, rng: np.random.Generator) -> list[int]:
         others = rng.choice(task.video.num_frames, self.num_mask_frames - 1)
