@@ -2,9 +2,10 @@
 
     python -m tests.bench.arms --out runs/arms --seeds 0 1 2 --tasks 240
 
-Arms: the shipped cold start; GRPO from it, once per seed; the same with rewards shuffled within each group (nothing can
-be learnt from them); GRPO from the untrained policy (`--untrained`, a checkpoint). Each is judged on the same tasks at
-greedy decoding and at temperature 1, and held to one turn. What is done is kept: run it again to go on.
+Arms: the shipped cold start, and others (`--cold-starts`); GRPO from the shipped one, once per seed; the same with
+rewards shuffled within each group (nothing can be learnt from them); GRPO from the untrained policy (`--untrained`).
+Each is judged on the same tasks at greedy decoding and at temperature 1, and held to one turn. What is done is kept:
+run it again to go on.
 """
 
 from __future__ import annotations
@@ -132,6 +133,9 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="folder for data, runs, evaluations and table.md")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="seeds of GRPO")
     parser.add_argument("--tasks", type=int, default=240, help="held-out tasks")
+    parser.add_argument(
+        "--cold-starts", type=Path, nargs="*", default=[], help="policies cold-started from other seeds"
+    )
     parser.add_argument("--untrained", type=Path, help="an untrained policy, for the arm without a cold start")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="of GRPO, in all arms")
     args = parser.parse_args()
@@ -143,6 +147,8 @@ def main() -> None:
         "no cold start": [Arm("no-cold-start", args.untrained.resolve(), ())] if args.untrained else [],
     }
     judged = {"cold start": [judge(SHIPPED, "cold start", out, args.tasks)]}
+    others = [judge(policy, f"cold-{number}", out, args.tasks) for number, policy in enumerate(args.cold_starts)]
+    judged |= {"cold start, other seeds": others} if others else {}
     for name, arms in groups.items():
         runs = [judge(train(arm, out, args.set), arm.name, out, args.tasks) for arm in arms]
         judged |= {name: runs} if runs else {}
