@@ -14,15 +14,13 @@ import numpy as np
 from env.actions import format_decision
 from env.types import Answer, Select
 
-OUT = "out"  # what stands for a place in a frame that does not show the object
-
 
 @dataclass(frozen=True)
 class Sighting:
     """One object in the frames that a turn shows anew."""
 
     name: str
-    places: dict[int, str]  # per frame, with the marks it wears: {0: OUT, 4: "upper left", 9: "flash left"}
+    places: dict[int, str]  # per frame that shows it, with the marks it wears: {4: "upper left", 9: "flash left"}
     span: tuple[int, int]  # the first and the last frame, of all shown so far, that show it
     motion: str = ""  # "moves left", "" where that is not known
 
@@ -71,7 +69,7 @@ def _brief(thought: Thought) -> str:
 
 
 def _words(sighting: Sighting) -> str:
-    """ "dark blue 0 out 4 upper left 8 left moves down 4 to 8"."""
+    """ "dark blue 4 upper left 8 left moves down 4 to 8"."""
     places = " ".join(f"{t} {place}" for t, place in sighting.places.items())
     start, end = sighting.span
     return " ".join(word for word in (sighting.name, places, sighting.motion, f"{start} to {end}") if word)
@@ -79,7 +77,7 @@ def _words(sighting: Sighting) -> str:
 
 def _sentence(sighting: Sighting) -> str:
     """ "The dark blue shows in frame 4 (upper left), 8 (left) and moves down, so it is there from 4 to 8." """
-    places = ", ".join(f"{t} ({place})" for t, place in sighting.places.items() if place != OUT)
+    places = ", ".join(f"{t} ({place})" for t, place in sighting.places.items())
     motion = f" and {sighting.motion}" if sighting.motion else ""
     start, end = sighting.span
     return f"The {sighting.name} shows in frame {places}{motion}, so it is there from {start} to {end}. "

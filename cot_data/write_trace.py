@@ -20,7 +20,7 @@ from cot_data.captions import visible_marks
 from cot_data.expressions import SEEN_AREA
 from cot_data.labelled import LabelledObject
 from cot_data.records import Message, Record, TraceStep
-from cot_data.wording import OUT, Sighting, Thought, place_of, write_turn
+from cot_data.wording import Sighting, Thought, place_of, write_turn
 from env.errors import DataError
 from env.frames import sample_indices
 from env.prompts import PROMPTS
@@ -98,11 +98,9 @@ def _sighting(
 ) -> Sighting | None:
     """An object in the `new` ones of the `shown` frames, None where none of the new ones shows it."""
     sights = see(each.masks, shown)
-    if not sights.keys() & set(new):
+    places = {t: " ".join((*visible_marks(each, t, t in large), sights[t].place)) for t in new if t in sights}
+    if not places:
         return None
-    places = dict.fromkeys(new, OUT)
-    for t in sights.keys() & set(new):
-        places[t] = " ".join((*visible_marks(each, t, t in large), sights[t].place))
     return Sighting(each.caption, places, (min(sights), max(sights)), each.motion if with_motion else "")
 
 

@@ -91,15 +91,22 @@ def _full_next(query: str, interval: Interval, zoom: Frames, key: FrameRef) -> P
 
 
 def _brief_first(query: str, num_frames: int, strip: Frames, detail: Frames) -> Parts:
-    return (f"{query} | {num_frames} frames |", *_labelled(strip), " |", *_labelled(detail))
+    shown = (*_labelled(strip), " |", *_labelled(detail))
+    return (f"{query} | {num_frames} frames |", *shown, f" | {_in_order(*strip, *detail)}")
 
 
 def _brief_next(query: str, interval: Interval, zoom: Frames, key: FrameRef) -> Parts:
-    return (f"{interval.start} to {interval.end - 1} |", *_labelled(zoom), " | key", *_labelled([key]))
+    shown = (*_labelled(zoom), " | key", *_labelled([key]))
+    return (f"{interval.start} to {interval.end - 1} |", *shown, f" | {_in_order(*zoom, key)}")
 
 
 def _indices(frames: Frames) -> str:
     return str([frame.frame_idx for frame in frames])
+
+
+def _in_order(*frames: FrameRef) -> str:
+    """Each index once: a list that a model can copy from, which it cannot from numbers with images in between."""
+    return " ".join(str(index) for index in sorted({frame.frame_idx for frame in frames}))
 
 
 def _labelled(frames: Frames) -> list[str | FrameRef]:

@@ -264,13 +264,12 @@ def test_every_turn_follows_all_objects_through_its_new_frames(
                 assert (int(start), int(end)) == (seen[0], seen[-1])
                 assert places.endswith(each.motion) == (number == 0)
                 found = {int(t): words for t, words in re.findall(r"(\d+) ([a-z ]+)", places)}
-                assert list(found) == sorted(new)
+                assert list(found) == [t for t in seen if t in new]
                 for t, words in found.items():
                     worn = each.marks_at(t)
-                    assert words.startswith("out") == (each.mask(t) is None)
-                    assert ("flash" in words) == (t in seen and "flash" in worn)
-                    assert ("checkered" in words) == (t in seen and "checkered" in worn and t in large)
-                    listed += t in seen
+                    assert ("flash" in words) == ("flash" in worn)
+                    assert ("checkered" in words) == ("checkered" in worn and t in large)
+                    listed += 1
     assert listed >= 8 * len(tasks)
 
 

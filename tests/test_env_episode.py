@@ -37,7 +37,7 @@ def test_brief_puts_the_question_first_and_an_index_before_every_frame():
     assert observation.system == ""
     assert observation.parts == (
         *("the dog that jumps | 66 frames | 0", a, " 33", b, " 65", c),
-        *(" | 0", d, " 65", e),
+        *(" | 0", d, " 65", e, " | 0 33 65"),
     )
     assert observation.frames == (a, b, c, d, e)
 
@@ -49,7 +49,8 @@ def test_brief_answers_a_select_with_the_interval_and_the_key_frame():
     a, b, c, d = strip(10, 13, 16, 19, role="zoom")
     key = FrameRef(14, 448, 256, "key")
     assert result.decision == SELECT and result.stop_reason is None and result.observation is not None
-    assert result.observation.parts == ("10 to 19 | 10", a, " 13", b, " 16", c, " 19", d, " | key 14", key)
+    shown = ("10 to 19 | 10", a, " 13", b, " 16", c, " 19", d, " | key 14", key)
+    assert result.observation.parts == (*shown, " | 10 13 14 16 19")
 
 
 def test_full_follows_the_published_order():
