@@ -33,7 +33,7 @@ def written(folder: Path, text: str, name: str = "mine.yaml") -> Path:
 
 
 def test_the_shipped_configs_are_the_ones_the_readme_names():
-    assert SHIPPED == ["clips", "smoke", "tiny", "videoseg_o3_2b", "videoseg_o3_4b"]
+    assert SHIPPED == ["clips", "smoke", "tiny", "tiny_long", "videoseg_o3_2b", "videoseg_o3_4b"]
 
 
 @pytest.mark.parametrize("name", SHIPPED)

@@ -65,7 +65,15 @@ def test_only_what_the_policy_writes_is_learnt_and_decisions_weigh_more(
         weights = lesson.token_weights_BL[row]
         assert not weights[len(sequence) :].any()
         assert torch.equal(weights[: len(sequence)] > 0, torch.tensor(sequence.loss_mask))
-        heavy = {str(tokenizer.decode(sequence.ids[at])).strip() for at in (weights == WEIGHT).nonzero()[:, 0].tolist()}
+        words = [str(tokenizer.decode(token)).strip() for token in sequence.ids]
+        at_step_2 = [at for at in range(len(words)) if words[at - 1 : at + 1] == ["Step", "2"]]
+        assert len(at_step_2) == len(item.turns)
+        heavy = set()
+        for at in (weights == WEIGHT).nonzero()[:, 0].tolist():
+            if at >= at_step_2[sequence.turn_idx[at]]:
+                heavy.add(words[at])
+            else:  # what the extra look of an explore task shows
+                assert item.task.explore and sequence.turn_idx[at] > 0 and words[at - 1].isdigit()
         numbers = {word for word in heavy if word.isdigit()}
         answer = item.turns[-1].decision
         assert isinstance(answer, Answer) and str(answer.key_frame) in numbers
