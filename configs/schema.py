@@ -105,7 +105,7 @@ class PolicyConfig:
 @dataclass(frozen=True)
 class SamplerConfig:
     kind: str = "vllm"
-    """Engine, a key of `policy.sampler.SAMPLERS`: `vllm` or `hf`."""
+    """Engine, a key of `policy.engines.SAMPLERS`: `vllm` or `hf`."""
     dtype: str = "float32"
     """Engine precision."""
     memory_gb: float = 1.0
@@ -136,7 +136,7 @@ class StageConfig:
     align_coef: float = 0.0
     """Weight of the pull of projected [SEG] states towards the caption prompts of the `masks` stage."""
     decision_weight: float = 1.0
-    """Weight of tokens that decide (what an extra look shows; interval, key frame, target name) against 1 for others."""
+    """Weight of tokens that decide (what an extra look shows, interval, key frame, name) against 1 for all others."""
     freeze_sam: bool = False
     """Keep SAM 2 fixed in this stage."""
 

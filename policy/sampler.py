@@ -1,19 +1,17 @@
 """The narrow seam between rollouts and whatever engine writes the turns: token in, token out, log-probs kept.
 
 No torch here, so that callers can name a `Request` without loading an engine. An engine is a class that satisfies
-`Sampler` and one line in `SAMPLERS`.
+`Sampler` and one line in `policy.engines.SAMPLERS`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol
 
 import numpy as np
 
-from configs.schema import SamplerConfig
 from policy.patches import PatchLayout
 
 if TYPE_CHECKING:
@@ -84,32 +82,3 @@ class Sampler(Protocol):
     def close(self) -> None:
         """Free the engine; it cannot be used afterwards."""
         ...
-
-
-def _vllm(config: SamplerConfig, model_dir: Path, max_context: int, seed: int, keep_encoder_cache: bool) -> Sampler:
-    from policy.vllm_sampler import VllmSampler
-
-    return VllmSampler(config, model_dir, max_context, seed, keep_encoder_cache)
-
-
-def _hf(config: SamplerConfig, model_dir: Path, max_context: int, seed: int, keep_encoder_cache: bool) -> Sampler:
-    from policy.hf_sampler import HfSampler
-
-    return HfSampler(config, model_dir, max_context, keep_encoder_cache)
-
-
-SAMPLERS: dict[str, Callable[[SamplerConfig, Path, int, int, bool], Sampler]] = {"vllm": _vllm, "hf": _hf}
-
-
-def build_sampler(
-    config: SamplerConfig, model_dir: Path, max_context: int, seed: int, keep_encoder_cache: bool = False
-) -> Sampler:
-    """Load the engine that `config.kind` names on a plain Hugging Face folder.
-
-    `max_context` counts expanded tokens (prompt, frames and what is written). `keep_encoder_cache` says that the vision
-    tower never changes: its weights may then be left out of a sync, and encoded frames outlive it. Raises KeyError for
-    an unknown kind. `policy.engine_env.set_engine_env` must have run before.
-    """
-    if config.kind not in SAMPLERS:
-        raise KeyError(f"sampler.kind {config.kind!r} is unknown; known: {', '.join(SAMPLERS)}")
-    return SAMPLERS[config.kind](config, model_dir, max_context, seed, keep_encoder_cache)

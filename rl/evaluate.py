@@ -28,7 +28,7 @@ from env.store import TrajectoryStore
 from env.types import Task
 from policy.build import load_policy
 from policy.engine_env import set_engine_env
-from policy.sampler import build_sampler
+from policy.engines import build_sampler
 from rl import statistics
 from rl.compare import compare, compare_table, write_comparison
 from rl.groups import groups_of

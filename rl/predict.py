@@ -24,7 +24,7 @@ from env.store import TrajectoryStore
 from env.types import Task, Trajectory
 from policy.build import load_policy
 from policy.engine_env import set_engine_env
-from policy.sampler import build_sampler
+from policy.engines import build_sampler
 from rl.segment import Segmenter
 
 COLOUR = np.array([255, 64, 64])

@@ -45,7 +45,7 @@ class RolloutWorker:
         # Heavy imports wait until the engine's environment variables are set.
         from env.frames import FrameCache
         from policy.build import load_chat
-        from policy.sampler import build_sampler
+        from policy.engines import build_sampler
         from rl.rollout import Rollout
 
         chat, layout = load_chat(Path(model_dir))

@@ -12,7 +12,8 @@ from transformers import Qwen2VLImageProcessor, Qwen3VLForConditionalGeneration
 
 from configs.schema import PolicyConfig, SamConfig, SamplerConfig
 from policy.build import build_small, save_policy
-from policy.sampler import Completion, Request, Sampler, build_sampler
+from policy.engines import build_sampler
+from policy.sampler import Completion, Request, Sampler
 from policy.tokens import ChatTokens, expand_image_pads
 
 MAX_CONTEXT = 1024

@@ -13,7 +13,7 @@ from configs.schema import RunConfig
 from cot_data.datasets import DATASETS
 from env.prompts import PROMPTS
 from policy.build import POLICIES
-from policy.sampler import SAMPLERS
+from policy.engines import SAMPLERS
 from rewards import PROFILES, REWARDS
 from rl.calibration import CALIBRATIONS
 from rl.loss import LOSSES

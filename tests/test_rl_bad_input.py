@@ -14,7 +14,7 @@ from env.errors import CheckpointError
 from env.frames import FrameCache
 from env.types import StopReason
 from policy.build import load_chat, load_policy
-from policy.sampler import build_sampler
+from policy.engines import build_sampler
 from rl import grpo, sft_coldstart
 from rl.checkpoint import latest_checkpoint, restore
 from rl.rollout import Assignment, Rollout

@@ -15,8 +15,9 @@ from env.frames import FrameCache
 from env.types import Trajectory
 from policy.batch import collate, to_sequence
 from policy.build import load_policy, save_policy
+from policy.engines import build_sampler
 from policy.model import SegPolicy
-from policy.sampler import Sampler, build_sampler
+from policy.sampler import Sampler
 from rl.learner import LocalLearner
 from rl.rollout import Assignment, Rollout
 from tests.rl_parts import Micro

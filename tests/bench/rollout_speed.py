@@ -95,7 +95,7 @@ def main() -> None:
     # Heavy imports wait until the engine's environment variables are set.
     from configs.schema import PolicyConfig, SamplerConfig
     from policy.build import build_small, load_chat, save_policy
-    from policy.sampler import build_sampler
+    from policy.engines import build_sampler
 
     best: dict[str, float] = {}
     tokens: dict[str, int] = {}
