@@ -69,18 +69,21 @@ def _brief(thought: Thought) -> str:
 
 
 def _words(sighting: Sighting) -> str:
-    """ "dark blue 4 upper left 8 left moves down 4 to 8"."""
+    """ "dark blue 4 upper left 8 left, dark blue moves down 4 to 8".
+
+    The name stands beside what queries ask for, motion and span: from there it is easily looked up.
+    """
     places = " ".join(f"{t} {place}" for t, place in sighting.places.items())
     start, end = sighting.span
-    return " ".join(word for word in (sighting.name, places, sighting.motion, f"{start} to {end}") if word)
+    summary = " ".join(word for word in (sighting.name, sighting.motion, f"{start} to {end}") if word)
+    return f"{sighting.name} {places}, {summary}"
 
 
 def _sentence(sighting: Sighting) -> str:
-    """ "The dark blue shows in frame 4 (upper left), 8 (left) and moves down, so it is there from 4 to 8." """
+    """ "The dark blue shows in frame 4 (upper left), 8 (left). It moves down, from 4 to 8." """
     places = ", ".join(f"{t} ({place})" for t, place in sighting.places.items())
-    motion = f" and {sighting.motion}" if sighting.motion else ""
     start, end = sighting.span
-    return f"The {sighting.name} shows in frame {places}{motion}, so it is there from {start} to {end}. "
+    return f"The {sighting.name} shows in frame {places}. It {sighting.motion or 'is there'}, from {start} to {end}. "
 
 
 def _full(thought: Thought) -> str:

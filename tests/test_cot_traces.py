@@ -254,15 +254,15 @@ def test_every_turn_follows_all_objects_through_its_new_frames(
             large = {frame.frame_idx for frame in turn.observation.frames if frame.role in ("detail", "key")}
             shown |= new
             step = re.sub(r"^.*?Step 1: (.*?)\. Step 2.*$", r"\1", turn.action.text, flags=re.DOTALL)
-            rows = re.findall(r"(?:^|, )(\D+?) (\d[^,]+?) (\d+) to (\d+)", step)
+            rows = re.findall(r"(?:^|, )(\D+?) (\d[^,]+), \1 (?:(\D+) )?(\d+) to (\d+)", step)
             assert [row[0] for row in rows] == sorted(
                 name for name, each in objects.items() if any(each.mask(t) is not None for t in new)
             )
-            for name, places, start, end in rows:
+            for name, places, motion, start, end in rows:
                 each = objects[name]
                 seen = [t for t in sorted(shown) if each.mask(t) is not None]
                 assert (int(start), int(end)) == (seen[0], seen[-1])
-                assert places.endswith(each.motion) == (number == 0)
+                assert motion == ("" if number else each.motion)
                 found = {int(t): words for t, words in re.findall(r"(\d+) ([a-z ]+)", places)}
                 assert list(found) == [t for t in seen if t in new]
                 for t, words in found.items():
