@@ -11,7 +11,6 @@ from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
-from torch import nn
 from transformers import (
     AutoTokenizer,
     PreTrainedTokenizerBase,
@@ -45,11 +44,7 @@ def build_small(config: PolicyConfig, corpus: Iterable[str], seed: int) -> SegPo
         for name, parameter in vlm.named_parameters():
             if name.endswith(("q_norm.weight", "k_norm.weight")):
                 parameter.fill_(ATTENTION_GAIN**0.5)
-    policy = SegPolicy(vlm, tokenizer, build_sam(config.sam))
-    first = policy.text_hidden_fcs[0]
-    assert isinstance(first, nn.Linear)
-    nn.init.ones_(first.bias)  # or most of its ReLUs die for good when the cold start comes to frames
-    return _finish(policy, config)
+    return _finish(SegPolicy(vlm, tokenizer, build_sam(config.sam)), config)
 
 
 def _small_config(config: PolicyConfig, tokenizer: PreTrainedTokenizerBase) -> Qwen3VLConfig:
