@@ -34,10 +34,10 @@ demo-full: $(STAMP) ## The same from nothing, cold start included: runs/demo_ful
 SEED ?= 0
 COLD = runs/cold_start-$(SEED)
 
-cold-start: $(STAMP) ## The cold start alone, from nothing (SEED=0): what is shipped as policy/tiny
+cold-start: $(STAMP) ## The cold start alone, from nothing, as for policy/tiny but longer than the demo's (SEED=0)
 	test -f $(COLD)/data/moving_shapes.json || \
 	  $(PY) -m cot_data.moving_shapes --out $(COLD)/data --videos 2500 --seed 1
-	$(PY) -m rl.sft_coldstart --config tiny --set run_dir=$(COLD) --set data.train_root=$(COLD)/data --set seed=$(SEED)
+	$(PY) -m rl.sft_coldstart --config tiny_long --set run_dir=$(COLD) --set data.train_root=$(COLD)/data --set seed=$(SEED)
 
 test: $(STAMP) ## Run the tests, in at most 12 minutes
 	$(PY) -m pytest -n 2 --dist loadfile --durations=25
