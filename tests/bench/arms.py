@@ -1,4 +1,4 @@
-"""The experiment behind the README's results: what GRPO adds to the cold start, with controls, on held-out tasks.
+"""The experiment that tells what GRPO adds to the cold start, with controls, on held-out tasks.
 
     python -m tests.bench.arms --out runs/arms --seeds 0 1 2 --tasks 240
 
