@@ -18,6 +18,7 @@ from cot_data.labelled import LabelledVideo, load_objects
 from env.frames import FrameCache
 from policy.build import load_policy
 from policy.model import SegPolicy, binary_masks
+from rewards.jf import region_j
 from rl.caption_prompts import CaptionPrompts
 
 EVERY = 5  # frames: neighbours are much alike
@@ -43,13 +44,9 @@ def judge_video(
         for at, mask in enumerate(gold):
             if mask is None:
                 continue
-            j = [0.0 if other is None else _j(found[at], other) for other in gold]
+            j = [0.0 if other is None else region_j(other, found[at]) for other in gold]
             rows.append((j[at], bool(mask.sum() >= 0.9 * largest[at]), int(np.argmax(j)) == at))
     return rows
-
-
-def _j(found_HW: np.ndarray, gold_HW: np.ndarray) -> float:
-    return float((found_HW & gold_HW).sum() / (found_HW | gold_HW).sum())
 
 
 def main() -> None:
