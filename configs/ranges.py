@@ -9,7 +9,7 @@ from configs.schema import EnvConfig, PolicyConfig, RunConfig
 
 _COMPARE: dict[str, Callable[[float, float], bool]] = {">=": operator.ge, ">": operator.gt, "<=": operator.le}
 
-STAGES = ("masks", "vision", "captions", "reading", "dialogue")  # kinds of cold-start stages
+STAGES = ("masks", "vision", "captions", "dialogue")  # kinds of cold-start stages
 
 # key -> (comparison, bound); `*` stands for every element of a list
 RANGES: dict[str, tuple[str, float]] = {
@@ -111,8 +111,8 @@ def _small_policy_problems(policy: PolicyConfig, env: EnvConfig) -> list[str]:
     found = []
     if policy.heads < 1 or policy.hidden % policy.heads:
         found.append(f"policy.heads: expected a number that divides policy.hidden ({policy.hidden})")
-    if policy.patch_size < 1 or env.size_factor % (2 * policy.patch_size):
-        found.append(f"env.size_factor: expected a multiple of 2 x policy.patch_size, got {env.size_factor}")
+    if min(policy.patch_size, policy.merge_size) < 1 or env.size_factor % (policy.merge_size * policy.patch_size):
+        found.append(f"env.size_factor: expected a multiple of policy.patch_size x merge_size, got {env.size_factor}")
     if len(policy.sam.stages) != 4 or min(policy.sam.stages) < 1:
         found.append(f"policy.sam.stages: expected four numbers of blocks, got {policy.sam.stages}")
     return found

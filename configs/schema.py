@@ -89,7 +89,9 @@ class PolicyConfig:
     vision_layers: int = 2
     """Blocks of the small vision tower."""
     patch_size: int = 8
-    """Vision patch side; two by two patches merge into one token."""
+    """Vision patch side of the small default."""
+    merge_size: int = 2
+    """So many by so many patches make one token of the small default."""
     init_std: float = 0.08
     """Standard deviation of the initial weights, about 1/sqrt(hidden)."""
     sam: SamConfig = field(default_factory=SamConfig)
@@ -124,11 +126,14 @@ class StageConfig:
 
     kind: str = "dialogue"
     """What is learnt: `masks` (SAM 2 from captions), `vision` (what each cell of a frame shows), `captions` (what one
-    frame shows), `reading` (traces without frames: from what was seen to the answer), `dialogue` (VTS-CoT traces)."""
+    frame shows), `dialogue` (VTS-CoT traces)."""
     steps: int = 1000
     """Optimizer steps."""
     batch_size: int = 8
     """Sequences (frames for `masks` and `vision`) per step."""
+    readings: int = 0
+    """Further traces per step of `dialogue`, without frames: from what was seen to the answer. Every other one is of a
+    query that is a name, where there are such queries."""
     lr: float = 1.5e-3
     """Learning rate after 5 % of the steps and until the last 35 %, over which it falls to 0."""
     mask_coef: float = 1.0

@@ -59,7 +59,7 @@ def _task(video: VideoRef, name: str) -> Task:
 
 
 def describe(objects: Sequence[LabelledObject], frame_idx: int, is_large: bool = False) -> str:
-    """What a frame shows, in the order of `objects`: "dark blue center light red flash upper left", or "nothing".
+    """What a frame shows, in the order of `objects`: "dark blue center flash light red upper left", or "nothing".
 
     An order of names, not of places: whether there is anything blue is easier to learn than what lies leftmost.
     """
@@ -67,7 +67,7 @@ def describe(objects: Sequence[LabelledObject], frame_idx: int, is_large: bool =
     for each in objects:
         mask_HW = each.mask(frame_idx)
         if mask_HW is not None:
-            found.append(" ".join((each.caption, *visible_marks(each, frame_idx, is_large), place_in(mask_HW))))
+            found.append(" ".join((*visible_marks(each, frame_idx, is_large), each.caption, place_in(mask_HW))))
     return " ".join(found) or "nothing"
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cot_data.shapes import DIRECTIONS, SHADES, Mark, Shape
+from cot_data.shapes import COLORS, DIRECTIONS, SHADES, Mark, Shape
 
 SEEN_AREA = 24  # fewest visible pixels that count as a look at a shape
 GAP_FRAMES = 6  # a shape that comes back was gone for at least so long
@@ -188,6 +188,17 @@ def relations(tracks: list[Track], shown: tuple[int, ...]) -> list[Candidate]:
                 text = f"the shape {words} the {other.shape.caption} one when both are first seen"
                 out.append(Candidate(text, "relation", rest[target]))
     return out
+
+
+def name_in(text: str) -> str:
+    """The whole name ("dark red") that an expression names, "" where it names none."""
+    names = (f"{shade} {color}" for shade in SHADES for color in COLORS)
+    return next((name for name in names if name in text), "")
+
+
+def is_name(text: str) -> bool:
+    """Whether an expression is a whole name and nothing else."""
+    return text == f"the {name_in(text)} shape"
 
 
 def absent(tracks: list[Track]) -> list[Candidate]:

@@ -1,13 +1,14 @@
 """How a trace reads: the thinking of one turn in three decoupled steps, in sentences (`full`) or few tokens (`brief`).
 
-Step 1 (temporal) follows each object through the frames, step 2 (spatial) names the target, its interval and its place
-in the key frame, step 3 (linguistic) says whether it fits the query.
+Step 1 (temporal) says who is in which frames, step 2 (spatial) names the target, its interval and its place in the key
+frame, step 3 (linguistic) says whether it fits the query.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import product
 
 import numpy as np
 
@@ -17,10 +18,11 @@ from env.types import Answer, Select
 
 @dataclass(frozen=True)
 class Sighting:
-    """One object in the frames that a turn shows anew."""
+    """One object in the frames that a turn tells of."""
 
     name: str
-    places: dict[int, str]  # per frame that shows it, with the marks it wears: {4: "upper left", 9: "flash left"}
+    places: dict[int, str]  # per frame that shows it: {4: "upper left"}
+    marks: dict[int, str]  # what it can be seen to wear: {9: "flash"}
     span: tuple[int, int]  # the first and the last frame, of all shown so far, that show it
     motion: str = ""  # "moves left", "" where that is not known
 
@@ -33,21 +35,41 @@ class Thought:
     decision: Select | Answer
     target: str
     place: str  # where the target is in the key frame, "" where that is not known
+    frames: tuple[int, ...] = ()  # those that the turn tells of
+    closeup: int | None = None  # the frame among them that was asked for, large
     seen: tuple[Sighting, ...] = ()
+    clue: str = ""  # what the query names: "dark blue", "checkered", or with the frame that decides "4 dark blue"
+    with_places: bool = False  # the query is about where things are
     matches: bool = True  # False: nothing in the video answers to the query
+
+
+@dataclass(frozen=True)
+class Style:
+    """How a turn is put into words, and when a trace made in this style looks and tells."""
+
+    think: Callable[[Thought], str]
+    look_share: float  # of the tasks that need no look
+    looks_blindly: bool  # a look says only where; what is seen is told when the target is named
+
+    def looks(self, explore: str, rng: np.random.Generator) -> bool:
+        """Whether a trace looks closer before it answers. A blind look knows nothing of what it is worth."""
+        drawn = rng.random() < self.look_share
+        return drawn or (bool(explore) and not self.looks_blindly)
 
 
 def write_turn(thought: Thought, style: str) -> str:
     """The text of a whole turn: thinking, then the block."""
-    return f"<think>{STYLES[style](thought)}</think>\n{format_decision(thought.decision)}"
+    return f"<think>{STYLES[style].think(thought)}</think>\n{format_decision(thought.decision)}"
+
+
+_ROWS, _COLUMNS = ("upper", "", "lower"), ("left", "", "right")
+PLACES = tuple(" ".join(filter(None, words)) or "center" for words in product(_ROWS, _COLUMNS))
 
 
 def place_of(center: tuple[float, float], height: int, width: int) -> str:
     """One of nine places for a point (x, y) in pixels: "upper left", "center", "lower", .."""
     x, y = center
-    rows, cols = ("upper", "", "lower"), ("left", "", "right")
-    words = (rows[min(int(3 * y / height), 2)], cols[min(int(3 * x / width), 2)])
-    return " ".join(word for word in words if word) or "center"
+    return PLACES[3 * min(int(3 * y / height), 2) + min(int(3 * x / width), 2)]
 
 
 def place_in(mask_HW: np.ndarray) -> str:
@@ -57,31 +79,32 @@ def place_in(mask_HW: np.ndarray) -> str:
 
 
 def _brief(thought: Thought) -> str:
+    """Each frame with who is in it, what the query names, the answer: few tokens, each looked up in those before."""
     interval, key = thought.decision.interval, thought.decision.key_frame
-    target = thought.target or ("unclear" if thought.matches else "none")
-    seen = ", ".join(_words(each) for each in thought.seen) or "nothing"
-    act = "answer" if isinstance(thought.decision, Answer) else "look"
-    where = f"frame {key} {thought.place}".rstrip()
-    return (
-        f"Step 1: {seen}. Step 2: {target} {interval.start} to {interval.end - 1}, {where}. "
-        f"Step 3: {target}. Action: {act}."
-    )
+    where = f"{interval.start} to {interval.end - 1}, frame {key}"
+    if isinstance(thought.decision, Select):
+        return f"Step 1: unclear. Step 2: {where}. Step 3: unclear. Action: look."
+    target = thought.target or "none"
+    told = [f"{t}{_who(thought, t)}" for t in thought.frames]
+    closeup = "" if thought.closeup is None else f"closeup{_who(thought, thought.closeup)}; "
+    clue = f"{thought.clue}, " if thought.clue else ""
+    where = f"{where} {thought.place}".rstrip()
+    return f"Step 1: {closeup}{' '.join(told)}. Step 2: {clue}{target} {where}. Step 3: {target}. Action: answer."
 
 
-def _words(sighting: Sighting) -> str:
-    """ "dark blue 4 upper left 8 left, dark blue moves down 4 to 8".
-
-    The name stands beside what queries ask for, motion and span: from there it is easily looked up.
-    """
-    places = " ".join(f"{t} {place}" for t, place in sighting.places.items())
-    start, end = sighting.span
-    summary = " ".join(word for word in (sighting.name, sighting.motion, f"{start} to {end}") if word)
-    return f"{sighting.name} {places}, {summary}"
+def _who(thought: Thought, t: int) -> str:
+    """ " dark blue checkered light red"."""
+    words = []
+    for each in thought.seen:
+        if t in each.places:
+            words += [each.marks.get(t, ""), each.name, each.places[t] if thought.with_places else ""]
+    return "".join(f" {word}" for word in words if word)
 
 
 def _sentence(sighting: Sighting) -> str:
     """ "The dark blue shows in frame 4 (upper left), 8 (left). It moves down, from 4 to 8." """
-    places = ", ".join(f"{t} ({place})" for t, place in sighting.places.items())
+    seen = {t: f"{sighting.marks.get(t, '')} {place}".strip() for t, place in sighting.places.items()}
+    places = ", ".join(f"{t} ({words})" for t, words in seen.items())
     start, end = sighting.span
     return f"The {sighting.name} shows in frame {places}. It {sighting.motion or 'is there'}, from {start} to {end}. "
 
@@ -113,4 +136,7 @@ def _full(thought: Thought) -> str:
     )
 
 
-STYLES: dict[str, Callable[[Thought], str]] = {"full": _full, "brief": _brief}
+STYLES: dict[str, Style] = {
+    "full": Style(_full, look_share=0.25, looks_blindly=False),
+    "brief": Style(_brief, look_share=0.45, looks_blindly=True),
+}

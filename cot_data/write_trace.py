@@ -1,8 +1,9 @@
 """Cold-start traces (VTS-CoT) from ground truth, for any data set with masks.
 
-An `explore` task is first looked into where its evidence is, without naming the target; any other one is mostly
-answered at once. A trace says no more than its frames show: it lists who is seen in which of them, answers with the
-interval from the first to the last that show the target, and marks the one in which the target can be seen best.
+Some tasks are first looked into (how many, and which, is a matter of style): an `explore` task where its evidence is,
+any other one around the target's best frame. A trace says no more than its frames show: it lists who is seen in which
+of them, answers with the interval from the first to the last that show the target, and marks the one in which the
+target can be seen best. Only the name of a target whose evidence was not looked at is known from elsewhere.
 """
 
 from __future__ import annotations
@@ -11,23 +12,23 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from itertools import pairwise
 
 import numpy as np
 
 from configs.schema import EnvConfig
 from cot_data.captions import visible_marks
-from cot_data.expressions import SEEN_AREA
+from cot_data.expressions import SEEN_AREA, name_in
 from cot_data.labelled import LabelledObject
 from cot_data.records import Message, Record, TraceStep
-from cot_data.wording import Sighting, Thought, place_of, write_turn
+from cot_data.shapes import MARKS
+from cot_data.wording import STYLES, Sighting, Thought, place_of, write_turn
 from env.errors import DataError
 from env.frames import sample_indices
 from env.prompts import PROMPTS
 from env.rle import decode
 from env.types import RLE, Answer, Interval, Select, Task
 
-DIRECT_SHARE = 0.75  # of the tasks whose first observation is enough: answered in the first turn
+PLACE_FAMILIES = ("motion", "relation")  # families of queries about where things are
 NEARLY = 0.7  # of the largest area: as good a key frame, and the earliest of them is easily named
 AROUND = 4  # frames looked at on either side of a frame that the query or the evidence names
 
@@ -56,11 +57,13 @@ def write_trace(
     """
     if not task.gold:
         raise DataError(f"task {task.task_id}", "expected gold masks to write a trace from, found none")
-    thoughts = _explore(task, config) if task.explore else _plain(task, config, rng)
+    looks = STYLES[style].looks(task.explore, rng) and bool(_seen(task.gold)) and config.max_turns > 1
+    is_blind = STYLES[style].looks_blindly
+    thoughts = _thoughts(task, config, looks, is_blind)
     if objects:
-        thoughts = _with_scene(thoughts, task, config, objects)
+        thoughts = _with_scene(thoughts, task, config, objects, is_blind)
     video_name, exp_id = task.task_id.split("/", 1)[1].rsplit("/", 1)
-    turns = [write_turn(thought, style) for thought in thoughts[-config.max_turns :]]
+    turns = [write_turn(thought, style) for thought in thoughts]
     whole = Interval(0, task.video.num_frames)
     return Record(
         video_name=video_name,
@@ -69,25 +72,30 @@ def write_trace(
         anno_id=anno_id,
         sample_frame_indice=sample_indices(whole, config.detail_frames),
         round_num=len(turns),
-        cot_trace=tuple(_numbers(thought) for thought in thoughts[-config.max_turns :]),
+        cot_trace=tuple(_numbers(thought) for thought in thoughts),
         conversations=_conversation(task, config, turns),
         exp_id=exp_id,
     )
 
 
 def _with_scene(
-    thoughts: list[Thought], task: Task, config: EnvConfig, objects: tuple[LabelledObject, ...]
+    thoughts: list[Thought], task: Task, config: EnvConfig, objects: tuple[LabelledObject, ...], last_tells_all: bool
 ) -> list[Thought]:
-    """The thoughts with all objects in what they see: each turn's new frames, the motions in the first."""
+    """The thoughts with all objects in what they tell: each turn's new frames, or in the last turn what came first and
+    the large frame that was asked for."""
     whole = Interval(0, task.video.num_frames)
     small, large = sample_indices(whole, config.strip_frames), set(sample_indices(whole, config.detail_frames))
+    first = {*small, *large}
+    clue, with_places = _clue(task, objects, sorted(first)), task.family in PLACE_FAMILIES
     scenes: list[Thought] = []
     shown: set[int] = set()
     for thought in thoughts:
-        new = sorted({*small, *large})
-        shown |= set(new)
-        seen = [_sighting(each, new, large, shown, with_motion=not scenes) for each in objects]
-        scenes.append(replace(thought, seen=tuple(sighting for sighting in seen if sighting)))
+        shown |= {*small, *large}
+        new = sorted(first if last_tells_all else {*small, *large})
+        listed = new if thought.closeup is None else sorted({*new, thought.closeup})
+        seen = [_sighting(each, listed, large, shown, with_motion=not scenes) for each in objects]
+        told = tuple(sighting for sighting in seen if sighting)
+        scenes.append(replace(thought, frames=tuple(new), seen=told, clue=clue, with_places=with_places))
         small = sample_indices(thought.decision.interval, config.zoom_frames)
         large = {thought.decision.key_frame}
     return scenes
@@ -98,10 +106,23 @@ def _sighting(
 ) -> Sighting | None:
     """An object in the `new` ones of the `shown` frames, None where none of the new ones shows it."""
     sights = see(each.masks, shown)
-    places = {t: " ".join((*visible_marks(each, t, t in large), sights[t].place)) for t in new if t in sights}
+    places = {t: sights[t].place for t in new if t in sights}
     if not places:
         return None
-    return Sighting(each.caption, places, (min(sights), max(sights)), each.motion if with_motion else "")
+    marks = {t: " ".join(worn) for t in places if (worn := visible_marks(each, t, t in large))}
+    return Sighting(each.caption, places, marks, (min(sights), max(sights)), each.motion if with_motion else "")
+
+
+def _clue(task: Task, objects: tuple[LabelledObject, ...], frames: list[int]) -> str:
+    """What of the query is worth repeating: a mark, a name, or the other one of a relation and when both are there."""
+    if task.explore:
+        return next((mark for mark in MARKS if mark in task.expression), "")
+    name = name_in(task.expression)
+    other = next((each for each in objects if each.caption == name), None)
+    if task.family != "relation" or other is None:
+        return name
+    both = see(task.gold, frames).keys() & see(other.masks, frames).keys()
+    return f"{min(both)} {name}" if both else name
 
 
 def _numbers(thought: Thought) -> TraceStep:
@@ -117,10 +138,21 @@ def _conversation(task: Task, config: EnvConfig, turns: list[str]) -> tuple[Mess
     return tuple(messages)
 
 
-def _explore(task: Task, config: EnvConfig) -> list[Thought]:
-    select = evidence_select(task)
-    shown = {*_first_frames(task, config), select.key_frame, *sample_indices(select.interval, config.zoom_frames)}
-    return [Thought(task.expression, select, "", ""), _answer(task, shown, select.key_frame)]
+def _thoughts(task: Task, config: EnvConfig, looks: bool, is_blind: bool) -> list[Thought]:
+    shown = _first_frames(task, config)
+    if not looks:
+        return [_answer(task, shown)]
+    select = evidence_select(task) if task.explore else _refine(task, config)
+    zoom = (
+        () if is_blind else sample_indices(select.interval, config.zoom_frames)
+    )  # of a blind look the large one counts
+    after = shown | {select.key_frame, *zoom}
+    if task.explore:
+        first = Thought(task.expression, select, "", "")
+    else:
+        place = see(task.gold, {select.key_frame}, least=1)[select.key_frame].place
+        first = replace(_about(task, select, place, shown), target=_name(task))
+    return [first, replace(_answer(task, after, select.key_frame), closeup=select.key_frame)]
 
 
 def evidence_select(task: Task) -> Select:
@@ -140,25 +172,10 @@ def evidence_select(task: Task) -> Select:
     return Select(Interval(max(start, 0), min(end, last) + 1), key_frame)
 
 
-def _plain(task: Task, config: EnvConfig, rng: np.random.Generator) -> list[Thought]:
-    shown = _first_frames(task, config)
-    if rng.random() < DIRECT_SHARE or not _seen(task.gold) or config.max_turns < 2:
-        return [_answer(task, shown)]
-    select = _refine(task, config)
-    after = shown | {select.key_frame, *sample_indices(select.interval, config.zoom_frames)}
-    place = see(task.gold, {select.key_frame}, least=1)[select.key_frame].place
-    first = Thought(task.expression, select, _name(task), place, _target_seen(task, shown))
-    return [first, _answer(task, after, select.key_frame)]
-
-
 def _refine(task: Task, config: EnvConfig) -> Select:
-    """Zoom to the gap of the strip in which the target comes or goes, else around the key frame; see that one large."""
+    """Around the frame of the strip that shows the target best: see that one large."""
     strip = sample_indices(Interval(0, task.video.num_frames), config.strip_frames)
-    seen = _seen(task.gold)
     key_frame = best_frame(task.gold, set(strip))
-    for start, end in pairwise(strip):
-        if start < seen[0] <= end or start <= seen[-1] < end:
-            return Select(Interval(start, end + 1), key_frame)
     start, end = max(key_frame - AROUND, 0), min(key_frame + AROUND, task.video.num_frames - 1)
     return Select(Interval(start, end + 1), key_frame)
 
@@ -170,21 +187,24 @@ def _answer(task: Task, shown: set[int], large: int | None = None) -> Thought:
     """
     num_frames = task.video.num_frames
     if not _seen(task.gold):
-        return Thought(task.expression, Answer(Interval(0, num_frames), num_frames // 2), "", "", matches=False)
+        answer = Answer(Interval(0, num_frames), num_frames // 2)
+        return Thought(task.expression, answer, "", "", matches=False)
     sights = see(task.gold, shown)
     key_frame = best_frame(task.gold, shown)
     best = see(task.gold, {key_frame}, least=1)[key_frame]
-    if large in sights and not sights[large].is_cut and sights[large].area >= NEARLY * best.area:
-        key_frame, best = large, sights[large]
+    asked = see(task.gold, {large}).get(large) if large is not None else None
+    if large is not None and asked and not asked.is_cut and asked.area >= NEARLY * best.area:
+        key_frame, best = large, asked
     between = list(sights) or _seen(task.gold)  # a target that no shown frame shows: what the masks say
     answer = Answer(Interval(between[0], between[-1] + 1), key_frame)
-    return Thought(task.expression, answer, _name(task), best.place, _target_seen(task, shown))
+    return _about(task, answer, best.place, shown)
 
 
-def _target_seen(task: Task, shown: set[int]) -> tuple[Sighting, ...]:
-    """The target alone, where a frame shows it."""
+def _about(task: Task, decision: Select | Answer, place: str, shown: set[int]) -> Thought:
+    """A thought that tells of the target alone, where a frame shows it."""
     places = {t: sight.place for t, sight in see(task.gold, shown).items()}
-    return (Sighting(_name(task), places, (min(places), max(places))),) if places else ()
+    seen = (Sighting(_name(task), places, {}, (min(places), max(places))),) if places else ()
+    return Thought(task.expression, decision, _name(task), place, tuple(places), seen=seen)
 
 
 def see(gold: tuple[RLE | None, ...], frames: Iterable[int], least: int = SEEN_AREA) -> dict[int, Sight]:

@@ -92,12 +92,12 @@ def _full_next(query: str, interval: Interval, zoom: Frames, key: FrameRef) -> P
 
 def _brief_first(query: str, num_frames: int, strip: Frames, detail: Frames) -> Parts:
     shown = (*_labelled(strip), " |", *_labelled(detail))
-    return (f"{query} | {num_frames} frames |", *shown, f" | {_in_order(*strip, *detail)}")
+    return (f"{num_frames} frames |", *shown, f" | {_in_order(*strip, *detail)} | {query}")
 
 
 def _brief_next(query: str, interval: Interval, zoom: Frames, key: FrameRef) -> Parts:
     shown = (*_labelled(zoom), " | key", *_labelled([key]))
-    return (f"{interval.start} to {interval.end - 1} |", *shown, f" | {_in_order(*zoom, key)}")
+    return (f"{interval.start} to {interval.end - 1} |", *shown, f" | {query}")
 
 
 def _indices(frames: Frames) -> str:

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
+from torch import nn
 from transformers import (
     AutoTokenizer,
     PreTrainedTokenizerBase,
@@ -30,20 +31,22 @@ from policy.tokenizer import CHAT_TEMPLATE, SEG, train_tokenizer
 from policy.tokens import ChatTokens
 
 HEAD_DIM = 32  # the smallest that vLLM's CPU attention takes
-# Qwen3 normalises queries and keys, so that scores stay within sqrt(HEAD_DIM) times this gain. At its usual 1 no head
-# can pick one token out of hundreds, and the gain itself grows by no more than the learning rate a step.
-ATTENTION_GAIN = 3.0
+OUTPUT_SCALE = 0.1  # of the blocks' output projections at the start: blocks that begin small learn sooner (LOG.md)
 
 
-def build_small(config: PolicyConfig, corpus: Iterable[str], seed: int) -> SegPolicy:
-    """The embedded default: the real classes with small numbers, and a tokenizer trained on `corpus`."""
+def build_small(config: PolicyConfig, corpus: Iterable[str], seed: int, phrases: Iterable[str] = ()) -> SegPolicy:
+    """The embedded default: the real classes with small numbers, and a tokenizer trained on `corpus`.
+
+    Each of `phrases` ("dark red") is one token of it.
+    """
     torch.manual_seed(seed)
-    tokenizer = train_tokenizer(corpus, config.vocab_size)
+    tokenizer = train_tokenizer(corpus, config.vocab_size, phrases)
     vlm = Qwen3VLForConditionalGeneration._from_config(_small_config(config, tokenizer), dtype=torch.float32)
     with torch.no_grad():
-        for name, parameter in vlm.named_parameters():
-            if name.endswith(("q_norm.weight", "k_norm.weight")):
-                parameter.fill_(ATTENTION_GAIN**0.5)
+        for name, parameter in vlm.model.language_model.named_parameters():
+            if name.endswith(("o_proj.weight", "down_proj.weight")):
+                parameter.mul_(OUTPUT_SCALE)
+        nn.init.normal_(vlm.model.visual.pos_embed.weight)  # or the place of a cell drowns beside whitened patches
     return _finish(SegPolicy(vlm, tokenizer, build_sam(config.sam)), config)
 
 
@@ -75,7 +78,7 @@ def _small_config(config: PolicyConfig, tokenizer: PreTrainedTokenizerBase) -> Q
         "intermediate_size": 4 * config.vision_hidden,
         "num_heads": max(1, config.vision_hidden // 32),
         "patch_size": config.patch_size,
-        "spatial_merge_size": 2,
+        "spatial_merge_size": config.merge_size,
         "temporal_patch_size": 1,
         "out_hidden_size": config.hidden,
         "num_position_embeddings": 256,

@@ -30,8 +30,13 @@ CHAT_TEMPLATE = (
 )
 
 
-def train_tokenizer(corpus: Iterable[str], vocab_size: int, max_index: int = 160) -> PreTrainedTokenizerFast:
-    """Train on `corpus`; every integer below `max_index` becomes one token (with and without a space before it)."""
+def train_tokenizer(
+    corpus: Iterable[str], vocab_size: int, phrases: Iterable[str] = (), max_index: int = 160
+) -> PreTrainedTokenizerFast:
+    """Train on `corpus`; every integer below `max_index` becomes one token (with and without a space before it).
+
+    So do `phrases` of several words, with a space before them: to name what was asked for is then to copy a token.
+    """
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
@@ -46,7 +51,8 @@ def train_tokenizer(corpus: Iterable[str], vocab_size: int, max_index: int = 160
     )
     tokenizer.train_from_iterator([*numbered, *corpus], trainer)
     tags = [text for tag in TAGS for text in (f"<{tag}>", f"</{tag}>")]
-    tokenizer.add_tokens([AddedToken(text, normalized=False) for text in (*tags, *SCAFFOLD)])
+    added = (*tags, *SCAFFOLD, *(f" {phrase}" for phrase in phrases))
+    tokenizer.add_tokens([AddedToken(text, normalized=False) for text in added])
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         eos_token=END,

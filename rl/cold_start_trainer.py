@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,10 +19,11 @@ from trl.trainer.sft_trainer import SFTTrainer
 from configs.schema import ColdStartConfig, StageConfig
 from env.rle import mask_or_empty
 from env.types import Answer, Select, Task, Trajectory
-from policy.batch import Batch, Frames, TokenSequence, collate, to_sequence
-from policy.model import SegPolicy, mask_losses
+from policy.batch import Batch, Frames, collate, to_sequence
+from policy.model import PolicyOutput, SegPolicy, mask_losses
 from rl.caption_prompts import CaptionPrompts
 from rl.journal import Journal
+from rl.token_weights import TokenWeights
 
 
 @dataclass(frozen=True)
@@ -37,71 +38,63 @@ class Lesson:
 
 
 class LessonCollator:
-    """Row indices to a `Lesson`. The mask frames of a [SEG] are drawn from a generator seeded by the rows."""
+    """Row indices to `Lesson`s: the first `batch_size` rows as they are, the others (readings) in a batch of their own.
+
+    The mask frames of a [SEG] are drawn from a generator seeded by the rows.
+    """
 
     def __init__(
         self,
         policy: SegPolicy,
         make: Callable[[int], Trajectory],
+        make_reading: Callable[[int], Trajectory],
         frames: Frames,
         num_mask_frames: int,
-        decision_weight: float,
+        stage: StageConfig,
         seed: int,
     ):
         self.policy = policy
         self.make = make
+        self.make_reading = make_reading
         self.frames = frames
         self.num_mask_frames = num_mask_frames
-        self.decision_weight = decision_weight
+        self.batch_size = stage.batch_size
+        self.weights = TokenWeights(policy.chat, stage.decision_weight)
         self.seed = seed
-        vocab = policy.chat.tokenizer.get_vocab()
-        self._numbers = {token_id for token, token_id in vocab.items() if token.lstrip("\u0120").isdigit()}
 
-    def __call__(self, rows: list[dict[str, int]]) -> dict[str, Lesson]:
+    def __call__(self, rows: list[dict[str, int]]) -> dict[str, list[Lesson]]:
+        indices = [row["index"] for row in rows]
+        seen, read = indices[: self.batch_size], indices[self.batch_size :]
+        lessons = [self._lesson([self.make(index) for index in seen], seen)]
+        if read:
+            lessons.append(self._lesson([self.make_reading(index) for index in read], read))
+        return {"lessons": lessons}
+
+    def _lesson(self, trajectories: list[Trajectory], indices: list[int]) -> Lesson:
         chat, layout = self.policy.chat, self.policy.layout
-        trajectories = [self.make(row["index"]) for row in rows]
         sequences = [to_sequence(trajectory, chat, layout) for trajectory in trajectories]
         batch = collate(sequences, chat, layout, self.frames, self.policy.device)
-        weights_BL = batch.loss_mask_BL.float()
+        weights_BL = torch.zeros(batch.input_ids_BL.shape, device=self.policy.device)
         targets, gold, captions = [], [], {}
-        rng = np.random.default_rng([self.seed, *(row["index"] for row in rows)])
+        rng = np.random.default_rng([self.seed, *indices])
         prompt_row = 0
         for row, (trajectory, sequence) in enumerate(zip(trajectories, sequences, strict=True)):
+            weights = self.weights(trajectory, sequence)
+            weights_BL[row, : len(sequence)] = torch.tensor(weights, device=self.policy.device)
             task = trajectory.task
-            decisive = self._numbers | set(chat.encode(f" {task.caption}") if task.caption else [])
-            sights = self._sights(trajectory, sequence)
-            is_decisive = torch.tensor([token in decisive for token in sequence.ids], device=weights_BL.device)
-            is_decisive[sights] = False  # names and numbers stand there too, but nothing is decided yet
-            if task.explore:
-                is_decisive[self._looked_for(sequence, sights)] = True
-            weights_BL[row, : len(sequence)] *= torch.where(is_decisive, self.decision_weight, 1.0)
-            if not sequence.frames:
-                weights_BL[row, sights] = 0
-            for turn in sequence.seg_turns:
-                decision = trajectory.turns[turn].decision
-                if task.explore and isinstance(decision, Select):
-                    prompt_row += 1  # the evidence is still unseen: a mask wanted here would teach to guess
+            for turn in (trajectory.turns[number] for number in sequence.seg_turns):
+                decision = turn.decision
+                if isinstance(decision, Select) and (task.explore or task.caption not in turn.action.text):
+                    prompt_row += 1  # the target is still unnamed: a mask wanted here would teach to guess
                     continue
-                if isinstance(decision, Select | Answer) and task.gold:
+                if isinstance(decision, Select | Answer) and task.gold and sequence.frames:
                     for frame_idx in self._mask_frames(task, decision.key_frame, rng):
                         targets.append((prompt_row, task.video, frame_idx))
                         gold.append(mask_or_empty(task.gold[frame_idx], task.video.height, task.video.width))
                 if task.caption and any(task.gold):
                     captions[prompt_row] = task.caption
                 prompt_row += 1
-        return {"lesson": Lesson(batch, weights_BL, targets, gold, captions)}
-
-    def _sights(self, trajectory: Trajectory, sequence: TokenSequence) -> list[int]:
-        """Positions of the tokens that say what is seen (step 1 of each turn), which without frames cannot be known."""
-        positions: list[int] = []
-        for number, turn in enumerate(trajectory.turns):
-            start, sights = sequence.turn_idx.index(number), turn.action.text.partition(" Step 2")[0]
-            positions += range(start, start + len(self.policy.chat.encode(sights)))
-        return positions
-
-    def _looked_for(self, sequence: TokenSequence, sights: list[int]) -> list[int]:
-        """Positions after a frame's number from turn 1 on: whether an object is there and wears what was looked for."""
-        return [at for at in sights if sequence.turn_idx[at] > 0 and sequence.ids[at - 1] in self._numbers]
+        return Lesson(batch, weights_BL, targets, gold, captions)
 
     def _mask_frames(self, task: Task, key_frame: int, rng: np.random.Generator) -> list[int]:
         others = rng.choice(task.video.num_frames, self.num_mask_frames - 1)
@@ -109,28 +102,35 @@ class LessonCollator:
 
 
 def lesson_loss(
-    policy: SegPolicy, prompts: CaptionPrompts | None, lesson: Lesson, stage: StageConfig, frames: Frames
+    policy: SegPolicy, prompts: CaptionPrompts | None, lessons: Sequence[Lesson], stage: StageConfig, frames: Frames
 ) -> tuple[Tensor, dict[str, float]]:
     """Weighted token loss (mean over token weights) + mask loss (mean over targets) + alignment (mean over [SEG])."""
-    output = policy(lesson.batch)
-    token_loss = -(output.logprobs_BL * lesson.token_weights_BL).sum() / lesson.token_weights_BL.sum()
+    outputs = [policy(lesson.batch) for lesson in lessons]
+    pairs = list(zip(lessons, outputs, strict=True))
+    total_weight = sum(lesson.token_weights_BL.sum() for lesson in lessons)
+    token_loss = -sum((out.logprobs_BL * lesson.token_weights_BL).sum() for lesson, out in pairs) / total_weight
     metrics = {"loss/tokens": token_loss.item()}
     loss = token_loss
-    if lesson.targets and stage.mask_coef > 0:
-        logits, presence = policy.decode_masks(output.prompts_MC, lesson.targets, frames, not stage.freeze_sam)
-        gold_NHW = torch.from_numpy(np.stack(lesson.gold)).to(logits.device)
-        bce, dice, presence_loss = mask_losses(logits, presence, gold_NHW)
-        mask_loss = (bce + 0.5 * dice + 0.1 * presence_loss).mean()
+    if lessons[0].targets and stage.mask_coef > 0:
+        mask_loss = _mask_loss(policy, lessons[0], outputs[0], stage, frames)
         metrics["loss/masks"] = mask_loss.item()
         loss = loss + stage.mask_coef * mask_loss
-    if prompts is not None and lesson.captions and stage.align_coef > 0:
-        rows = list(lesson.captions)
+    named = [(out.prompts_MC[row], caption) for lesson, out in pairs for row, caption in lesson.captions.items()]
+    if prompts is not None and named and stage.align_coef > 0:
         with torch.no_grad():
-            wanted = prompts([lesson.captions[row] for row in rows])
-        align_loss = (output.prompts_MC[rows] - wanted).square().mean() / wanted.square().mean()
+            wanted = prompts([caption for _, caption in named])
+        found = torch.stack([prompt for prompt, _ in named])
+        align_loss = (found - wanted).square().mean() / wanted.square().mean()
         metrics["loss/align"] = align_loss.item()
         loss = loss + stage.align_coef * align_loss
     return loss, metrics
+
+
+def _mask_loss(policy: SegPolicy, lesson: Lesson, output: PolicyOutput, stage: StageConfig, frames: Frames) -> Tensor:
+    logits, presence = policy.decode_masks(output.prompts_MC, lesson.targets, frames, not stage.freeze_sam)
+    gold_NHW = torch.from_numpy(np.stack(lesson.gold)).to(logits.device)
+    bce, dice, presence_loss = mask_losses(logits, presence, gold_NHW)
+    return (bce + 0.5 * dice + 0.1 * presence_loss).mean()
 
 
 class ColdStartTrainer(SFTTrainer):
@@ -166,7 +166,7 @@ class ColdStartTrainer(SFTTrainer):
         self._sums: dict[str, list[float]] = {}
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
-        loss, metrics = lesson_loss(model, self.prompts, inputs["lesson"], self.stage, self.frames)
+        loss, metrics = lesson_loss(model, self.prompts, inputs["lessons"], self.stage, self.frames)
         for name, value in metrics.items():
             self._sums.setdefault(name, []).append(value)
         return (loss, None) if return_outputs else loss
@@ -194,7 +194,7 @@ def _arguments(stage: StageConfig, config: ColdStartConfig, folder: Path, seed: 
     return SFTConfig(
         output_dir=str(folder),
         max_steps=stage.steps,
-        per_device_train_batch_size=stage.batch_size,
+        per_device_train_batch_size=stage.batch_size + stage.readings,
         learning_rate=stage.lr,
         # Skills come suddenly, after hundreds of steps at full rate: it is lowered late.
         lr_scheduler_type="warmup_stable_decay",

@@ -1,8 +1,8 @@
 """Cold start: supervised stages on VTS-CoT traces, `python -m rl.sft_coldstart --config NAME [--resume]`.
 
 Stages come from `cold_start.stages`: `masks` (SAM 2 from captions), `vision` (what each cell of a frame shows),
-`captions` (what one frame shows), `reading` (from what was seen to the answer, without frames), `dialogue` (traces
-with mask supervision at every [SEG]). The last three run in TRL's SFTTrainer. Writes `<run_dir>/policy`.
+`captions` (what one frame shows), `dialogue` (traces with mask supervision at every [SEG], and further ones without
+frames). The last two run in TRL's SFTTrainer. Writes `<run_dir>/policy`.
 """
 
 from __future__ import annotations
@@ -20,9 +20,11 @@ from configs.schema import RunConfig, StageConfig
 from cot_data.captions import caption_trajectories
 from cot_data.datasets import load_tasks
 from cot_data.dialogue import match, to_trajectory, without_frames
+from cot_data.expressions import is_name
 from cot_data.labelled import load_objects
 from cot_data.mevis import LABELS
 from cot_data.records import Record, read_records
+from cot_data.wording import PLACES
 from cot_data.write_trace import write_trace
 from env.errors import CheckpointError, command
 from env.frames import FrameCache
@@ -34,6 +36,7 @@ from rl.cold_start_trainer import ColdStartTrainer, LessonCollator
 from rl.journal import Journal
 from rl.vision_stage import train_vision
 
+MOST_NAMES = 64  # of a data set in which each has a token
 CORPUS = 400  # traces that the tokenizer is trained on
 NUM_CAPTIONS = 4000  # sequences drawn for a stage of captions
 
@@ -82,6 +85,8 @@ class Lessons:
         self.matched = match(read_records(Path(config.data.traces)), self.tasks) if config.data.traces else None
         self.videos = load_objects(root) if (root / LABELS).is_file() else []
         self._objects = {each.video: each.objects for each in self.videos}
+        tasks = self.tasks if self.matched is None else [task for _, task in self.matched]
+        self._names = [row for row, task in enumerate(tasks) if is_name(task.expression)]
 
     def __len__(self) -> int:
         return len(self.tasks if self.matched is None else self.matched)
@@ -92,6 +97,16 @@ class Lessons:
         task, env = self.tasks[row], self.config.env
         rng = np.random.default_rng([self.config.seed, row])
         return write_trace(task, env, rng, env.prompt, objects=self._objects.get(task.video, ())), task
+
+    def dialogue(self, row: int) -> Trajectory:
+        """A record as it plays in the environment."""
+        return to_trajectory(*self[row], self.config.env)
+
+    def reading(self, row: int) -> Trajectory:
+        """A record with nothing to see. Every other one is of a query that is a name: to look a name up takes a small
+        model thousands of such queries, which are a quarter of the tasks."""
+        rows = self._names if self._names and row % 2 else range(len(self))
+        return without_frames(self.dialogue(rows[row % len(rows)]))
 
     def named(self) -> list[NamedMasks]:
         """What `masks` trains on: every labelled object, where there are none the targets of the tasks."""
@@ -105,15 +120,27 @@ class Lessons:
 
     def corpus(self) -> list[str]:
         """What the tokenizer of the small default is trained on."""
-        rows = range(min(len(self), CORPUS))
-        texts = [text for row in rows for text in self[row][0].gpt_turns]
-        return [*texts, *(f" {text}" for task in self.tasks for text in (task.expression, f"{task.caption} center"))]
+        trajectories = [self.dialogue(row) for row in range(min(len(self), CORPUS))]
+        turns = [turn for trajectory in trajectories for turn in trajectory.turns]
+        read = [part for turn in turns for part in turn.observation.parts if isinstance(part, str)]
+        words = {
+            "user",
+            "assistant",
+            *(f" {place}" for place in PLACES),
+            *(f" {task.expression}" for task in self.tasks),
+        }
+        return [*(turn.action.text for turn in turns), *read, *sorted(words) * 3]
+
+    def phrases(self) -> list[str]:
+        """Names and places of several words, as far as they are few: the small default has a token for each."""
+        captions = sorted({task.caption for task in self.tasks if " " in task.caption})
+        return [*(captions if len(captions) <= MOST_NAMES else []), *(place for place in PLACES if " " in place)]
 
 
 def _initial_policy(config: RunConfig, lessons: Lessons) -> SegPolicy:
     if config.policy.path:
         return POLICIES[config.policy.kind](Path(config.policy.path), config.policy)
-    return build_small(config.policy, lessons.corpus(), config.seed)
+    return build_small(config.policy, lessons.corpus(), config.seed, lessons.phrases())
 
 
 def _has_masks_stage(config: RunConfig) -> bool:
@@ -133,7 +160,7 @@ def _train_sequences(
     make, num_rows = _makers(config, stage, lessons)
     frames = FrameCache(blind=config.env.blind)
     mask_frames = config.cold_start.mask_frames
-    collator = LessonCollator(policy, make, frames, mask_frames, stage.decision_weight, config.seed)
+    collator = LessonCollator(policy, make, lessons.reading, frames, mask_frames, stage, config.seed)
     trainer = ColdStartTrainer(
         policy, prompts, stage, config.cold_start, collator, num_rows, folder, journal, config.seed
     )
@@ -147,9 +174,7 @@ def _makers(config: RunConfig, stage: StageConfig, lessons: Lessons) -> tuple[Ca
         rng = np.random.default_rng(config.seed)
         captions = caption_trajectories(lessons.videos, config.env, rng, NUM_CAPTIONS)
         return captions.__getitem__, len(captions)
-    if stage.kind == "reading":
-        return lambda row: without_frames(to_trajectory(*lessons[row], config.env)), len(lessons)
-    return lambda row: to_trajectory(*lessons[row], config.env), len(lessons)
+    return lessons.dialogue, len(lessons)
 
 
 def _save_stage(folder: Path, policy: SegPolicy, prompts: CaptionPrompts | None) -> None:

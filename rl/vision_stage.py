@@ -1,8 +1,8 @@
 """Cold-start stage `vision`: every vision token says what lies in its cell, before any sentence is involved.
 
 A small vision tower learns from masks and names far faster than from captions: each token of each frame is told which
-objects it covers. What it says is read in two ways, by a linear head over whole names ("dark red"), which is thrown
-away, and by the language model's own word embeddings ("dark", "red"), so that naming what is seen starts as copying.
+objects it covers and where these lie. What it says is read in two ways, by a linear head, which is thrown away, and by
+the language model's own embeddings of "dark red" and "upper left", so that naming what is seen starts as copying.
 Pretrained vision towers do not need this stage.
 """
 
@@ -19,8 +19,8 @@ from torch import Tensor, nn
 from configs.schema import EnvConfig, StageConfig
 from cot_data.expressions import SEEN_AREA
 from cot_data.labelled import LabelledVideo
-from cot_data.shapes import COLORS, SHADES
-from cot_data.wording import place_in
+from cot_data.shapes import COLORS, MARKS, SHADES
+from cot_data.wording import PLACES, place_in
 from env.frames import frame_refs
 from env.types import FrameRef
 from policy.batch import Frames
@@ -28,10 +28,8 @@ from policy.model import SegPolicy
 from rl.fit import fit
 from rl.journal import Journal
 
-MARKS = ("flash", "checkered")
 NAMES = (*(f"{shade} {color}" for shade, color in product(SHADES, COLORS)), *MARKS)
-PLACES = ("upper", "lower", "left", "right", "center")
-WORDS = (*SHADES, *COLORS, *MARKS, *PLACES)  # places of whole objects: what a trace says of them is then all in a token
+WORDS = (*NAMES, *PLACES)  # places of whole objects: what a trace says of them is then all in a token
 SMALL_SHARE = 0.7  # of the frames: they take a quarter of the time, and most of what a policy sees is small
 MARKED_SHARE = 0.3  # of the frames: such that show a mark, which are rare otherwise
 
@@ -148,7 +146,7 @@ def cell_labels(labelled: LabelledVideo, frame: FrameRef, side: int) -> tuple[np
         marks = [mark for mark in each.marks_at(frame.frame_idx) if is_large or mark != "checkered"]
         for word in (each.caption, *marks):
             names[found, NAMES.index(word)] = 1
-        for word in (*each.caption.split(), *marks, *place_in(mask_HW).split()):
+        for word in (each.caption, *marks, place_in(mask_HW)):
             words[found, WORDS.index(word)] = 1
     return names, words
 
