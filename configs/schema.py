@@ -45,7 +45,7 @@ class EnvConfig:
     max_context_tokens: int = 8192
     """Most tokens of a whole trajectory, observations included."""
     max_seconds: float = 600.0
-    """Wall-clock limit of one episode."""
+    """Wall-clock limit of one episode, which then ends as an error and is not scored."""
     blind: bool = False
     """Show grey frames instead of the video: the baseline that only reads the question."""
 
@@ -222,6 +222,8 @@ class EvalConfig:
     """Sampling temperature; 0 is greedy."""
     blind: bool = True
     """Also evaluate the policy with its eyes shut."""
+    blind_looks: bool = False
+    """Control: show grey frames wherever the policy looks closer; what is lost is what looks are worth."""
     num_bootstrap: int = 1000
     """Resamples behind each interval."""
 

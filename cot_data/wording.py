@@ -85,19 +85,20 @@ def _brief(thought: Thought) -> str:
     if isinstance(thought.decision, Select):
         return f"Step 1: unclear. Step 2: {where}. Step 3: unclear. Action: look."
     target = thought.target or "none"
-    told = [f"{t}{_who(thought, t)}" for t in thought.frames]
-    closeup = "" if thought.closeup is None else f"closeup{_who(thought, thought.closeup)}; "
+    told = " ".join(f"{t}{_who(thought, t, is_large=False)}" for t in thought.frames) or "nothing"
+    closeup = "" if thought.closeup is None else f"closeup{_who(thought, thought.closeup, is_large=True)}; "
     clue = f"{thought.clue}, " if thought.clue else ""
     where = f"{where} {thought.place}".rstrip()
-    return f"Step 1: {closeup}{' '.join(told)}. Step 2: {clue}{target} {where}. Step 3: {target}. Action: answer."
+    return f"Step 1: {closeup}{told}. Step 2: {clue}{target} {where}. Step 3: {target}. Action: answer."
 
 
-def _who(thought: Thought, t: int) -> str:
-    """ " dark blue checkered light red"."""
+def _who(thought: Thought, t: int, is_large: bool) -> str:
+    """ " dark blue checkered light red": marks stand before the name that they tell from the others."""
     words = []
     for each in thought.seen:
         if t in each.places:
-            words += [each.marks.get(t, ""), each.name, each.places[t] if thought.with_places else ""]
+            mark = each.marks.get(t, "") if is_large else ""
+            words += [mark, each.name, each.places[t] if thought.with_places else ""]
     return "".join(f" {word}" for word in words if word)
 
 

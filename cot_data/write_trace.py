@@ -143,10 +143,7 @@ def _thoughts(task: Task, config: EnvConfig, looks: bool, is_blind: bool) -> lis
     if not looks:
         return [_answer(task, shown)]
     select = evidence_select(task) if task.explore else _refine(task, config)
-    zoom = (
-        () if is_blind else sample_indices(select.interval, config.zoom_frames)
-    )  # of a blind look the large one counts
-    after = shown | {select.key_frame, *zoom}
+    after = shown if is_blind else shown | {select.key_frame, *sample_indices(select.interval, config.zoom_frames)}
     if task.explore:
         first = Thought(task.expression, select, "", "")
     else:

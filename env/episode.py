@@ -78,7 +78,9 @@ class VideoSegEnv:
         return StepResult(decision, None, stop_reason)
 
     def _stop_reason(self, action: Action, decision: Decision, seconds: float) -> StopReason | None:
-        if action.finish == "length" or seconds > self.config.max_seconds:
+        if seconds > self.config.max_seconds:
+            return StopReason.ERROR  # whose fault it is the clock can't tell: a busy machine is slow, too
+        if action.finish == "length":
             return StopReason.TOO_LONG
         if isinstance(decision, Malformed):
             return StopReason.MALFORMED

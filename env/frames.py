@@ -20,6 +20,8 @@ from env.video_file import VideoFile
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
 MAX_FRAME_PIXELS = 8192 * 8192  # larger frames are refused before they are decoded
 _GREY = 127  # what a blind policy is shown
+LOOK_ROLES: tuple[Role, ...] = ("zoom", "key")  # of frames that answer a select
+ALL_ROLES: tuple[Role, ...] = ("strip", "detail", *LOOK_ROLES)
 
 
 def sample_indices(interval: Interval, count: int) -> tuple[int, ...]:
@@ -145,10 +147,13 @@ class FrameCache:
     Arrays come back read-only: they are the cache's own.
     """
 
-    def __init__(self, max_bytes: int = 256 << 20, blind: bool = False, max_videos: int = 16):
-        """`blind` makes `pixels` grey (the baseline that only reads the question); `full` still sees."""
+    def __init__(
+        self, max_bytes: int = 256 << 20, blind: bool = False, blind_looks: bool = False, max_videos: int = 16
+    ):
+        """`blind` makes `pixels` grey (the baseline that only reads the question), `blind_looks` only those of frames
+        that were asked for; `full` still sees."""
         self._max_bytes = max_bytes
-        self._blind = blind
+        self._grey_roles = ALL_ROLES if blind else LOOK_ROLES if blind_looks else ()
         self._max_videos = max_videos  # open video files
         self._videos: OrderedDict[VideoRef, Video] = OrderedDict()
         self._arrays: OrderedDict[tuple[VideoRef, int, int, int], np.ndarray] = OrderedDict()
@@ -156,19 +161,18 @@ class FrameCache:
 
     def pixels(self, video: VideoRef, frame: FrameRef) -> np.ndarray:
         """The frame as the policy is shown it: uint8 RGB [frame.height, frame.width, 3]."""
+        if frame.role in self._grey_roles:
+            return np.full((frame.height, frame.width, 3), _GREY, np.uint8)
         key = (video, frame.frame_idx, frame.width, frame.height)
         pixels_HWC = self._look_up(key)
         if pixels_HWC is None:
-            if self._blind:
-                pixels_HWC = np.full((frame.height, frame.width, 3), _GREY, np.uint8)
-            else:
-                pixels_HWC = _resize(self.full(video, frame.frame_idx), frame.width, frame.height)
+            pixels_HWC = _resize(self.full(video, frame.frame_idx), frame.width, frame.height)
             self._keep(key, pixels_HWC)
         return pixels_HWC
 
     def full(self, video: VideoRef, frame_idx: int) -> np.ndarray:
         """The frame at native size: uint8 RGB [H,W,3]."""
-        key = (video, frame_idx, 0, 0)  # no shown frame has a side of 0, so a blind cache cannot mix the two up
+        key = (video, frame_idx, 0, 0)  # no shown frame has a side of 0
         pixels_HWC = self._look_up(key)
         if pixels_HWC is None:
             pixels_HWC = self._video(video).frame(frame_idx)

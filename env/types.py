@@ -25,7 +25,7 @@ class StopReason(StrEnum):
     ANSWERED = "answered"  # the policy wrote a well-formed <answer>
     MAX_TURNS = "max_turns"  # a well-formed <select>, but no turn was left
     MALFORMED = "malformed"  # the last action could not be parsed
-    TOO_LONG = "too_long"  # a token, context or time limit was reached
+    TOO_LONG = "too_long"  # a token or context limit was reached
     ERROR = "error"  # infrastructure or data failed; the trajectory is counted and kept out of the loss
 
 

@@ -107,8 +107,8 @@ def lesson_loss(
     """Weighted token loss (mean over token weights) + mask loss (mean over targets) + alignment (mean over [SEG])."""
     outputs = [policy(lesson.batch) for lesson in lessons]
     pairs = list(zip(lessons, outputs, strict=True))
-    total_weight = sum(lesson.token_weights_BL.sum() for lesson in lessons)
-    token_loss = -sum((out.logprobs_BL * lesson.token_weights_BL).sum() for lesson, out in pairs) / total_weight
+    losses = torch.stack([-(out.logprobs_BL * lesson.token_weights_BL).sum() for lesson, out in pairs])
+    token_loss = losses.sum() / sum(lesson.token_weights_BL.sum() for lesson in lessons)
     metrics = {"loss/tokens": token_loss.item()}
     loss = token_loss
     if lessons[0].targets and stage.mask_coef > 0:

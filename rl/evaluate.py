@@ -68,7 +68,7 @@ def evaluate(config: RunConfig, checkpoint: Path, tasks: Sequence[Task], out: Pa
     results["temperature"] = config.eval.temperature
     frames = FrameCache()
     for label in ("sighted", "blind") if config.eval.blind else ("sighted",):
-        shown = FrameCache(blind=True) if label == "blind" else frames
+        shown = FrameCache(blind=label == "blind", blind_looks=config.eval.blind_looks)
         segmenter = Segmenter(policy, sampler, shown, frames, config.env)
         rows = []
         store = TrajectoryStore(out / f"trajectories_{label}" if label == "blind" else out / "trajectories")

@@ -136,6 +136,8 @@ class Rollout:
         if result.observation is None:
             assert result.stop_reason is not None
             trajectory.stop_reason = result.stop_reason
+            if result.stop_reason is StopReason.ERROR:
+                trajectory.error = f"took longer than env.max_seconds ({self.config.max_seconds:g})"
             return trajectory
         conversation.observation = result.observation
         try:

@@ -47,7 +47,7 @@ def test_tiny_has_the_shape_of_the_laptop_recipe():
     """What other parts count on; the numbers of steps and learning rates are the recipe's to tune."""
     config = load_config("tiny")
     assert (config.env.prompt, config.policy.path, config.sampler.dtype) == ("brief", "", "float32")
-    assert [stage.kind for stage in config.cold_start.stages] == ["masks", "vision", "captions", "reading", "dialogue"]
+    assert [stage.kind for stage in config.cold_start.stages] == ["masks", "vision", "captions", "dialogue", "dialogue"]
     assert config.cold_start.stages[-1].freeze_sam
     assert config.rewards == PROFILES["default"]
 
@@ -183,9 +183,9 @@ def test_numbers_are_read_as_a_person_means_them(tmp_path: Path):
         ("env.max_turns=0", "env.max_turns: expected >= 1, got 0"),
         ("cold_start.stages.1.lr=0", "cold_start.stages.1.lr: expected > 0, got 0.0"),
         ("env.max_context_tokens=256", "env.max_context_tokens: expected more than max_action_tokens (256)"),
-        ("env.strip_pixels=255", "env.strip_pixels: expected at least size_factor squared (256)"),
+        ("env.strip_pixels=63", "env.strip_pixels: expected at least size_factor squared (64)"),
         ("policy.heads=3", "policy.heads: expected a number that divides policy.hidden (128)"),
-        ("policy.patch_size=7", "env.size_factor: expected a multiple of 2 x policy.patch_size, got 16"),
+        ("policy.patch_size=7", "env.size_factor: expected a multiple of policy.patch_size x merge_size, got 8"),
         ("policy.sam.stages=[1, 1]", "policy.sam.stages: expected four numbers of blocks"),
         ("rewards={}", "rewards: expected at least one weight that is not 0"),
     ],

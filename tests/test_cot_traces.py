@@ -16,6 +16,7 @@ from configs.schema import EnvConfig
 from cot_data.captions import caption_trajectories, describe
 from cot_data.clips import clips_folder, convert_clips
 from cot_data.dialogue import match, to_trajectory
+from cot_data.expressions import name_in
 from cot_data.generate import write_moving_shapes
 from cot_data.labelled import LabelledVideo, load_objects
 from cot_data.mevis import load_mevis
@@ -204,7 +205,8 @@ def test_every_trace_answers_with_what_its_frames_show(tasks: list[Task], style:
             assert answer == Answer(Interval(0, num_frames), num_frames // 2) and len(trajectory.turns) == 1
             assert "nothing" in trajectory.turns[-1].action.text or "none" in trajectory.turns[-1].action.text
             continue
-        shown = {frame.frame_idx for turn in trajectory.turns for frame in turn.observation.frames}
+        turns = trajectory.turns[:1] if style == "brief" else trajectory.turns  # a brief look only adds its key frame
+        shown = {frame.frame_idx for turn in turns for frame in turn.observation.frames}
         assert answer.key_frame in seen
         areas = {t: decode(rle).sum() for t, rle in enumerate(task.gold) if rle}
         clear = [t for t in sorted(shown) if areas.get(t, 0) >= 24]
@@ -212,26 +214,44 @@ def test_every_trace_answers_with_what_its_frames_show(tasks: list[Task], style:
             assert answer.interval == Interval(clear[0], clear[-1] + 1)
             numbers = [int(digits) for digits in re.findall(r"\d+", trajectory.turns[-1].action.text)]
             assert numbers[1 : 1 + len(clear)] == clear  # after the 1 of "Step 1"
+        shown |= {frame.frame_idx for turn in trajectory.turns for frame in turn.observation.frames}
         assert answer.key_frame in shown or not shown & set(seen)
         assert task.caption in trajectory.turns[-1].action.text
 
 
 @pytest.mark.parametrize("style", STYLES)
-def test_explore_tasks_are_looked_into_before_the_target_is_named(tasks: list[Task], style: str) -> None:
+def test_looks_go_where_the_evidence_is_before_the_target_is_named(tasks: list[Task], style: str) -> None:
     explored = [task for task in tasks if task.explore]
     assert len(explored) >= 15
-    for task in explored:
-        first, last = to_trajectory(written(task, style), task, TINY).turns
+    for i, task in enumerate(explored):
+        trajectory = to_trajectory(written(task, style, i), task, TINY)
+        if len(trajectory.turns) == 1:
+            assert style == "brief", "only a style whose looks are blind leaves evidence unseen"
+            continue
+        first, last = trajectory.turns
         assert isinstance(first.decision, Select) and first.decision.key_frame in task.evidence
         assert task.caption not in first.action.text
         assert set(task.evidence) & {frame.frame_idx for frame in last.observation.frames if frame.role == "key"}
         assert isinstance(last.decision, Answer)
 
 
-def test_other_tasks_are_mostly_answered_at_once(tasks: list[Task]) -> None:
+@pytest.mark.parametrize(("style", "share"), [("full", 0.25), ("brief", 0.45)])
+def test_some_of_the_other_tasks_are_looked_into(tasks: list[Task], style: str, share: float) -> None:
     plain = [task for task in tasks if not task.explore and any(task.gold)]
-    turns = [len(written(task, seed=i).gpt_turns) for i, task in enumerate(plain)]
-    assert set(turns) == {1, 2} and 0.6 <= turns.count(1) / len(turns) <= 0.9
+    turns = [len(written(task, style, i).gpt_turns) for i, task in enumerate(plain)]
+    assert set(turns) == {1, 2} and abs(turns.count(2) / len(turns) - share) <= 0.15
+
+
+def test_a_blind_look_knows_nothing_of_what_it_is_worth(tasks: list[Task]) -> None:
+    """Brief traces look as often where exploring pays as elsewhere, in the same words: what pays is for RL to find."""
+    looks: dict[bool, list[bool]] = {True: [], False: []}
+    for task in tasks:
+        if any(task.gold):
+            turns = [written(task, "brief", seed).gpt_turns for seed in range(8)]
+            looks[bool(task.explore)] += [len(each) == 2 for each in turns]
+            words = {re.sub(r"\d+", "#", each[0].partition("</think>")[0]) for each in turns if len(each) == 2}
+            assert words <= {"<think>Step #: unclear. Step #: # to #, frame #. Step #: unclear. Action: look."}
+    assert np.mean(looks[True]) == pytest.approx(np.mean(looks[False]), abs=0.1)
 
 
 @pytest.mark.parametrize("style", STYLES)
@@ -241,36 +261,54 @@ def test_turns_think_in_three_steps_before_they_act(tasks: list[Task], style: st
             assert re.findall(r"Step (\d)", text) == ["1", "2", "3"] and text.index("Action:") > text.index("Step 3")
 
 
-def test_every_turn_follows_all_objects_through_its_new_frames(
+def test_an_answer_tells_who_is_in_every_frame_of_the_strip_and_in_the_close_up(
     tasks: list[Task], videos: dict[str, LabelledVideo]
 ) -> None:
-    listed = 0
-    for task in tasks:
+    closeups = 0
+    for i, task in enumerate(tasks):
         objects = {each.caption: each for each in videos[task.video.path].objects}
-        record = write_trace(task, TINY, np.random.default_rng(0), "brief", objects=tuple(objects.values()))
-        shown: set[int] = set()
-        for number, turn in enumerate(to_trajectory(record, task, TINY).turns):
-            new = {frame.frame_idx for frame in turn.observation.frames}
-            large = {frame.frame_idx for frame in turn.observation.frames if frame.role in ("detail", "key")}
-            shown |= new
-            step = re.sub(r"^.*?Step 1: (.*?)\. Step 2.*$", r"\1", turn.action.text, flags=re.DOTALL)
-            rows = re.findall(r"(?:^|, )(\D+?) (\d[^,]+), \1 (?:(\D+) )?(\d+) to (\d+)", step)
-            assert [row[0] for row in rows] == sorted(
-                name for name, each in objects.items() if any(each.mask(t) is not None for t in new)
-            )
-            for name, places, motion, start, end in rows:
-                each = objects[name]
-                seen = [t for t in sorted(shown) if each.mask(t) is not None]
-                assert (int(start), int(end)) == (seen[0], seen[-1])
-                assert motion == ("" if number else each.motion)
-                found = {int(t): words for t, words in re.findall(r"(\d+) ([a-z ]+)", places)}
-                assert list(found) == [t for t in seen if t in new]
-                for t, words in found.items():
-                    worn = each.marks_at(t)
-                    assert ("flash" in words) == ("flash" in worn)
-                    assert ("checkered" in words) == ("checkered" in worn and t in large)
-                    listed += 1
-    assert listed >= 8 * len(tasks)
+        record = write_trace(task, TINY, np.random.default_rng(i), "brief", objects=tuple(objects.values()))
+        trajectory = to_trajectory(record, task, TINY)
+        seen = re.sub(r"^.*Step 1: (.*?)\. Step 2.*$", r"\1", trajectory.turns[-1].action.text, flags=re.DOTALL)
+        closeup, _, told = seen.rpartition("; ")
+        frames = re.findall(r"(\d+)([a-z ]*)", told)
+        assert [int(t) for t, _ in frames] == sorted({f.frame_idx for f in trajectory.turns[0].observation.frames})
+        for t, words in frames:
+            there = {name for name, each in objects.items() if each.mask(int(t)) is not None}
+            assert {name for name in objects if name in words} == there
+            assert "flash" not in words and "checkered" not in words
+            has_place = any(place in words for place in ("left", "right", "upper", "lower", "center"))
+            assert has_place == (bool(there) and task.family in ("motion", "relation"))
+        if len(trajectory.turns) == 2:
+            closeups += 1
+            look = trajectory.turns[0].decision
+            assert isinstance(look, Select)
+            key = look.key_frame
+            for name, each in objects.items():
+                assert (name in closeup) == (each.mask(key) is not None)
+                for mark in each.marks_at(key) if name in closeup else []:
+                    assert f"{mark} {name}" in closeup
+    assert closeups >= 20
+
+
+def test_an_answer_repeats_what_the_query_names(tasks: list[Task], videos: dict[str, LabelledVideo]) -> None:
+    found = set()
+    for task in tasks:
+        objects = videos[task.video.path].objects
+        record = write_trace(task, TINY, np.random.default_rng(0), "brief", objects=objects)
+        said = re.findall(r"Step 2: (?:([^,]*), )?[a-z ]+ \d+ to", record.gpt_turns[-1])[0]
+        if task.explore:
+            assert said == ("checkered" if task.explore == "fine_mark" else "flash")
+        elif task.family == "relation":
+            t, name = re.findall(r"^(\d+) (.*)$", said)[0]
+            other = next(each for each in objects if each.caption == name)
+            assert name in task.expression and other.mask(int(t)) is not None and task.gold[int(t)] is not None
+        elif name_in(task.expression):
+            assert said == name_in(task.expression)
+        else:
+            assert said == ""
+        found.add(task.explore or task.family)
+    assert found == {"fine_mark", "brief_event", "relation", "appearance", "motion", "temporal", "no_target"}
 
 
 def test_brief_traces_are_short(tasks: list[Task], videos: dict[str, LabelledVideo]) -> None:
@@ -298,7 +336,7 @@ def test_the_key_frame_shows_the_target_large_and_whole_among_shown_frames() -> 
 
 def test_evidence_without_frames_in_the_query_is_looked_at_from_both_sides() -> None:
     gold = tuple(square(8, 8, 12) for _ in range(20))
-    record = written(task_of(20, gold, explore="brief_event", evidence=(17, 18), caption="brown dog"))
+    record = written(task_of(20, gold, explore="brief_event", evidence=(17, 18), caption="brown dog"), "full")
     assert record.cot_trace == (TraceStep(13, 19, 17), TraceStep(0, 19, 17))
     assert "brown dog" not in record.gpt_turns[0] and "brown dog" in record.gpt_turns[1]
 

@@ -30,14 +30,14 @@ def strip(*indices, role: Role = "strip"):
     return [FrameRef(frame_idx, 192, 128, role) for frame_idx in indices]
 
 
-def test_brief_puts_the_question_first_and_an_index_before_every_frame():
+def test_brief_puts_the_question_last_and_an_index_before_every_frame():
     a, b, c = strip(0, 33, 65)
     d, e = (FrameRef(frame_idx, 416, 224, "detail") for frame_idx in (0, 65))
     observation = VideoSegEnv(TASK, CONFIG).first_observation()
     assert observation.system == ""
     assert observation.parts == (
-        *("the dog that jumps | 66 frames | 0", a, " 33", b, " 65", c),
-        *(" | 0", d, " 65", e, " | 0 33 65"),
+        *("66 frames | 0", a, " 33", b, " 65", c),
+        *(" | 0", d, " 65", e, " | 0 33 65 | the dog that jumps"),
     )
     assert observation.frames == (a, b, c, d, e)
 
@@ -50,7 +50,7 @@ def test_brief_answers_a_select_with_the_interval_and_the_key_frame():
     key = FrameRef(14, 448, 256, "key")
     assert result.decision == SELECT and result.stop_reason is None and result.observation is not None
     shown = ("10 to 19 | 10", a, " 13", b, " 16", c, " 19", d, " | key 14", key)
-    assert result.observation.parts == (*shown, " | 10 13 14 16 19")
+    assert result.observation.parts == (*shown, " | the dog that jumps")
 
 
 def test_full_follows_the_published_order():
@@ -161,12 +161,12 @@ def test_the_token_limit_ends_the_episode():
     assert env.step(write(ANSWER, "length")) == StepResult(Malformed("cut_off"), None, StopReason.TOO_LONG)
 
 
-def test_the_time_limit_ends_the_episode():
+def test_the_time_limit_ends_the_episode_as_an_error():
     times = iter([100.0, 160.0, 160.5])
     env = VideoSegEnv(TASK, EnvConfig(max_seconds=60.0), clock=lambda: next(times))
     env.first_observation()
     assert env.step(write(SELECT)).stop_reason is None  # exactly at the limit
-    assert env.step(write(ANSWER)) == StepResult(ANSWER, None, StopReason.TOO_LONG)
+    assert env.step(write(ANSWER)) == StepResult(ANSWER, None, StopReason.ERROR)
 
 
 def test_one_frame_videos_work():

@@ -280,6 +280,15 @@ def test_a_blind_cache_shows_grey(tmp_path):
     assert read_number(cache.full(ref, 1)) == 1
 
 
+def test_blind_looks_show_grey_where_a_frame_was_asked_for(tmp_path):
+    ref = probe(write_folder(tmp_path / "clip", 2))
+    cache = FrameCache(blind_looks=True)
+    for role in ("zoom", "key"):
+        assert set(cache.pixels(ref, FrameRef(1, 40, 24, role)).ravel()) == {127}
+    for role in ("strip", "detail"):
+        assert len(set(cache.pixels(ref, FrameRef(1, 40, 24, role)).ravel())) > 1
+
+
 def test_frame_refs_share_one_size():
     ref = VideoRef("", "v", (), 66, 480, 854)
     assert frame_refs(ref, (3, 5), "zoom", 25088, 32) == (

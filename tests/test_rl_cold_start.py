@@ -50,8 +50,23 @@ def trajectories(micro: Micro, config: RunConfig) -> list[Trajectory]:
 
 
 def lesson_of(policy: SegPolicy, items: list[Trajectory], num_mask_frames: int = 2) -> Lesson:
-    collator = LessonCollator(policy, items.__getitem__, FrameCache(), num_mask_frames, WEIGHT, seed=0)
-    return collator([{"index": at} for at in range(len(items))])["lesson"]
+    stage = StageConfig(batch_size=len(items), decision_weight=WEIGHT)
+    make = items.__getitem__
+    (lesson,) = LessonCollator(policy, make, make, FrameCache(), num_mask_frames, stage, seed=0)(rows(len(items)))[
+        "lessons"
+    ]
+    return lesson
+
+
+def rows(count: int) -> list[dict[str, int]]:
+    return [{"index": at} for at in range(count)]
+
+
+def learnt(policy: SegPolicy, lesson: Lesson, row: int, turn: int, least: float = 0.5) -> str:
+    """The words of a turn whose tokens weigh `least` or more."""
+    sequence, weights = lesson.batch.sequences[row], lesson.token_weights_BL[row]
+    ids = [token for at, token in enumerate(sequence.ids) if sequence.turn_idx[at] == turn and weights[at] >= least]
+    return str(policy.chat.tokenizer.decode(ids))
 
 
 def test_only_what_the_policy_writes_is_learnt_and_decisions_weigh_more(
@@ -59,26 +74,38 @@ def test_only_what_the_policy_writes_is_learnt_and_decisions_weigh_more(
 ) -> None:
     items = trajectories(micro, config)
     lesson = lesson_of(policy, items)
-    tokenizer = policy.chat.tokenizer
     for row, item in enumerate(items):
-        sequence = lesson.batch.sequences[row]
-        weights = lesson.token_weights_BL[row]
+        sequence, weights = lesson.batch.sequences[row], lesson.token_weights_BL[row]
         assert not weights[len(sequence) :].any()
-        assert torch.equal(weights[: len(sequence)] > 0, torch.tensor(sequence.loss_mask))
-        words = [str(tokenizer.decode(token)).strip() for token in sequence.ids]
-        at_step_2 = [at for at in range(len(words)) if words[at - 1 : at + 1] == ["Step", "2"]]
-        assert len(at_step_2) == len(item.turns)
-        heavy = set()
-        for at in (weights == WEIGHT).nonzero()[:, 0].tolist():
-            if at >= at_step_2[sequence.turn_idx[at]]:
-                heavy.add(words[at])
-            else:  # what the extra look of an explore task shows
-                assert item.task.explore and sequence.turn_idx[at] > 0 and words[at - 1].isdigit()
-        numbers = {word for word in heavy if word.isdigit()}
-        answer = item.turns[-1].decision
-        assert isinstance(answer, Answer) and str(answer.key_frame) in numbers
-        named = [word for word in item.task.caption.split() if word in item.turns[-1].action.text]
-        assert heavy - numbers == set(named)
+        assert not weights[: len(sequence)][~torch.tensor(sequence.loss_mask)].any()
+        if item.task.explore:
+            continue
+        for number, turn in enumerate(item.turns):
+            assert learnt(policy, lesson, row, number).startswith(turn.action.text)
+        decision, heavy = item.turns[-1].decision, learnt(policy, lesson, row, len(item.turns) - 1, WEIGHT).split()
+        assert isinstance(decision, Answer)
+        numbers = [decision.interval.start, decision.interval.end - 1, decision.key_frame]
+        assert [int(word) for word in heavy if word.isdigit()][-3:] == numbers
+        name = item.task.caption or "none"
+        assert " ".join(word for word in heavy if not word.isdigit()).endswith(f"{name} {name}")
+
+
+def test_who_is_meant_is_not_learnt_before_the_evidence_was_seen(
+    micro: Micro, policy: SegPolicy, config: RunConfig
+) -> None:
+    tasks = [task for task in micro.tasks() if task.explore]
+    env = config.env
+    asked = [write_trace(task, env, np.random.default_rng(at), "brief") for task in tasks for at in range(4)]
+    items = [
+        to_trajectory(record, task, env)
+        for record, task in zip(asked, [t for t in tasks for _ in range(4)], strict=True)
+    ]
+    lesson = lesson_of(policy, items)
+    assert {len(item.turns) for item in items} == {1, 2}
+    for row, item in enumerate(items):
+        said = learnt(policy, lesson, row, len(item.turns) - 1).partition(" Step 2")[2]
+        assert (item.task.caption in said.partition("</think>")[0]) == (len(item.turns) == 2)
+        assert said.endswith("<|im_end|>"), "the block repeats what was said: that can always be learnt"
 
 
 def test_without_frames_only_what_follows_from_the_sights_is_learnt(
@@ -88,17 +115,27 @@ def test_without_frames_only_what_follows_from_the_sights_is_learnt(
     lesson = lesson_of(policy, items)
     assert lesson.batch.pixel_values is None and not lesson.batch.image_mask_BL.any()
     for row, item in enumerate(items):
-        sequence, weights = lesson.batch.sequences[row], lesson.token_weights_BL[row]
-        for number, turn in enumerate(item.turns):
-            learnt = [at for at, turn_idx in enumerate(sequence.turn_idx) if turn_idx == number and weights[at] > 0]
-            text = str(policy.chat.tokenizer.decode([sequence.ids[at] for at in learnt]))
-            assert text.startswith(" Step 2: ") and text.rstrip().endswith("<|im_end|>")
-            assert turn.action.text.endswith(text.partition("<|im_end|>")[0])
-    loss, metrics = lesson_loss(policy, None, lesson, StageConfig("reading", mask_coef=0), FrameCache())
+        for number in range(len(item.turns)):
+            text = learnt(policy, lesson, row, number)
+            assert text.startswith(" Step 2:") and text.rstrip().endswith("<|im_end|>")
+            assert ", frame" not in text, "the best frame cannot be told from a list"
+    loss, metrics = lesson_loss(policy, None, [lesson], StageConfig("dialogue", mask_coef=0), FrameCache())
     assert torch.isfinite(loss) and "loss/masks" not in metrics
 
 
-def test_masks_are_asked_for_at_every_seg_whose_evidence_was_seen(
+def test_readings_train_beside_what_is_seen_as_if_alone(micro: Micro, policy: SegPolicy, config: RunConfig) -> None:
+    items = trajectories(micro, config)[:6]
+    stage, frames = StageConfig(batch_size=2, readings=4, mask_coef=0), FrameCache()
+    read = [without_frames(item) for item in items]
+    both = LessonCollator(policy, items.__getitem__, read.__getitem__, frames, 1, stage, seed=0)(rows(6))["lessons"]
+    assert [len(lesson.batch.sequences) for lesson in both] == [2, 4]
+    weights = [lesson.token_weights_BL.sum().item() for lesson in both]
+    losses = [lesson_loss(policy, None, [lesson], stage, frames)[0].item() for lesson in both]
+    together = lesson_loss(policy, None, both, stage, frames)[0].item()
+    assert together == pytest.approx(np.average(losses, weights=weights), rel=1e-5)
+
+
+def test_masks_are_asked_for_at_every_seg_that_stands_for_the_target(
     micro: Micro, policy: SegPolicy, config: RunConfig
 ) -> None:
     items = trajectories(micro, config)
@@ -107,8 +144,9 @@ def test_masks_are_asked_for_at_every_seg_whose_evidence_was_seen(
     for item in items:
         for turn in item.turns:
             assert isinstance(turn.decision, Select | Answer)
-            unseen = bool(item.task.explore) and isinstance(turn.decision, Select)
-            expected += [] if unseen else [(row, item.task.video, turn.decision.key_frame)] * 3
+            expected += (
+                [] if isinstance(turn.decision, Select) else [(row, item.task.video, turn.decision.key_frame)] * 3
+            )
             row += 1
     assert [(at, video) for at, video, _ in lesson.targets] == [(at, video) for at, video, _ in expected]
     assert lesson.targets[::3] == expected[::3], "the key frame comes first"
@@ -128,7 +166,7 @@ def test_one_batch_can_be_learnt_by_heart(micro: Micro, config: RunConfig) -> No
     first: dict[str, float] = {}
     metrics: dict[str, float] = {}
     for _ in range(80):
-        loss, metrics = lesson_loss(policy, None, lesson, stage, frames)
+        loss, metrics = lesson_loss(policy, None, [lesson], stage, frames)
         first = first or metrics
         optimizer.zero_grad()
         loss.backward()
@@ -140,7 +178,7 @@ def test_one_batch_can_be_learnt_by_heart(micro: Micro, config: RunConfig) -> No
 STAGES = (
     "cold_start.stages=[{kind: masks, steps: 4, batch_size: 2, lr: 1.0e-3}, "
     "{kind: vision, steps: 4, batch_size: 2, lr: 1.0e-3}, {kind: captions, steps: 6, batch_size: 2, lr: 1.0e-3}, "
-    "{kind: reading, steps: 4, batch_size: 2, lr: 1.0e-3, mask_coef: 0.0, align_coef: 0.5}, "
+    "{kind: dialogue, steps: 4, batch_size: 2, readings: 2, lr: 1.0e-3, mask_coef: 0.0, align_coef: 0.5}, "
     "{kind: dialogue, steps: 24, batch_size: 2, lr: 1.0e-3, align_coef: 0.5, freeze_sam: true}]"
 )
 

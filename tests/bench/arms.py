@@ -4,8 +4,8 @@
 
 Arms: the shipped cold start, and others (`--cold-starts`); GRPO from the shipped one, once per seed; the same with
 rewards shuffled within each group (nothing can be learnt from them); GRPO from the untrained policy (`--untrained`).
-Each is judged on the same tasks at greedy decoding and at temperature 1, and held to one turn. What is done is kept:
-run it again to go on.
+Each is judged on the same tasks at greedy decoding and at temperature 1, held to one turn (a select then is no answer),
+and with all it asks to see shown grey. What is done is kept: run it again to go on.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ SETTINGS = {
     "greedy": (),
     "T=1": ("eval.temperature=1.0", "eval.blind=false"),
     "one turn": ("env.max_turns=1", "eval.blind=false"),
+    "blind looks": ("eval.blind_looks=true", "eval.blind=false"),
 }
 GROUPS = ("all", "exploring pays", "exploring does not pay")
 
