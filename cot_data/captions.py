@@ -1,4 +1,4 @@
-"""Captions for a small cold start: which shapes a frame shows, and where.
+"""Captions for a small cold start: which shapes a frame shows.
 
 Needs the labels of Moving Shapes. It teaches a small model to see before it has to reason about time.
 """
@@ -12,7 +12,6 @@ import numpy as np
 
 from configs.schema import EnvConfig
 from cot_data.labelled import LabelledObject, LabelledVideo
-from cot_data.wording import place_in
 from env.errors import DataError
 from env.frames import frame_refs
 from env.types import Action, Malformed, Observation, StopReason, Task, Trajectory, Turn, VideoRef
@@ -39,7 +38,7 @@ def _sequence(
     for t in _some_frames(labelled, rng, num_frames):
         role, pixels = ("strip", config.strip_pixels) if rng.random() < 0.5 else ("detail", config.detail_pixels)
         ref = frame_refs(video, [t], role, pixels, config.size_factor)[0]
-        observation = Observation(("" if turns else "what is where? |", f" {t}", ref))
+        observation = Observation(("" if turns else "who is there? |", f" {t}", ref))
         text = describe(labelled.objects, t, is_large=role == "detail")
         turns.append(Turn(observation, Action(text), Malformed("no_seg", "a caption")))
     task = _task(video, f"caption{number}")
@@ -55,19 +54,18 @@ def _some_frames(labelled: LabelledVideo, rng: np.random.Generator, count: int) 
 
 
 def _task(video: VideoRef, name: str) -> Task:
-    return Task(f"{Path(video.root).name}/{Path(video.path).name}/{name}", video, "what is where?", ())
+    return Task(f"{Path(video.root).name}/{Path(video.path).name}/{name}", video, "who is there?", ())
 
 
 def describe(objects: Sequence[LabelledObject], frame_idx: int, is_large: bool = False) -> str:
-    """What a frame shows, in the order of `objects`: "dark blue center flash light red upper left", or "nothing".
+    """What a frame shows, in the order of `objects`: "dark blue flash light red", or "nothing".
 
     An order of names, not of places: whether there is anything blue is easier to learn than what lies leftmost.
     """
     found = []
     for each in objects:
-        mask_HW = each.mask(frame_idx)
-        if mask_HW is not None:
-            found.append(" ".join((*visible_marks(each, frame_idx, is_large), each.caption, place_in(mask_HW))))
+        if each.mask(frame_idx) is not None:
+            found.append(" ".join((*visible_marks(each, frame_idx, is_large), each.caption)))
     return " ".join(found) or "nothing"
 
 

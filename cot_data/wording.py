@@ -39,7 +39,6 @@ class Thought:
     closeup: int | None = None  # the frame among them that was asked for, large
     seen: tuple[Sighting, ...] = ()
     clue: str = ""  # what the query names: "dark blue", "checkered", or with the frame that decides "4 dark blue"
-    with_places: bool = False  # the query is about where things are
     matches: bool = True  # False: nothing in the video answers to the query
 
 
@@ -97,8 +96,7 @@ def _who(thought: Thought, t: int, is_large: bool) -> str:
     words = []
     for each in thought.seen:
         if t in each.places:
-            mark = each.marks.get(t, "") if is_large else ""
-            words += [mark, each.name, each.places[t] if thought.with_places else ""]
+            words += [each.marks.get(t, "") if is_large else "", each.name]
     return "".join(f" {word}" for word in words if word)
 
 

@@ -28,7 +28,6 @@ from env.prompts import PROMPTS
 from env.rle import decode
 from env.types import RLE, Answer, Interval, Select, Task
 
-PLACE_FAMILIES = ("motion", "relation")  # families of queries about where things are
 NEARLY = 0.7  # of the largest area: as good a key frame, and the earliest of them is easily named
 AROUND = 4  # frames looked at on either side of a frame that the query or the evidence names
 
@@ -86,7 +85,7 @@ def _with_scene(
     whole = Interval(0, task.video.num_frames)
     small, large = sample_indices(whole, config.strip_frames), set(sample_indices(whole, config.detail_frames))
     first = {*small, *large}
-    clue, with_places = _clue(task, objects, sorted(first)), task.family in PLACE_FAMILIES
+    clue = _clue(task, objects, sorted(first))
     scenes: list[Thought] = []
     shown: set[int] = set()
     for thought in thoughts:
@@ -95,7 +94,7 @@ def _with_scene(
         listed = new if thought.closeup is None else sorted({*new, thought.closeup})
         seen = [_sighting(each, listed, large, shown, with_motion=not scenes) for each in objects]
         told = tuple(sighting for sighting in seen if sighting)
-        scenes.append(replace(thought, frames=tuple(new), seen=told, clue=clue, with_places=with_places))
+        scenes.append(replace(thought, frames=tuple(new), seen=told, clue=clue))
         small = sample_indices(thought.decision.interval, config.zoom_frames)
         large = {thought.decision.key_frame}
     return scenes
