@@ -8,13 +8,14 @@ from configs.load import ConfigError
 from env.types import Scores, StopReason, Trajectory
 from rewards import released
 from rewards.base import RewardFn
-from rewards.format import format_reward, steps
+from rewards.format import format_reward, promptness, steps
 from rewards.mask import key_frame_gain, key_mask_iou, mask_iou, tracklet_jf
 from rewards.temporal import interval_iou, key_frame
 
 REWARDS: dict[str, RewardFn] = {
     "format": format_reward,
     "steps": steps,
+    "promptness": promptness,
     "interval_iou": interval_iou,
     "key_frame": key_frame,
     "mask_iou": mask_iou,
@@ -34,6 +35,7 @@ REWARDS: dict[str, RewardFn] = {
 RANGES: dict[str, tuple[float, float]] = {
     "format": (-1, 1),
     "steps": (0, 1),
+    "promptness": (0, 1),
     "interval_iou": (0, 1),
     "key_frame": (0, 1),
     "mask_iou": (0, 1),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from env.types import Trajectory
-from rewards.base import text_between
+from rewards.base import final_answer, text_between
 from rewards.ladders import FORMAT_SCORES
 
 # Upper and lower case alike; "Step 11" is no step 1 and "interaction" no action.
@@ -15,6 +15,11 @@ _STEPS = tuple(re.compile(rf"\b{name}\b", re.IGNORECASE) for name in (r"step\s*1
 def format_reward(trajectory: Trajectory) -> float:
     """1 for an episode that ends in an answer, 0 where its turns ran out, -1 for malformed or endless text."""
     return FORMAT_SCORES[trajectory.stop_reason]
+
+
+def promptness(trajectory: Trajectory) -> float:
+    """One by the number of turns that led to the answer, 0..1; 0 without an answer. Makes a look cost something."""
+    return 0.0 if final_answer(trajectory) is None else 1 / len(trajectory.turns)
 
 
 def steps(trajectory: Trajectory) -> float:

@@ -49,6 +49,14 @@ CASES: dict[str, list[tuple[Trajectory, float | None]]] = {
         (trajectory(["Step 1 Step 2 Step 3 Action"], MALFORMED), 0.0),
         (trajectory([], TOO_LONG), 0.0),
     ],
+    "promptness": [
+        (trajectory([answer()]), 1.0),
+        (trajectory([select(), answer()]), 0.5),
+        (trajectory([select(), select(), answer()]), 1 / 3),
+        (trajectory([select(), select()], MAX_TURNS), 0.0),
+        (trajectory([JUNK], MALFORMED), 0.0),
+        (trajectory([], TOO_LONG), 0.0),
+    ],
     "interval_iou": [
         (trajectory([answer(2, 5)]), 1.0),
         (trajectory([answer(3, 3)]), 0.25),  # a precision would be 1
