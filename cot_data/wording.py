@@ -36,7 +36,7 @@ class Thought:
     target: str
     place: str  # where the target is in the key frame, "" where that is not known
     frames: tuple[int, ...] = ()  # those that the turn tells of
-    closeup: int | None = None  # the frame among them that was asked for, large
+    closeup: tuple[int, ...] = ()  # those that were asked for
     seen: tuple[Sighting, ...] = ()
     clue: str = ""  # what the query names: "dark blue", "checkered", or with the frame that decides "4 dark blue"
     matches: bool = True  # False: nothing in the video answers to the query
@@ -84,20 +84,21 @@ def _brief(thought: Thought) -> str:
     if isinstance(thought.decision, Select):
         return f"Step 1: unclear. Step 2: {where}. Step 3: unclear. Action: look."
     target = thought.target or "none"
-    told = " ".join(f"{t}{_who(thought, t, is_large=False)}" for t in thought.frames) or "nothing"
-    closeup = "" if thought.closeup is None else f"closeup{_who(thought, thought.closeup, is_large=True)}; "
+    told = " ".join(f"{t}{_who(thought, (t,), with_marks=False)}" for t in thought.frames) or "nothing"
+    closeup = f"closeup{_who(thought, thought.closeup, with_marks=True)}; " if thought.closeup else ""
     clue = f"{thought.clue}, " if thought.clue else ""
     where = f"{where} {thought.place}".rstrip()
     return f"Step 1: {closeup}{told}. Step 2: {clue}{target} {where}. Step 3: {target}. Action: answer."
 
 
-def _who(thought: Thought, t: int, is_large: bool) -> str:
-    """ " dark blue checkered light red": marks stand before the name that they tell from the others."""
-    words = []
+def _who(thought: Thought, frames: tuple[int, ...], with_marks: bool) -> str:
+    """ " checkered dark blue light red": a mark stands before the name that it tells from the others."""
+    words: list[str] = []
     for each in thought.seen:
-        if t in each.places:
-            words += [each.marks.get(t, "") if is_large else "", each.name]
-    return "".join(f" {word}" for word in words if word)
+        if any(t in each.places for t in frames):
+            worn = {each.marks[t]: None for t in frames if t in each.marks} if with_marks else {}
+            words += [*worn, each.name]
+    return "".join(f" {word}" for word in words)
 
 
 def _sentence(sighting: Sighting) -> str:

@@ -91,7 +91,7 @@ def _with_scene(
     for thought in thoughts:
         shown |= {*small, *large}
         new = sorted(first if last_tells_all else {*small, *large})
-        listed = new if thought.closeup is None else sorted({*new, thought.closeup})
+        listed = sorted({*new, *thought.closeup})
         seen = [_sighting(each, listed, large, shown, with_motion=not scenes) for each in objects]
         told = tuple(sighting for sighting in seen if sighting)
         scenes.append(replace(thought, frames=tuple(new), seen=told, clue=clue))
@@ -141,39 +141,47 @@ def _thoughts(task: Task, config: EnvConfig, looks: bool, is_blind: bool) -> lis
     shown = _first_frames(task, config)
     if not looks:
         return [_answer(task, shown)]
-    select = evidence_select(task) if task.explore else _refine(task, config)
+    around = 0 if is_blind else AROUND  # a blind look only repeats numbers: those of the query, or one that it chooses
+    select = evidence_select(task, around) if task.explore else _refine(task, config, around)
     after = shown if is_blind else shown | {select.key_frame, *sample_indices(select.interval, config.zoom_frames)}
     if task.explore:
         first = Thought(task.expression, select, "", "")
     else:
         place = see(task.gold, {select.key_frame}, least=1)[select.key_frame].place
         first = replace(_about(task, select, place, shown), target=_name(task))
-    return [first, replace(_answer(task, after, select.key_frame), closeup=select.key_frame)]
+    closeup = tuple(sorted({select.key_frame, *sample_indices(select.interval, config.zoom_frames)}))
+    return [first, replace(_answer(task, after, select.key_frame), closeup=closeup)]
 
 
-def evidence_select(task: Task) -> Select:
+def evidence_select(task: Task, around: int = AROUND) -> Select:
     """Where to look: where the query says, if it names frames and the evidence is there, else around the evidence.
 
-    A policy can only learn to look where the query points.
+    A policy can only learn to look where the query points. With `around` 0 it has nothing to compute: an interval is
+    zoomed into as it is named, and its first frame stands for the key frame.
     """
-    last = task.video.num_frames - 1
     numbers = [int(digits) for digits in re.findall(r"\d{1,6}", task.expression)]
     start, end = (numbers[0], numbers[-1]) if numbers else (task.evidence[0], task.evidence[-1])
+    if numbers and not around:
+        return Select(Interval(start, end + 1), start)
     key_frame = (start + end) // 2
     if key_frame not in task.evidence:
         start, end = task.evidence[0], task.evidence[-1]
         key_frame = task.evidence[len(task.evidence) // 2]
     if start == end or not numbers:
-        start, end = start - AROUND, end + AROUND
-    return Select(Interval(max(start, 0), min(end, last) + 1), key_frame)
+        return _frames_around(task, start, end, key_frame, around)
+    return Select(Interval(start, end + 1), key_frame)
 
 
-def _refine(task: Task, config: EnvConfig) -> Select:
+def _refine(task: Task, config: EnvConfig, around: int) -> Select:
     """Around the frame of the strip that shows the target best: see that one large."""
     strip = sample_indices(Interval(0, task.video.num_frames), config.strip_frames)
     key_frame = best_frame(task.gold, set(strip))
-    start, end = max(key_frame - AROUND, 0), min(key_frame + AROUND, task.video.num_frames - 1)
-    return Select(Interval(start, end + 1), key_frame)
+    return _frames_around(task, key_frame, key_frame, key_frame, around)
+
+
+def _frames_around(task: Task, start: int, end: int, key_frame: int, around: int) -> Select:
+    last = task.video.num_frames - 1
+    return Select(Interval(max(start - around, 0), min(end + around, last) + 1), key_frame)
 
 
 def _answer(task: Task, shown: set[int], large: int | None = None) -> Thought:

@@ -119,16 +119,20 @@ def collate(
     )
 
 
-def pack(lengths: Sequence[int], max_tokens: int, counts: Sequence[int] | None = None) -> list[list[int]]:
+def pack(
+    lengths: Sequence[int], max_tokens: int, counts: Sequence[int] | None = None, least_share: float = 0.0
+) -> list[list[int]]:
     """Put items together, longest first, into batches of at most `max_tokens` padded tokens (or of a single item).
 
-    An item is `counts[i]` rows (one, if not given) of at most `lengths[i]` tokens. Returns indices of items.
+    An item is `counts[i]` rows (one, if not given) of at most `lengths[i]` tokens; none is shorter than `least_share`
+    of the longest in its batch, so that little is padding. Returns indices of items.
     """
     counts = counts or [1] * len(lengths)
     batches: list[list[int]] = []
     num_rows = 0
     for item in sorted(range(len(lengths)), key=lambda item: -lengths[item]):
-        if batches and (num_rows + counts[item]) * lengths[batches[-1][0]] <= max_tokens:
+        longest = lengths[batches[-1][0]] if batches else 0
+        if batches and (num_rows + counts[item]) * longest <= max_tokens and lengths[item] >= least_share * longest:
             batches[-1].append(item)
             num_rows += counts[item]
         else:

@@ -35,6 +35,8 @@ class Sample:
 
 TEXT_GRAD, MASK_GRAD = "grad/text_squared", "grad/masks_squared"  # sums over a step
 
+ALIKE = 0.8  # of the longest sequence of a forward: shorter ones go into another, or most of it would be padding
+
 Judge = Callable[[Sequence[Trajectory]], None]
 """Given one scored group, fills in each trajectory's scores and advantage."""
 
@@ -110,7 +112,7 @@ class LocalLearner:
     def learn(self, groups: Sequence[Sequence[Trajectory]], judge: Judge) -> dict[str, float]:
         """Score each group, have it judged, and take `grpo.updates` optimizer steps. Returns the last one's metrics.
 
-        A group that fits a micro-batch is scored and trained by one forward; only a larger one is first scored in
+        A group that fits a micro-batch is scored and trained by the same forwards; only a larger one is first scored in
         pieces, without gradient. `judge` sees a group once its log-probs and masks are filled in.
         """
         sampled = [[self._sample(trajectory) for trajectory in group] for group in groups]
@@ -131,16 +133,16 @@ class LocalLearner:
         self, groups: Sequence[Sequence[Sample]], judge: Judge, totals: _Totals, sums: dict[str, float]
     ) -> None:
         members = [sample for group in groups for sample in group]
-        whole = self._forward(members) if self._fits(members) else None
-        if whole:
-            self._record(whole)
-        else:
+        held = [self._forward(piece) for piece in self._pieces(members)] if self._fits(members) else []
+        for forward in held:
+            self._record(forward)
+        if not held:
             self._score(members)
         for group in groups:
             judge([sample.trajectory for sample in group])
-        if whole:
-            self._backward(whole, totals, sums)
-        else:
+        for forward in held:
+            self._backward(forward, totals, sums)
+        if not held:
             self._backward_all(members, totals, sums)
 
     def score(self, trajectories: Sequence[Trajectory]) -> None:
@@ -158,7 +160,8 @@ class LocalLearner:
         return len(samples) * max(len(sample.sequence) for sample in samples) <= self.config.max_batch_tokens
 
     def _pieces(self, samples: Sequence[Sample]) -> list[list[Sample]]:
-        rows = pack([len(sample.sequence) for sample in samples], self.config.max_batch_tokens)
+        lengths = [len(sample.sequence) for sample in samples]
+        rows = pack(lengths, self.config.max_batch_tokens, least_share=ALIKE)
         return [[samples[row] for row in piece] for piece in rows]
 
     def _forward(self, samples: Sequence[Sample]) -> _Pass:

@@ -13,7 +13,7 @@ import torch
 from configs.schema import PolicyConfig, RunConfig
 from env.frames import FrameCache
 from env.types import Trajectory
-from policy.batch import collate, to_sequence
+from policy.batch import Batch, collate, to_sequence
 from policy.build import load_policy, save_policy
 from policy.engines import build_sampler
 from policy.model import SegPolicy
@@ -158,12 +158,16 @@ def test_any_split_into_micro_batches_gives_the_same_gradient(bench: Bench, play
 @pytest.mark.filterwarnings("ignore:Detected call of `lr_scheduler.step")
 def test_one_forward_for_score_and_gradient_gives_what_two_give(bench: Bench, played: list[Trajectory]):
     policy = bench.policy()
-    forwards = []
-    policy.register_forward_hook(lambda *_: forwards.append(torch.is_grad_enabled()))
+    with_grad, rows = [], []
+
+    def note(_module: object, inputs: tuple[Batch], _output: object) -> None:
+        with_grad.append(torch.is_grad_enabled())
+        rows.append(len(inputs[0].sequences))
+
+    policy.register_forward_hook(note)
     longest = max(len(to_sequence(item, policy.chat, policy.layout)) for item in played)
     whole = gradient(bench, played, policy, max_batch_tokens=GROUP * longest)
-    assert forwards == [True] * len(in_groups(played))
-    forwards.clear()
+    assert all(with_grad) and sum(rows) == len(played), "each is seen once"
     torn = gradient(bench, played, bench.policy(), max_batch_tokens=GROUP * longest // 2)
     largest = max(tensor.abs().max() for tensor in whole.values())
     assert largest > 1e-3
