@@ -132,8 +132,7 @@ class StageConfig:
     batch_size: int = 8
     """Sequences (frames for `masks` and `vision`) per step."""
     readings: int = 0
-    """Further traces per step of `dialogue`, without frames: from what was seen to the answer. Every other one is of a
-    query that is a name, where there are such queries."""
+    """Further traces per step of `dialogue`, without frames: from what was seen to the answer."""
     lr: float = 1.5e-3
     """Learning rate after 5 % of the steps and until the last 35 %, over which it falls to 0."""
     mask_coef: float = 1.0

@@ -196,11 +196,6 @@ def name_in(text: str) -> str:
     return next((name for name in names if name in text), "")
 
 
-def is_name(text: str) -> bool:
-    """Whether an expression is a whole name and nothing else."""
-    return text == f"the {name_in(text)} shape"
-
-
 def absent(tracks: list[Track]) -> list[Candidate]:
     """Names that no shape has, though some shape has the colour."""
     taken = {track.shape.caption for track in tracks}

@@ -20,7 +20,6 @@ from configs.schema import RunConfig, StageConfig
 from cot_data.captions import caption_trajectories
 from cot_data.datasets import load_tasks
 from cot_data.dialogue import match, to_trajectory, without_frames
-from cot_data.expressions import is_name
 from cot_data.labelled import load_objects
 from cot_data.mevis import LABELS
 from cot_data.records import Record, read_records
@@ -36,6 +35,7 @@ from rl.cold_start_trainer import ColdStartTrainer, LessonCollator
 from rl.journal import Journal
 from rl.vision_stage import train_vision
 
+ABOUT_PLACES = ("motion", "relation")  # families of queries that a list of names does not answer
 MOST_NAMES = 64  # of a data set in which each has a token
 CORPUS = 400  # traces that the tokenizer is trained on
 NUM_CAPTIONS = 4000  # sequences drawn for a stage of captions
@@ -86,7 +86,7 @@ class Lessons:
         self.videos = load_objects(root) if (root / LABELS).is_file() else []
         self._objects = {each.video: each.objects for each in self.videos}
         tasks = self.tasks if self.matched is None else [task for _, task in self.matched]
-        self._names = [row for row, task in enumerate(tasks) if is_name(task.expression)]
+        self._readable = [row for row, task in enumerate(tasks) if task.family not in ABOUT_PLACES]
 
     def __len__(self) -> int:
         return len(self.tasks if self.matched is None else self.matched)
@@ -103,10 +103,8 @@ class Lessons:
         return to_trajectory(*self[row], self.config.env)
 
     def reading(self, row: int) -> Trajectory:
-        """A record with nothing to see. Every other one is of a query that is a name: to look a name up takes a small
-        model thousands of such queries, which are a quarter of the tasks."""
-        rows = self._names if self._names and row % 2 else range(len(self))
-        return without_frames(self.dialogue(rows[row % len(rows)]))
+        """A record with nothing to see, of a query that what was seen can answer; `row` counts round and round."""
+        return without_frames(self.dialogue(self._readable[row % len(self._readable)]))
 
     def named(self) -> list[NamedMasks]:
         """What `masks` trains on: every labelled object, where there are none the targets of the tasks."""
