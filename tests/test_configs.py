@@ -47,7 +47,7 @@ def test_tiny_has_the_shape_of_the_laptop_recipe():
     """What other parts count on; the numbers of steps and learning rates are the recipe's to tune."""
     config = load_config("tiny")
     assert (config.env.prompt, config.policy.path, config.sampler.dtype) == ("brief", "", "float32")
-    assert [stage.kind for stage in config.cold_start.stages] == ["masks", "vision", "captions", "dialogue", "dialogue"]
+    assert [stage.kind for stage in config.cold_start.stages] == ["masks", "vision", "captions", "dialogue"]
     assert config.cold_start.stages[-1].freeze_sam
     assert config.rewards == PROFILES["default"]
 
