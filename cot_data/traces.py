@@ -13,8 +13,7 @@ from cot_data.datasets import DATASETS, load_tasks
 from cot_data.fields import read_json
 from cot_data.mevis import META
 from cot_data.records import write_records
-from cot_data.wording import STYLES
-from cot_data.write_trace import write_trace
+from cot_data.write_trace import STYLES, write_trace
 from env.errors import command
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from string import ascii_lowercase
 
 from env.tools import TOOLS
 from env.types import FrameRef, Interval, Observation
@@ -90,28 +91,30 @@ def _full_next(query: str, interval: Interval, zoom: Frames, key: FrameRef) -> P
     )
 
 
+KEY_LABEL = "z"  # of a frame that was asked for
+
+
+def frame_labels(frame_indices: Iterable[int]) -> dict[int, str]:
+    """Names for frames in order of time: a, b, .., y, aa, ab, .. A tiny model tells 8 letters apart long before it can
+    tell hundreds of numbers."""
+    letters = ascii_lowercase[: ascii_lowercase.index(KEY_LABEL)]
+    rounds = ("", *letters)
+    return {t: rounds[i // len(letters)] + letters[i % len(letters)] for i, t in enumerate(sorted(set(frame_indices)))}
+
+
 def _brief_first(query: str, num_frames: int, strip: Frames, detail: Frames) -> Parts:
-    shown = (*_labelled(strip), " |", *_labelled(detail))
-    return (f"{num_frames} frames |", *shown, f" | {_in_order(*strip, *detail)} | {query}")
+    labels = frame_labels(frame.frame_idx for frame in (*strip, *detail))
+    shown = [part for frame in (*strip, *detail) for part in (f" {labels[frame.frame_idx]} {frame.frame_idx}", frame)]
+    return (f"{num_frames} frames |", *shown, f" | {query}")
 
 
 def _brief_next(query: str, interval: Interval, zoom: Frames, key: FrameRef) -> Parts:
-    shown = (*_labelled(zoom), " | key", *_labelled([key]))
-    return (f"{interval.start} to {interval.end - 1} |", *shown, f" | {query}")
+    shown = [part for frame in zoom for part in (f" {frame.frame_idx}", frame)]
+    return (f"{interval.start} to {interval.end - 1} |", *shown, f" | {KEY_LABEL} {key.frame_idx}", key, f" | {query}")
 
 
 def _indices(frames: Frames) -> str:
     return str([frame.frame_idx for frame in frames])
-
-
-def _in_order(*frames: FrameRef) -> str:
-    """Each index once: a list that a model can copy from, which it cannot from numbers with images in between."""
-    return " ".join(str(index) for index in sorted({frame.frame_idx for frame in frames}))
-
-
-def _labelled(frames: Frames) -> list[str | FrameRef]:
-    """Every frame behind its index, which ties the two together for a model that has seen little."""
-    return [part for frame in frames for part in (f" {frame.frame_idx}", frame)]
 
 
 def _merge(parts: Parts) -> Parts:

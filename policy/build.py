@@ -39,6 +39,7 @@ def build_small(config: PolicyConfig, corpus: Iterable[str], seed: int, phrases:
 
     Each of `phrases` ("dark red") is one token of it.
     """
+    phrases = list(phrases)
     torch.manual_seed(seed)
     tokenizer = train_tokenizer(corpus, config.vocab_size, phrases)
     vlm = Qwen3VLForConditionalGeneration._from_config(_small_config(config, tokenizer), dtype=torch.float32)
@@ -46,8 +47,17 @@ def build_small(config: PolicyConfig, corpus: Iterable[str], seed: int, phrases:
         for name, parameter in vlm.model.language_model.named_parameters():
             if name.endswith(("o_proj.weight", "down_proj.weight")):
                 parameter.mul_(OUTPUT_SCALE)
+        _compose_phrases(vlm.model.language_model.embed_tokens.weight, tokenizer, phrases)
         nn.init.normal_(vlm.model.visual.pos_embed.weight)  # or the place of a cell drowns beside whitened patches
     return _finish(SegPolicy(vlm, tokenizer, build_sam(config.sam)), config)
+
+
+def _compose_phrases(embedding_VD: torch.Tensor, tokenizer: PreTrainedTokenizerBase, phrases: Iterable[str]) -> None:
+    """Start each phrase's token halfway between its words, so that "red" and "dark red" have something in common."""
+    for phrase in phrases:
+        words = [tokenizer.encode(f" {word}", add_special_tokens=False)[0] for word in phrase.split()]
+        (token,) = tokenizer.encode(f" {phrase}", add_special_tokens=False)
+        embedding_VD[token] = embedding_VD[words].sum(0) / len(words) ** 0.5
 
 
 def _small_config(config: PolicyConfig, tokenizer: PreTrainedTokenizerBase) -> Qwen3VLConfig:

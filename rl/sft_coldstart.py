@@ -23,7 +23,7 @@ from cot_data.dialogue import match, to_trajectory, without_frames
 from cot_data.labelled import load_objects
 from cot_data.mevis import LABELS
 from cot_data.records import Record, read_records
-from cot_data.wording import PLACES
+from cot_data.sights import PLACES
 from cot_data.write_trace import write_trace
 from env.errors import CheckpointError, command
 from env.frames import FrameCache

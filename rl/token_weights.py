@@ -5,14 +5,12 @@ A trace is written by somebody who knows the target. To teach a policy what it c
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
+from string import ascii_lowercase
 
 from env.types import Answer, Select, Task, Trajectory, Turn
 from policy.batch import TokenSequence
 from policy.tokens import ChatTokens
-
-_KEY_FRAME = re.compile(r", frame \d+[^.]*\.")  # where step 2 of a brief turn chooses it
 
 
 @dataclass(frozen=True)
@@ -22,15 +20,13 @@ class _Regions:
     seen: tuple[int, int]
     closeup: tuple[int, int]
     steps: tuple[int, int]
-    key_frame: tuple[int, int]
 
     @classmethod
     def of(cls, text: str) -> _Regions:
         second = max(text.find(" Step 2"), 0)
         third = max(text.find("</think>"), second)
         closeup = text.find(";", 0, second) + 1 if " closeup" in text[:second] else 0
-        chosen = _KEY_FRAME.search(text, second, third)
-        return cls((0, second), (0, closeup), (second, third), chosen.span() if chosen else (0, 0))
+        return cls((0, second), (0, closeup), (second, third))
 
 
 class TokenWeights:
@@ -41,7 +37,8 @@ class TokenWeights:
         self.decision_weight = decision_weight
         vocab = chat.tokenizer.get_vocab()
         self._numbers = {token_id for token, token_id in vocab.items() if token.lstrip("\u0120").isdigit()}
-        self._none = set(chat.encode(" none"))
+        words = [chat.encode(f" {word}") for word in (*ascii_lowercase, "none")]  # letters label frames
+        self._words = {ids[0] for ids in words if len(ids) == 1}
 
     def __call__(self, trajectory: Trajectory, sequence: TokenSequence) -> list[float]:
         """One weight per token of `sequence`, which is `trajectory` in ids."""
@@ -58,7 +55,7 @@ class TokenWeights:
         text = turn.action.text
         encoded = self.chat.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
         regions = _Regions.of(text)
-        decisive = self._numbers | self._none | set(self.chat.encode(f" {task.caption}") if task.caption else [])
+        decisive = self._numbers | self._words | set(self.chat.encode(f" {task.caption}") if task.caption else [])
         unknown = self._unknown(task, turn, regions, has_looked, is_shown)
         weights = []
         for token_id, (start, end) in zip(encoded["input_ids"], encoded["offset_mapping"], strict=True):
@@ -76,9 +73,8 @@ class TokenWeights:
         nothing, no_choice = [], []
         if task.explore and isinstance(turn.decision, Answer) and not has_looked:
             no_choice.append(regions.steps)  # which one is meant; the block below repeats what was said
-            nothing.append(regions.key_frame)
         if not is_shown:
-            nothing += [regions.seen, regions.key_frame]
+            nothing.append(regions.seen)
             if isinstance(turn.decision, Select) and not task.explore:
                 no_choice.append(regions.steps)
         return nothing, no_choice

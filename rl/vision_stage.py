@@ -20,7 +20,7 @@ from configs.schema import EnvConfig, StageConfig
 from cot_data.expressions import SEEN_AREA
 from cot_data.labelled import LabelledVideo
 from cot_data.shapes import COLORS, MARKS, SHADES
-from cot_data.wording import PLACES, place_in
+from cot_data.sights import PLACES, place_in
 from env.frames import frame_refs
 from env.types import FrameRef
 from policy.batch import Frames
@@ -29,7 +29,7 @@ from rl.fit import fit
 from rl.journal import Journal
 
 NAMES = (*(f"{shade} {color}" for shade, color in product(SHADES, COLORS)), *MARKS)
-WORDS = (*NAMES, *PLACES)  # places of whole objects: what a trace says of them is then all in a token
+WORDS = (*NAMES, *SHADES, *COLORS, *PLACES)  # all that sentences and traces say of an object, its place included
 SMALL_SHARE = 0.7  # of the frames: they take a quarter of the time, and most of what a policy sees is small
 MARKED_SHARE = 0.3  # of the frames: such that show a mark, which are rare otherwise
 
@@ -146,7 +146,7 @@ def cell_labels(labelled: LabelledVideo, frame: FrameRef, side: int) -> tuple[np
         marks = [mark for mark in each.marks_at(frame.frame_idx) if is_large or mark != "checkered"]
         for word in (each.caption, *marks):
             names[found, NAMES.index(word)] = 1
-        for word in (each.caption, *marks, place_in(mask_HW)):
+        for word in (each.caption, *each.caption.split(), *marks, place_in(mask_HW)):
             words[found, WORDS.index(word)] = 1
     return names, words
 

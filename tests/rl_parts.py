@@ -84,7 +84,7 @@ def _with_a_look(record: Record, task: Task) -> Record:
     """The dialogue with a select of the whole video before its own turns."""
     frames = task.video.num_frames
     look = Select(Interval(0, frames), frames // 2)
-    turn = write_turn(Thought(task.expression, look, "", ""), "brief")
+    turn = write_turn(Thought("Step 1: unclear. Step 2: all. Step 3: unclear. Action: look.", look))
     system, *rest = record.conversations
     opening = [system, Message("human", "<image>"), Message("gpt", turn)]
     steps = (TraceStep(0, frames - 1, frames // 2), *record.cot_trace)

@@ -21,8 +21,8 @@ from cot_data.generate import write_moving_shapes
 from cot_data.labelled import LabelledVideo, load_objects
 from cot_data.mevis import load_mevis
 from cot_data.records import Message, Record, TraceStep, read_records, validate, write_records
-from cot_data.wording import STYLES, place_of
-from cot_data.write_trace import best_frame, write_trace
+from cot_data.sights import best_frame, place_of
+from cot_data.write_trace import STYLES, write_trace
 from env.errors import DataError
 from env.frames import sample_indices
 from env.rle import decode, encode

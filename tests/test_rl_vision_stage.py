@@ -11,7 +11,7 @@ import torch
 
 from configs.schema import StageConfig
 from cot_data.labelled import LabelledVideo, load_objects
-from cot_data.wording import place_in
+from cot_data.sights import place_in
 from env.frames import FrameCache, frame_refs
 from policy.build import load_policy
 from policy.model import SegPolicy

@@ -1,0 +1,116 @@
+"""Traces for a policy of a few million parameters: few tokens, and each can be looked up in those before it.
+
+    look:   Step 1: unclear. Step 2: 33 to 33, frame 33. Step 3: unclear. Action: look.
+    answer: Step 1: closeup checkered dark blue light red; a dark blue b dark blue light red c light red.
+            Step 2: checkered, dark blue a to b, frame z. Step 3: dark blue. Action: answer.
+
+A look only repeats the query's numbers, or names a frame of the strip; it does not know whether it will pay, so that
+traces look as often where it does as elsewhere. An answer says who is in the close-up, with marks, and in each frame of
+the strip, repeats what the query names, and names the target; frames go by the letters of `env.prompts.frame_labels`.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+import numpy as np
+
+from configs.schema import EnvConfig
+from cot_data.captions import visible_marks
+from cot_data.expressions import name_in
+from cot_data.labelled import LabelledObject
+from cot_data.shapes import MARKS
+from cot_data.sights import best_frame, first_frames, see, visible_frames
+from cot_data.wording import Thought, target_name
+from env.frames import sample_indices
+from env.prompts import KEY_LABEL, frame_labels
+from env.types import Answer, Interval, Select, Task
+
+LOOK_SHARE = 0.45  # of the traces look closer before they answer
+
+
+def brief_thoughts(
+    task: Task, config: EnvConfig, rng: np.random.Generator, objects: tuple[LabelledObject, ...]
+) -> list[Thought]:
+    """An answer, or a look and an answer; of the target alone where `objects` are not known."""
+    objects = objects or (LabelledObject(target_name(task), "", {}, task.gold),)
+    scene = _Scene(task, config, objects, first_frames(task, config))
+    looks = rng.random() < LOOK_SHARE and any(task.gold) and config.max_turns > 1
+    if not looks:
+        return [scene.answer(None)]
+    look = scene.look()
+    return [look, scene.answer(look.decision)]
+
+
+@dataclass(frozen=True)
+class _Scene:
+    """A task with all that can be seen in the frames of its first observation."""
+
+    task: Task
+    config: EnvConfig
+    objects: tuple[LabelledObject, ...]
+    frames: tuple[int, ...]
+
+    def look(self) -> Thought:
+        """Where the query says or else where the evidence is; where there is none, at the target."""
+        named = [int(digits) for digits in re.findall(r"\d{1,6}", self.task.expression)] if self.task.explore else []
+        if named:
+            start, end, key_frame = named[0], named[-1], named[0]
+        elif self.task.explore:
+            start, end, key_frame = self.task.evidence[0], self.task.evidence[-1], self.task.evidence[0]
+        else:
+            start = end = key_frame = self._middle()
+        labels = {} if self.task.explore else frame_labels(self.frames)
+        first, last, key = (labels.get(t, str(t)) for t in (start, end, key_frame))
+        text = f"Step 1: unclear. Step 2: {first} to {last}, frame {key}. Step 3: unclear. Action: look."
+        return Thought(text, Select(Interval(start, end + 1), key_frame))
+
+    def answer(self, look: Select | Answer | None) -> Thought:
+        """What is seen, then the target, from the first to the last of the frames that show it."""
+        gold, labels = self.task.gold, frame_labels(self.frames)
+        told = " ".join(f"{labels[t]}{self._who((t,))}" for t in self.frames)
+        seen = list(see(gold, self.frames)) or visible_frames(gold)  # shown in no frame: what the masks say
+        name, key_frame, closeup = target_name(self.task), self._middle(), ""
+        if not seen:
+            name, seen = "none", list(self.frames)
+        if look:
+            zoom = sample_indices(look.interval, self.config.zoom_frames)
+            closeup = f"closeup{self._who((*zoom, look.key_frame), look.key_frame)}; "
+            key_frame = look.key_frame if see(gold, {look.key_frame}) else key_frame
+        key = KEY_LABEL if look and key_frame == look.key_frame else labels.get(key_frame, str(key_frame))
+        start, end = (labels.get(t, str(t)) for t in (seen[0], seen[-1]))
+        clue = self._clue(labels)
+        text = (
+            f"Step 1: {closeup}{told}. Step 2: {clue}{name} {start} to {end}, frame {key}. Step 3: {name}. "
+            "Action: answer."
+        )
+        return Thought(text, Answer(Interval(seen[0], seen[-1] + 1), key_frame))
+
+    def _middle(self) -> int:
+        """The middle one of the frames that show the target: that can be told from the list."""
+        if not any(self.task.gold):
+            return self.frames[len(self.frames) // 2]
+        seen = list(see(self.task.gold, self.frames))
+        return seen[len(seen) // 2] if seen else best_frame(self.task.gold, set(self.frames))
+
+    def _who(self, frames: tuple[int, ...], large: int | None = None) -> str:
+        """ " checkered dark blue light red": a mark stands before the name that it tells from the others."""
+        words: list[str] = []
+        for each in self.objects:
+            seen = see(each.masks, frames)
+            marks = {mark: None for t in seen if large is not None for mark in visible_marks(each, t, t == large)}
+            words += [*marks, each.caption] if seen else []
+        return "".join(f" {word}" for word in words)
+
+    def _clue(self, labels: dict[int, str]) -> str:
+        """What of the query is worth repeating: a mark, a name, for a relation also when both are first there."""
+        task = self.task
+        if task.explore:
+            return next((f"{mark}, " for mark in MARKS if mark in task.expression), "")
+        name = name_in(task.expression)
+        other = next((each for each in self.objects if each.caption == name), None)
+        if task.family == "relation" and other is not None:
+            both = see(task.gold, self.frames).keys() & see(other.masks, self.frames).keys()
+            return f"{labels[min(both)]} {name}, " if both else f"{name}, "
+        return f"{name}, " if name else ""
