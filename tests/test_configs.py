@@ -49,7 +49,7 @@ def test_tiny_has_the_shape_of_the_laptop_recipe():
     assert (config.env.prompt, config.policy.path, config.sampler.dtype) == ("brief", "", "float32")
     assert [stage.kind for stage in config.cold_start.stages] == ["masks", "vision", "captions", "dialogue"]
     assert config.cold_start.stages[-1].freeze_sam
-    assert config.rewards == PROFILES["default"]
+    assert config.rewards == PROFILES["default"] | {"promptness": 0.2}
 
 
 def test_videoseg_o3_is_the_published_recipe():
@@ -120,8 +120,8 @@ def test_overrides_reach_sections_lists_and_rewards():
         ("batch_sizes=3", "batch_sizes: no such key; did you mean cold_start.stages.0.batch_size?"),
         ("zzz=1", "zzz: no such key; the keys here are run_dir, seed"),
         ("cold_start.stages.0.step=1", "cold_start.stages.0.step: no such key; did you mean steps?"),
-        ("cold_start.stages.5.steps=1", "cold_start.stages.5: expected a position from 0 to 4"),
-        ("cold_start.stages.x.steps=1", "cold_start.stages.x: expected a position from 0 to 4"),
+        ("cold_start.stages.5.steps=1", "cold_start.stages.5: expected a position from 0 to 3"),
+        ("cold_start.stages.x.steps=1", "cold_start.stages.x: expected a position from 0 to 3"),
         ("grpo.steps.x=1", "grpo.steps is a whole number and has no key 'x'"),
         ("rewards.format.x=1", "rewards.format is a number and has no key 'x'"),
         ("grpo.steps", "expected KEY=VALUE"),

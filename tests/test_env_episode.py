@@ -9,7 +9,7 @@ from configs.schema import EnvConfig
 from env.actions import format_decision
 from env.episode import StepResult, VideoSegEnv
 from env.errors import DataError, EnvError
-from env.prompts import PROMPTS, clean_query, first_observation, next_observation
+from env.prompts import PROMPTS, clean_query, first_observation, frame_labels, next_observation
 from env.tools import TOOLS
 from env.types import Action, Answer, FrameRef, Interval, Malformed, Role, Select, StopReason, Task, VideoRef
 
@@ -30,14 +30,14 @@ def strip(*indices, role: Role = "strip"):
     return [FrameRef(frame_idx, 192, 128, role) for frame_idx in indices]
 
 
-def test_brief_puts_the_question_last_and_an_index_before_every_frame():
+def test_brief_puts_the_question_last_and_a_letter_and_an_index_before_every_frame():
     a, b, c = strip(0, 33, 65)
     d, e = (FrameRef(frame_idx, 416, 224, "detail") for frame_idx in (0, 65))
     observation = VideoSegEnv(TASK, CONFIG).first_observation()
     assert observation.system == ""
     assert observation.parts == (
-        *("66 frames | 0", a, " 33", b, " 65", c),
-        *(" | 0", d, " 65", e, " | 0 33 65 | the dog that jumps"),
+        *("66 frames | a 0", a, " b 33", b, " c 65", c),
+        *(" a 0", d, " c 65", e, " | the dog that jumps"),
     )
     assert observation.frames == (a, b, c, d, e)
 
@@ -49,8 +49,15 @@ def test_brief_answers_a_select_with_the_interval_and_the_key_frame():
     a, b, c, d = strip(10, 13, 16, 19, role="zoom")
     key = FrameRef(14, 448, 256, "key")
     assert result.decision == SELECT and result.stop_reason is None and result.observation is not None
-    shown = ("10 to 19 | 10", a, " 13", b, " 16", c, " 19", d, " | key 14", key)
+    shown = ("10 to 19 | 10", a, " 13", b, " 16", c, " 19", d, " | z 14", key)
     assert result.observation.parts == (*shown, " | the dog that jumps")
+
+
+def test_letters_name_frames_in_order_of_time():
+    assert frame_labels((9, 0, 4, 9)) == {0: "a", 4: "b", 9: "c"}
+    many = list(frame_labels(range(60)).values())
+    assert len(set(many)) == 60 and "z" not in many, "z is the frame that was asked for"
+    assert many[24:27] == ["y", "aa", "ab"] and many[50] == "ba"
 
 
 def test_full_follows_the_published_order():

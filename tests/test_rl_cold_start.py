@@ -86,8 +86,8 @@ def test_only_what_the_policy_writes_is_learnt_and_decisions_weigh_more(
         assert isinstance(decision, Answer)
         numbers = [decision.interval.start, decision.interval.end - 1, decision.key_frame]
         assert [int(word) for word in heavy if word.isdigit()][-3:] == numbers
-        name = item.task.caption or "none"
-        assert " ".join(word for word in heavy if not word.isdigit()).endswith(f"{name} {name}")
+        assert " ".join(heavy).count(item.task.caption or "none") >= 2, "in steps 2 and 3"
+        assert "[SEG]" not in heavy and "Step" not in heavy
 
 
 def test_who_is_meant_is_not_learnt_before_the_evidence_was_seen(
@@ -105,7 +105,9 @@ def test_who_is_meant_is_not_learnt_before_the_evidence_was_seen(
     for row, item in enumerate(items):
         said = learnt(policy, lesson, row, len(item.turns) - 1).partition(" Step 2")[2]
         assert (item.task.caption in said.partition("</think>")[0]) == (len(item.turns) == 2)
-        assert said.endswith("<|im_end|>"), "the block repeats what was said: that can always be learnt"
+        assert learnt(policy, lesson, row, len(item.turns) - 1).endswith("</answer><|im_end|>"), (
+            "it repeats what was said"
+        )
 
 
 def test_without_frames_only_what_follows_from_the_sights_is_learnt(
@@ -117,8 +119,8 @@ def test_without_frames_only_what_follows_from_the_sights_is_learnt(
     for row, item in enumerate(items):
         for number in range(len(item.turns)):
             text = learnt(policy, lesson, row, number)
-            assert text.startswith(" Step 2:") and text.rstrip().endswith("<|im_end|>")
-            assert ", frame" not in text, "the best frame cannot be told from a list"
+            assert text.startswith(" Step") and text.rstrip().endswith("<|im_end|>")
+            assert "Step 1" not in text and "closeup" not in text
     loss, metrics = lesson_loss(policy, None, [lesson], StageConfig("dialogue", mask_coef=0), FrameCache())
     assert torch.isfinite(loss) and "loss/masks" not in metrics
 
