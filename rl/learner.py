@@ -160,9 +160,10 @@ class LocalLearner:
         return len(samples) * max(len(sample.sequence) for sample in samples) <= self.config.max_batch_tokens
 
     def _pieces(self, samples: Sequence[Sample]) -> list[list[Sample]]:
-        lengths = [len(sample.sequence) for sample in samples]
-        rows = pack(lengths, self.config.max_batch_tokens, least_share=ALIKE)
-        return [[samples[row] for row in piece] for piece in rows]
+        """Micro-batches of like lengths; an episode without a turn (its first observation did not fit) is in none."""
+        said = [sample for sample in samples if len(sample.sequence)]
+        rows = pack([len(sample.sequence) for sample in said], self.config.max_batch_tokens, least_share=ALIKE)
+        return [[said[row] for row in piece] for piece in rows]
 
     def _forward(self, samples: Sequence[Sample]) -> _Pass:
         policy = self.policy
@@ -334,7 +335,7 @@ class LocalLearner:
 
 def _with_mask_share(sums: dict[str, float]) -> dict[str, float]:
     """`sums` with the share of the masks in the gradient that reaches the last hidden states, calibration included."""
-    text, masks = (sums.pop(name) ** 0.5 for name in (TEXT_GRAD, MASK_GRAD))
+    text, masks = (sums.pop(name, 0.0) ** 0.5 for name in (TEXT_GRAD, MASK_GRAD))
     return sums | {"grad/masks/share": masks / (text + masks) if text + masks > 0 else 0.0}
 
 

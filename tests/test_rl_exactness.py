@@ -69,7 +69,7 @@ def played(bench: Bench) -> list[Trajectory]:
 
 def give_advantages(group: Sequence[Trajectory]) -> None:
     for number, trajectory in enumerate(group):
-        assert trajectory.turns[0].old_logprobs, "a group is scored before it is judged"
+        assert all(turn.old_logprobs for turn in trajectory.turns), "a group is scored before it is judged"
         trajectory.advantage = (-1.0, 0.5, 1.5)[number % 3]
 
 
@@ -173,6 +173,25 @@ def test_one_forward_for_score_and_gradient_gives_what_two_give(bench: Bench, pl
     assert largest > 1e-3
     for name, tensor in whole.items():
         assert (torn[name] - tensor).abs().max() <= 2e-5 * largest, name
+
+
+@pytest.mark.filterwarnings("ignore:Detected call of `lr_scheduler.step")
+def test_an_episode_without_a_turn_is_judged_and_trains_nothing(bench: Bench, played: list[Trajectory]):
+    """Its first observation did not fit the context."""
+    mute = [replace(item, turns=[], trajectory_id=f"mute{at}") for at, item in enumerate(played[:2])]
+    judged: list[str] = []
+
+    def judge(group: Sequence[Trajectory]) -> None:
+        judged.extend(item.trajectory_id for item in group)
+        give_advantages(group)
+
+    policy = bench.policy()
+    metrics = bench.learner(policy).learn([[*mute, *copy.deepcopy(played[:GROUP])]], judge)
+    assert metrics["optim/grad_norm"] > 0 and {"mute0", "mute1"} < set(judged)
+    before = {name: tensor.clone() for name, tensor in policy.state_dict().items()}
+    metrics = bench.learner(policy).learn([mute], judge)
+    assert metrics["optim/grad_norm"] == 0
+    assert all(torch.equal(before[name], tensor) for name, tensor in policy.state_dict().items())
 
 
 def equal_advantages(group: Sequence[Trajectory]) -> None:
