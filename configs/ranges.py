@@ -33,6 +33,7 @@ RANGES: dict[str, tuple[str, float]] = {
     "sampler.max_sequences": (">=", 1),
     "cold_start.stages.*.steps": (">=", 0),
     "cold_start.stages.*.batch_size": (">=", 1),
+    "cold_start.stages.*.readings": (">=", 0),
     "cold_start.stages.*.lr": (">", 0),
     "cold_start.stages.*.mask_coef": (">=", 0),
     "cold_start.stages.*.align_coef": (">=", 0),

@@ -66,9 +66,9 @@ def evaluate(config: RunConfig, checkpoint: Path, tasks: Sequence[Task], out: Pa
     sampler = build_sampler(config.sampler, checkpoint / "vlm", config.env.max_context_tokens, config.seed)
     results: dict[str, Any] = {"checkpoint": str(checkpoint), "num_tasks": len(tasks), "provenance": provenance()}
     results["temperature"] = config.eval.temperature
-    frames = FrameCache()
+    frames = FrameCache(blind_looks=config.eval.blind_looks)
     for label in ("sighted", "blind") if config.eval.blind else ("sighted",):
-        shown = FrameCache(blind=label == "blind", blind_looks=config.eval.blind_looks)
+        shown = FrameCache(blind=True) if label == "blind" else frames
         segmenter = Segmenter(policy, sampler, shown, frames, config.env)
         rows = []
         store = TrajectoryStore(out / f"trajectories_{label}" if label == "blind" else out / "trajectories")

@@ -25,7 +25,7 @@ from cot_data.mevis import LABELS
 from cot_data.records import Record, read_records
 from cot_data.sights import PLACES
 from cot_data.write_trace import write_trace
-from env.errors import CheckpointError, command
+from env.errors import CheckpointError, DataError, command
 from env.frames import FrameCache
 from env.types import RLE, Task, Trajectory, VideoRef
 from policy.build import POLICIES, build_small, save_policy
@@ -104,6 +104,9 @@ class Lessons:
 
     def reading(self, row: int) -> Trajectory:
         """A record with nothing to see, of a query that what was seen can answer; `row` counts round and round."""
+        if not self._readable:
+            where = ", ".join(ABOUT_PLACES)
+            raise DataError("cold_start.stages, readings", f"expected tasks of other families than {where}, found none")
         return without_frames(self.dialogue(self._readable[row % len(self._readable)]))
 
     def named(self) -> list[NamedMasks]:

@@ -15,7 +15,7 @@ from policy.tokens import ChatTokens
 
 @dataclass(frozen=True)
 class _Regions:
-    """Where in a turn's text, as [start, end) in characters: what is seen, of that the close-up, and steps 2 and 3."""
+    """Where in a turn's text, as [start, end) in characters: what is seen, as far as the close-up, steps 2 and 3."""
 
     seen: tuple[int, int]
     closeup: tuple[int, int]
