@@ -99,7 +99,7 @@ def _values(value: object, keys: list[str], path: str) -> list[tuple[str, float]
 
 def _env_problems(env: EnvConfig) -> list[str]:
     found = []
-    for name in ("strip_pixels", "detail_pixels", "key_pixels"):
+    for name in ("strip_pixels", "detail_pixels", "zoom_pixels", "key_pixels"):
         if getattr(env, name) < env.size_factor**2:
             found.append(f"env.{name}: expected at least size_factor squared ({env.size_factor**2}), one vision token")
     if env.max_context_tokens <= env.max_action_tokens:

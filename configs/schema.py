@@ -29,13 +29,15 @@ class EnvConfig:
     detail_frames: int = 5
     """High-resolution frames of the first observation, evenly spaced over the video."""
     zoom_frames: int = 5
-    """Most low-resolution frames shown of a selected interval."""
+    """Most frames shown of a selected interval."""
     size_factor: int = 32
     """Frame sides are multiples of this: vision patch size times merge size."""
     strip_pixels: int = 32 * 28 * 28
-    """Most pixels of a low-resolution frame (first strip and zoom)."""
+    """Most pixels of a low-resolution frame of the first observation."""
     detail_pixels: int = 128 * 28 * 28
     """Most pixels of a high-resolution frame of the first observation."""
+    zoom_pixels: int = 32 * 28 * 28
+    """Most pixels of a frame of a selected interval."""
     key_pixels: int = 256 * 28 * 28
     """Most pixels of a selected key frame."""
     max_turns: int = 3

@@ -1,17 +1,20 @@
 """Traces for a policy of a few million parameters: few tokens, and each can be looked up in those before it.
 
-    look:   Step 1: unclear. Step 2: 33 to 33, frame 33. Step 3: unclear. Action: look.
-    answer: Step 1: closeup checkered dark blue light red; a dark blue b dark blue light red c light red.
+    look:   Step 1: checkered? unclear. Step 2: 33 to 33, frame 33. Step 3: unclear. Action: look.
+    answer: Step 1: checkered? closeup checkered dark blue light red; a dark blue b dark blue light red c light red.
             Step 2: checkered, dark blue a to b, frame z. Step 3: dark blue. Action: answer.
 
-A look only repeats the query's numbers, or names a frame of the strip; it does not know whether it will pay, so that
-traces look as often where it does as elsewhere. An answer says who is in the close-up, with marks, and in each frame of
-the strip, repeats what the query names, and names the target; frames go by the letters of `env.prompts.frame_labels`.
+A turn begins with the word that the query turns on. A look only repeats the query's numbers, or names a frame of the
+strip; it does not know whether it will pay, so that traces look as often where it does as elsewhere. For GRPO to find
+where it pays, what tells the tasks apart stands right before the choice. An answer says who is in the close-up, with
+marks, and in each frame of the strip, repeats what the query names, and names the target; frames go by the letters of
+`env.prompts.frame_labels`.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import numpy as np
@@ -28,6 +31,7 @@ from env.prompts import KEY_LABEL, frame_labels
 from env.types import Answer, Interval, Select, Task
 
 LOOK_SHARE = 0.45  # of the traces look closer before they answer
+_SAYS_LITTLE = frozenset({"the", "a", "an", "shape", "that", "is"})
 
 
 def brief_thoughts(
@@ -41,6 +45,12 @@ def brief_thoughts(
         return [scene.answer(None)]
     look = scene.look()
     return [look, scene.answer(look.decision)]
+
+
+def topic(expression: str) -> str:
+    """What a query turns on: the name in it, else its first word that says something ("checkered", "moves", "left")."""
+    words = [word for word in expression.split() if word.lower() not in _SAYS_LITTLE]
+    return name_in(" ".join(words[:2])) or (words or expression.split())[0]
 
 
 @dataclass(frozen=True)
@@ -63,7 +73,10 @@ class _Scene:
             start = end = key_frame = self._middle()
         labels = {} if self.task.explore else frame_labels(self.frames)
         first, last, key = (labels.get(t, str(t)) for t in (start, end, key_frame))
-        text = f"Step 1: unclear. Step 2: {first} to {last}, frame {key}. Step 3: unclear. Action: look."
+        text = (
+            f"Step 1: {topic(self.task.expression)}? unclear. Step 2: {first} to {last}, frame {key}. Step 3: unclear. "
+            "Action: look."
+        )
         return Thought(text, Select(Interval(start, end + 1), key_frame))
 
     def answer(self, look: Select | Answer | None) -> Thought:
@@ -76,14 +89,15 @@ class _Scene:
             name, seen = "none", list(self.frames)
         if look:
             zoom = sample_indices(look.interval, self.config.zoom_frames)
-            closeup = f"closeup{self._who((*zoom, look.key_frame), look.key_frame)}; "
+            large = {look.key_frame, *(zoom if self.config.zoom_pixels >= self.config.key_pixels else ())}
+            closeup = f"closeup{self._who((*zoom, look.key_frame), large)}; "
             key_frame = look.key_frame if see(gold, {look.key_frame}) else key_frame
         key = KEY_LABEL if look and key_frame == look.key_frame else labels.get(key_frame, str(key_frame))
         start, end = (labels.get(t, str(t)) for t in (seen[0], seen[-1]))
         clue = self._clue(labels)
         text = (
-            f"Step 1: {closeup}{told}. Step 2: {clue}{name} {start} to {end}, frame {key}. Step 3: {name}. "
-            "Action: answer."
+            f"Step 1: {topic(self.task.expression)}? {closeup}{told}. "
+            f"Step 2: {clue}{name} {start} to {end}, frame {key}. Step 3: {name}. Action: answer."
         )
         return Thought(text, Answer(Interval(seen[0], seen[-1] + 1), key_frame))
 
@@ -94,12 +108,12 @@ class _Scene:
         seen = list(see(self.task.gold, self.frames))
         return seen[len(seen) // 2] if seen else best_frame(self.task.gold, set(self.frames))
 
-    def _who(self, frames: tuple[int, ...], large: int | None = None) -> str:
+    def _who(self, frames: tuple[int, ...], large: Collection[int] = ()) -> str:
         """ " checkered dark blue light red": a mark stands before the name that it tells from the others."""
         words: list[str] = []
         for each in self.objects:
             seen = see(each.masks, frames)
-            marks = {mark: None for t in seen if large is not None for mark in visible_marks(each, t, t == large)}
+            marks = {mark: None for t in seen if large for mark in visible_marks(each, t, t in large)}
             words += [*marks, each.caption] if seen else []
         return "".join(f" {word}" for word in words)
 

@@ -20,7 +20,7 @@ class Tool:
 
 def _zoom(video: VideoRef, select: Select, config: EnvConfig) -> tuple[FrameRef, ...]:
     indices = sample_indices(select.interval, config.zoom_frames)
-    return frame_refs(video, indices, "zoom", config.strip_pixels, config.size_factor)
+    return frame_refs(video, indices, "zoom", config.zoom_pixels, config.size_factor)
 
 
 def _key_frame(video: VideoRef, select: Select, config: EnvConfig) -> tuple[FrameRef, ...]:

@@ -17,7 +17,7 @@ from env.types import RLE, Action, Answer, Interval, Scores, Select, StopReason,
 from tests.env_videos import write_folder
 
 ATTACK = "<script>window.hacked=1</script><img src=x onerror=window.hacked=1>\"'</textarea>"
-CONFIG = EnvConfig(strip_pixels=48 * 80, detail_pixels=48 * 80, key_pixels=48 * 80, size_factor=16)
+CONFIG = EnvConfig(strip_pixels=48 * 80, detail_pixels=48 * 80, zoom_pixels=48 * 80, key_pixels=48 * 80, size_factor=16)
 
 
 def encode(mask_HW: np.ndarray) -> RLE:
