@@ -173,6 +173,8 @@ class GrpoConfig:
     """Learning rate."""
     warmup_steps: int = 5
     """Steps of linear learning-rate warm-up."""
+    lr_decays: bool = False
+    """Let the learning rate fall in a straight line over the run, to 0 behind the last step."""
     weight_decay: float = 0.0
     """AdamW weight decay."""
     max_grad_norm: float = 1.0

@@ -22,6 +22,7 @@ from policy.model import PolicyOutput, SegPolicy, binary_masks, mask_losses
 from rl.calibration import CALIBRATIONS, binarise_grid
 from rl.checkpoint import restore
 from rl.loss import LossInputs, LossSettings, grpo_loss, importance_weights
+from rl.schedule import lr_scale
 
 
 @dataclass
@@ -101,8 +102,7 @@ class LocalLearner:
         self.optimizer: torch.optim.Optimizer = torch.optim.AdamW(
             self.trained, self.config.lr, weight_decay=self.config.weight_decay
         )
-        warmup = max(1, self.config.warmup_steps)
-        self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimizer, lambda step: min(1.0, (step + 1) / warmup))
+        self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimizer, lambda step: lr_scale(self.config, step))
 
     def _frozen_copy(self) -> SegPolicy:
         return copy.deepcopy(self.policy).requires_grad_(False)

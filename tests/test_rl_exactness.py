@@ -54,7 +54,13 @@ class Bench:
 
 @pytest.fixture(scope="module")
 def bench(micro: Micro, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
-    settings = ["grpo.lr=2.0e-4", "grpo.kl_coef=0", "grpo.max_batch_tokens=4096", "env.max_seconds=3600"]
+    settings = [
+        "grpo.lr=2.0e-4",
+        "grpo.lr_decays=false",
+        "grpo.kl_coef=0",
+        "grpo.max_batch_tokens=4096",
+        "env.max_seconds=3600",
+    ]
     config = micro.config(tmp_path_factory.mktemp("exactness"), settings)
     sampler = build_sampler(config.sampler, micro.policy / "vlm", config.env.max_context_tokens, config.seed)
     yield Bench(micro, config, sampler, FrameCache())

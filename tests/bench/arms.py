@@ -12,8 +12,10 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,14 +37,15 @@ GROUPS = ("all", "exploring pays", "exploring does not pay")
 
 @dataclass(frozen=True)
 class Arm:
-    """One run of GRPO and where it starts."""
+    """A policy to judge: `start` itself, or where settings are given what GRPO with them makes of it."""
 
     name: str
     start: Path
-    sets: tuple[str, ...]
+    sets: tuple[str, ...] = ()
 
 
 def run(*arguments: str) -> None:
+    """One of our commands; its output goes where this script's goes."""
     subprocess.run([sys.executable, "-m", *arguments], check=True)
 
 
@@ -139,21 +142,29 @@ def main() -> None:
     )
     parser.add_argument("--untrained", type=Path, help="an untrained policy, for the arm without a cold start")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="of GRPO, in all arms")
+    parser.add_argument("--jobs", type=int, default=1, help="arms at a time, each with its share of the cores")
     args = parser.parse_args()
     out = args.out.resolve()
+    if args.jobs > 1:
+        os.environ["OMP_NUM_THREADS"] = str(max(1, (os.cpu_count() or 1) // args.jobs))
+        os.environ["VLLM_CPU_OMP_THREADS_BIND"] = "nobind"
     write_data(out, num_train=1000, num_eval=max(2, args.tasks // 3))
     groups = {
+        "cold start": [Arm("cold start", SHIPPED)],
+        "cold start, other seeds": [Arm(f"cold-{n}", policy.resolve()) for n, policy in enumerate(args.cold_starts)],
         "GRPO": [Arm(f"grpo-{seed}", SHIPPED, (f"seed={seed}",)) for seed in args.seeds],
         "shuffled rewards": [Arm("shuffled", SHIPPED, ("grpo.shuffle_rewards=true",))],
-        "no cold start": [Arm("no-cold-start", args.untrained.resolve(), ())] if args.untrained else [],
+        "no cold start": [Arm("no-cold-start", args.untrained.resolve(), ("seed=0",))] if args.untrained else [],
     }
-    judged = {"cold start": [judge(SHIPPED, "cold start", out, args.tasks)]}
-    others = [judge(policy, f"cold-{number}", out, args.tasks) for number, policy in enumerate(args.cold_starts)]
-    judged |= {"cold start, other seeds": others} if others else {}
-    for name, arms in groups.items():
-        runs = [judge(train(arm, out, args.set), arm.name, out, args.tasks) for arm in arms]
-        judged |= {name: runs} if runs else {}
-        (out / "table.md").write_text(table(judged) + "\n")
+
+    def result(arm: Arm) -> dict[str, Any]:
+        policy = train(arm, out, args.set) if arm.sets else arm.start
+        return judge(policy, arm.name, out, args.tasks)
+
+    with ThreadPoolExecutor(args.jobs) as pool:
+        pending = {name: [pool.submit(result, arm) for arm in arms] for name, arms in groups.items() if arms}
+        judged = {name: [future.result() for future in futures] for name, futures in pending.items()}
+    (out / "table.md").write_text(table(judged) + "\n")
     print(table(judged))
 
 
