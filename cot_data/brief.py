@@ -1,14 +1,13 @@
 """Traces for a policy of a few million parameters: few tokens, and each can be looked up in those before it.
 
-    look:   Step 1: checkered? unclear. Step 2: 33 to 33, frame 33. Step 3: unclear. Action: look.
-    answer: Step 1: checkered? closeup checkered dark blue light red; a dark blue b dark blue light red c light red.
+    look:   Step 1: checkered unclear. Step 2: 33 to 33, frame 33. Step 3: unclear. Action: look.
+    answer: Step 1: checkered closeup checkered dark blue light red; a dark blue b dark blue light red c light red.
             Step 2: checkered, dark blue a to b, frame z. Step 3: dark blue. Action: answer.
 
-A turn begins with the word that the query turns on. A look only repeats the query's numbers, or names a frame of the
-strip; it does not know whether it will pay, so that traces look as often where it does as elsewhere. For GRPO to find
-where it pays, what tells the tasks apart stands right before the choice. An answer says who is in the close-up, with
-marks, and in each frame of the strip, repeats what the query names, and names the target; frames go by the letters of
-`env.prompts.frame_labels`.
+A turn begins with the word that the query turns on, so that what tells apart where to look stands right before the
+choice. Traces look too seldom where it pays and too often elsewhere: the rest is for GRPO to find. A look only repeats
+the query's numbers, or names a frame of the strip. An answer says who is in the close-up, with marks, and in each frame
+of the strip, repeats what the query names, and names the target; frames go by letters (`env.prompts.frame_labels`).
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ from env.frames import sample_indices
 from env.prompts import KEY_LABEL, frame_labels
 from env.types import Answer, Interval, Select, Task
 
-LOOK_SHARE = 0.45  # of the traces look closer before they answer
+LOOK_SHARES = {True: 0.45, False: 0.25}  # of the traces look closer first, where that pays and where it does not
 _SAYS_LITTLE = frozenset({"the", "a", "an", "shape", "that", "is"})
 
 
@@ -40,7 +39,7 @@ def brief_thoughts(
     """An answer, or a look and an answer; of the target alone where `objects` are not known."""
     objects = objects or (LabelledObject(target_name(task), "", {}, task.gold),)
     scene = _Scene(task, config, objects, first_frames(task, config))
-    looks = rng.random() < LOOK_SHARE and any(task.gold) and config.max_turns > 1
+    looks = rng.random() < LOOK_SHARES[bool(task.explore)] and config.max_turns > 1
     if not looks:
         return [scene.answer(None)]
     look = scene.look()
@@ -74,7 +73,7 @@ class _Scene:
         labels = {} if self.task.explore else frame_labels(self.frames)
         first, last, key = (labels.get(t, str(t)) for t in (start, end, key_frame))
         text = (
-            f"Step 1: {topic(self.task.expression)}? unclear. Step 2: {first} to {last}, frame {key}. Step 3: unclear. "
+            f"Step 1: {topic(self.task.expression)} unclear. Step 2: {first} to {last}, frame {key}. Step 3: unclear. "
             "Action: look."
         )
         return Thought(text, Select(Interval(start, end + 1), key_frame))
@@ -96,7 +95,7 @@ class _Scene:
         start, end = (labels.get(t, str(t)) for t in (seen[0], seen[-1]))
         clue = self._clue(labels)
         text = (
-            f"Step 1: {topic(self.task.expression)}? {closeup}{told}. "
+            f"Step 1: {topic(self.task.expression)} {closeup}{told}. "
             f"Step 2: {clue}{name} {start} to {end}, frame {key}. Step 3: {name}. Action: answer."
         )
         return Thought(text, Answer(Interval(seen[0], seen[-1] + 1), key_frame))

@@ -210,7 +210,8 @@ def test_every_trace_answers_with_what_its_frames_show(tasks: list[Task], style:
         answer, text = block_of(trajectory), trajectory.turns[-1].action.text
         seen = [t for t, rle in enumerate(task.gold) if rle]
         if not seen:
-            assert answer.interval == Interval(0, task.video.num_frames) and len(trajectory.turns) == 1
+            assert answer.interval == Interval(0, task.video.num_frames)
+            assert len(trajectory.turns) == 1 or style == "brief"
             assert "nothing" in text or "none" in text
             continue
         turns = trajectory.turns[:1] if style == "brief" else trajectory.turns  # a brief look only adds its key frame
@@ -242,7 +243,7 @@ def test_looks_go_where_the_evidence_is_before_the_target_is_named(tasks: list[T
         assert "key" in roles or (style == "brief" and task.explore == "brief_event" and "zoom" in roles)
 
 
-@pytest.mark.parametrize(("style", "share"), [("full", 0.25), ("brief", 0.45)])
+@pytest.mark.parametrize(("style", "share"), [("full", 0.25), ("brief", 0.25)])
 def test_some_of_the_other_tasks_are_looked_into(tasks: list[Task], style: str, share: float) -> None:
     plain = [task for task in tasks if not task.explore and any(task.gold)]
     turns = [len(written(task, style, i).gpt_turns) for i, task in enumerate(plain)]

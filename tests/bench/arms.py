@@ -24,6 +24,7 @@ import numpy as np
 
 from policy import SHIPPED
 from rl.groups import groups_of
+from tests.bench.arms_plot import plot
 
 TRAIN_SEED, EVAL_SEED = 1, 3  # 3: no setting was chosen on these videos
 SETTINGS = {
@@ -125,6 +126,17 @@ def mean_of(results: list[dict[str, Any]], group: str, measure: str, view: str =
     return np.mean([values(each, group, measure, view) for each in results], axis=0)
 
 
+def gains(judged: dict[str, list[dict[str, Any]]], name: str) -> dict[str, tuple[float, float]]:
+    """Setting and group -> mean and standard error, over tasks, of what an arm gains over the cold start."""
+    found = {}
+    for setting in ("greedy", "T=1"):
+        for group in GROUPS:
+            after = mean_of([of_settings[setting] for of_settings in judged[name]], group, "jf")
+            gain = after - values(judged["cold start"][0][setting], group, "jf")
+            found[f"{setting}, {group}"] = (float(gain.mean()), float(gain.std(ddof=1) / len(gain) ** 0.5))
+    return found
+
+
 def figure_cells(results: list[dict[str, Any]], group: str) -> list[str]:
     blind = cell(mean_of(results, group, "jf", "blind")) if "blind" in results[0] else "-"
     turns = cell(mean_of(results, group, "turns"), 1)
@@ -165,6 +177,9 @@ def main() -> None:
         pending = {name: [pool.submit(result, arm) for arm in arms] for name, arms in groups.items() if arms}
         judged = {name: [future.result() for future in futures] for name, futures in pending.items()}
     (out / "table.md").write_text(table(judged) + "\n")
+    shown = {name: groups[name] for name in ("GRPO", "shuffled rewards")}
+    runs = {name: [out / arm.name for arm in arms] for name, arms in shown.items()}
+    plot(runs, {name: gains(judged, name) for name in shown}, out / "arms.png")
     print(table(judged))
 
 
