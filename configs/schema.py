@@ -103,7 +103,7 @@ class PolicyConfig:
     lora_alpha: int = 16
     """Scale of the LoRA adapters."""
     freeze_vision: bool = False
-    """Keep the vision tower fixed; the sampler then keeps its encoder cache over weight syncs."""
+    """Keep the vision tower of `path` fixed; the sampler then keeps its encoder cache over weight syncs."""
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +37,7 @@ OUTPUT_SCALE = 0.1  # of the blocks' output projections at the start: blocks tha
 def build_small(config: PolicyConfig, corpus: Iterable[str], seed: int, phrases: Iterable[str] = ()) -> SegPolicy:
     """The embedded default: the real classes with small numbers, and a tokenizer trained on `corpus`.
 
-    Each of `phrases` ("dark red") is one token of it.
+    Each of `phrases` ("dark red") is one token of it. Nothing is frozen: `policy.freeze_vision` is for what is loaded.
     """
     phrases = list(phrases)
     torch.manual_seed(seed)
@@ -49,7 +49,7 @@ def build_small(config: PolicyConfig, corpus: Iterable[str], seed: int, phrases:
                 parameter.mul_(OUTPUT_SCALE)
         _compose_phrases(vlm.model.language_model.embed_tokens.weight, tokenizer, phrases)
         nn.init.normal_(vlm.model.visual.pos_embed.weight)  # or the place of a cell drowns beside whitened patches
-    return _finish(SegPolicy(vlm, tokenizer, build_sam(config.sam)), config)
+    return _finish(SegPolicy(vlm, tokenizer, build_sam(config.sam)), replace(config, freeze_vision=False))
 
 
 def _compose_phrases(embedding_VD: torch.Tensor, tokenizer: PreTrainedTokenizerBase, phrases: Iterable[str]) -> None:

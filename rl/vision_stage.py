@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from configs.load import ConfigError
 from configs.schema import EnvConfig, StageConfig
 from cot_data.expressions import SEEN_AREA
 from cot_data.labelled import LabelledVideo
@@ -68,7 +69,9 @@ def train_vision(
     journal: Journal,
     seed: int,
 ) -> None:
-    """Train the vision tower and the word embeddings on single frames, small and large."""
+    """Train the vision tower and the word embeddings on single frames, small and large. ConfigError if it is frozen."""
+    if not any(parameter.requires_grad for parameter in policy.vlm.model.visual.parameters()):
+        raise ConfigError("cold_start.stages: a stage `vision` trains the tower that policy.freeze_vision keeps fixed")
     rng = np.random.default_rng(seed)
     whiten_patches(policy, frames, [_pick(videos[int(at)], env, rng) for at in rng.choice(len(videos), WHITENED)])
     namer = CellNamer(policy).to(policy.device)

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from configs.load import ConfigError, load_config
 from configs.schema import StageConfig
 from cot_data.labelled import LabelledVideo, load_objects
 from cot_data.sights import place_in
 from env.frames import FrameCache, frame_refs
-from policy.build import load_policy
+from policy.build import build_small, load_policy
 from policy.model import SegPolicy
 from rl.journal import Journal, read_metrics
 from rl.vision_stage import NAMES, WORDS, cell_labels, train_vision, whiten_patches
@@ -84,3 +86,16 @@ def test_a_few_steps_teach_to_name_cells_and_leave_the_rest_alone(
     assert rows[-1]["loss/words"] < 0.7 * rows[0]["loss/words"]
     moved = {name for name, tensor in policy.state_dict().items() if not torch.equal(tensor, before[name])}
     assert moved and all("visual" in name or "embed_tokens" in name or "lm_head" in name for name in moved)
+
+
+def test_only_a_tower_that_is_loaded_can_be_frozen(micro: Micro, videos: list[LabelledVideo], tmp_path: Path) -> None:
+    """The tiny default keeps it fixed in GRPO: the cold start before that must train it all the same."""
+    config = replace(load_config("tiny").policy, vision_hidden=32, vision_layers=1, hidden=32, layers=1)
+    assert config.freeze_vision
+    built = build_small(config, ["the dark red shape"], seed=0)
+    assert all(parameter.requires_grad for parameter in built.vlm.parameters())
+    loaded = load_policy(micro.policy, config)
+    trained = {name for name, parameter in loaded.vlm.named_parameters() if parameter.requires_grad}
+    assert trained and not any("visual" in name for name in trained)
+    with pytest.raises(ConfigError, match=r"stage `vision` trains the tower that policy\.freeze_vision keeps"):
+        train_vision(loaded, videos, FrameCache(), micro.config(tmp_path).env, StageConfig(), Journal(tmp_path), seed=0)
