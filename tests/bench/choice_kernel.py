@@ -1,0 +1,99 @@
+"""How far one kind of task drags the others along when GRPO changes whether a policy looks closer.
+
+    python -m tests.bench.choice_kernel --checkpoint policy/tiny --data runs/demo/data/heldout
+
+A small step along the gradient g of one task's choice (the logit of "unclear", which begins a look, against all else)
+moves another task's choice by their product (the neural tangent kernel). Printed per kind of task: how often it looks,
+the kernel of the kinds' mean gradients, and their cosines. At a cosine near 1 all kinds move together, whatever the
+rewards say of each; what tells them apart is learnt from what is left of it.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor
+
+from configs.load import load_config
+from configs.schema import EnvConfig
+from cot_data.dialogue import to_trajectory
+from cot_data.labelled import LabelledObject, load_objects
+from cot_data.mevis import load_mevis
+from cot_data.write_trace import write_trace
+from env.frames import FrameCache
+from env.types import Select, Task, Trajectory
+from policy.batch import collate, to_sequence
+from policy.build import load_policy
+from policy.model import SegPolicy
+from rl.progress import progress_bar
+
+LOOK = " unclear"  # the first word of a look after its topic
+TRIES = 40  # traces of one task, of which one that looks is wanted
+
+
+def a_look(task: Task, objects: tuple[LabelledObject, ...], config: EnvConfig) -> Trajectory | None:
+    """A trace of the task that looks closer, if any of `TRIES` does."""
+    for seed in range(TRIES):
+        trace = write_trace(task, config, np.random.default_rng(seed), config.prompt, objects=objects)
+        trajectory = to_trajectory(trace, task, config)
+        if isinstance(trajectory.turns[0].decision, Select):
+            return trajectory
+    return None
+
+
+def choice_gradient(policy: SegPolicy, trajectory: Trajectory, frames: FrameCache) -> tuple[float, Tensor]:
+    """Probability of looking closer, and the gradient of its logit: all that GRPO trains, as one vector."""
+    sequence = to_sequence(trajectory, policy.chat, policy.layout)
+    batch = collate([sequence], policy.chat, policy.layout, frames, policy.device)
+    (look,) = policy.chat.encode(LOOK)
+    logprob = policy(batch).logprobs_BL[0, sequence.ids.index(look, sequence.turn_idx.index(0))]
+    logit = logprob - torch.log1p(-logprob.exp())
+    trained = [each for each in policy.vlm.parameters() if each.requires_grad]
+    gradients = torch.autograd.grad(logit, trained, allow_unused=True)
+    return float(logprob.detach().exp()), torch.cat([g.flatten() for g in gradients if g is not None])
+
+
+def kernel_table(looks: dict[str, list[float]], gradients: dict[str, list[Tensor]]) -> Table:
+    means = {kind: torch.stack(each).mean(0) for kind, each in gradients.items()}
+    table = Table("kind of task", "looks", *(f"with {kind}" for kind in means), title="kernel (cosine)")
+    for kind, mean in means.items():
+        cosines = [torch.nn.functional.cosine_similarity(mean, other, dim=0) for other in means.values()]
+        products = [mean @ other for other in means.values()]
+        cells = [f"{float(k):.0f} ({float(c):.2f})" for k, c in zip(products, cosines, strict=True)]
+        table.add_row(kind, f"{np.mean(looks[kind]):.2f}", *cells)
+    return table
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--checkpoint", type=Path, required=True, help="folder of a policy whose traces are brief")
+    parser.add_argument("--data", type=Path, required=True, help="folder of Moving Shapes")
+    parser.add_argument("--tasks", type=int, default=8, help="tasks of each kind")
+    args = parser.parse_args()
+    config = load_config("tiny")
+    policy, frames = load_policy(args.checkpoint, config.policy), FrameCache()
+    objects = {each.video: each.objects for each in load_objects(args.data)}
+    looks: dict[str, list[float]] = {}
+    gradients: dict[str, list[Tensor]] = {}
+    by_kind: dict[str, list[Task]] = {}
+    for task in load_mevis(args.data):
+        by_kind.setdefault(task.explore or "plain", []).append(task)
+    picked = [(kind, task) for kind, tasks in sorted(by_kind.items()) for task in tasks[: args.tasks]]
+    with progress_bar("gradients", len(picked)) as advance:
+        for kind, task in picked:
+            trajectory = a_look(task, objects[task.video], config.env)
+            if trajectory is not None:
+                share, gradient = choice_gradient(policy, trajectory, frames)
+                looks.setdefault(kind, []).append(share)
+                gradients.setdefault(kind, []).append(gradient)
+            advance()
+    Console().print(kernel_table(looks, gradients))
+
+
+if __name__ == "__main__":
+    main()
