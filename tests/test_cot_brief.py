@@ -1,4 +1,4 @@
-"""Traces in few tokens: each can be looked up in those before it, and a look knows nothing of what it is worth."""
+"""Traces in few tokens: each can be looked up in those before it, and what tells where to look stands before the choice."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from configs.schema import EnvConfig
 from cot_data.brief import _Scene, topic
 from cot_data.dialogue import to_trajectory
 from cot_data.expressions import name_in
@@ -21,17 +20,7 @@ from cot_data.sights import first_frames
 from cot_data.write_trace import write_trace
 from env.prompts import frame_labels
 from env.types import Answer, Interval, Select, Task
-
-TINY = EnvConfig(
-    prompt="brief",
-    strip_frames=8,
-    detail_frames=2,
-    size_factor=16,
-    strip_pixels=1024,
-    detail_pixels=4096,
-    zoom_pixels=4096,
-    key_pixels=4096,
-)
+from tests.cot_parts import TINY
 
 
 @pytest.fixture(scope="module")
