@@ -1,4 +1,4 @@
-"""Traces in few tokens: each can be looked up in those before it, and what tells where to look stands before the choice."""
+"""Traces in few tokens: each can be looked up in those before it; what tells where to look precedes the choice."""
 
 from __future__ import annotations
 
