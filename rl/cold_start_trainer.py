@@ -84,7 +84,7 @@ class LessonCollator:
             task = trajectory.task
             for turn in (trajectory.turns[number] for number in sequence.seg_turns):
                 decision = turn.decision
-                if isinstance(decision, Select) and (task.explore or task.caption not in turn.action.text):
+                if isinstance(decision, Select) and not _is_named(task, turn.action.text):
                     prompt_row += 1  # the target is still unnamed: a mask wanted here would teach to guess
                     continue
                 if isinstance(decision, Select | Answer) and task.gold and sequence.frames:
@@ -99,6 +99,11 @@ class LessonCollator:
     def _mask_frames(self, task: Task, key_frame: int, rng: np.random.Generator) -> list[int]:
         others = rng.choice(task.video.num_frames, self.num_mask_frames - 1)
         return [key_frame, *(int(at) for at in others)]
+
+
+def _is_named(task: Task, look: str) -> bool:
+    """Whether a look says who the target is: at a query that is a name, not where exploring is to tell."""
+    return not task.explore and bool(task.caption) and task.caption in look
 
 
 def lesson_loss(
