@@ -56,6 +56,7 @@ RANGES: dict[str, tuple[str, float]] = {
     "grpo.truncate_weight": (">=", 0),
     "grpo.calibration_coef": (">=", 0),
     "grpo.mask_coef": (">=", 0),
+    "grpo.mask_least_iou": ("<=", 1),
     "grpo.mask_frames": (">=", 1),
     "grpo.max_batch_tokens": (">=", 1),
     "grpo.workers": (">=", 1),

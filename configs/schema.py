@@ -201,6 +201,10 @@ class GrpoConfig:
     """Logit above which a rollout mask pixel counts as set (the released code: 0.5)."""
     mask_coef: float = 0.2
     """Weight of the auxiliary BCE + dice mask loss."""
+    mask_least_iou: float = 0.0
+    """Mean J from which the masks of an answer learn from gold; 0: every [SEG] does, as in the released recipe."""
+    freeze_sam: bool = False
+    """Whether SAM 2 stays as it is; else its mask decoder and prompt encoder learn, as in the released recipe."""
     mask_frames: int = 4
     """Evenly spaced frames on which the last [SEG] is decoded for rewards and mask loss, besides its key frame."""
     max_batch_tokens: int = 16384

@@ -40,6 +40,7 @@ def train(config: RunConfig, resume: bool = False) -> None:
     run_dir = Path(config.run_dir)
     state = load_state(latest_checkpoint(run_dir)) if resume else None
     tasks = load_tasks(config.data.dataset, Path(config.data.train_root))
+    kinds = [task.explore or task.family for task in tasks]
     heldout = held_out_tasks(config) if config.grpo.eval_every else []
     initial = run_dir / "initial" if resume else Path(config.policy.path)
     policy = POLICIES[config.policy.kind](initial, config.policy)
@@ -68,7 +69,7 @@ def train(config: RunConfig, resume: bool = False) -> None:
 
         # 1. ROLLOUT. The workers get this step's weights, so the data is on-policy.
         pool.publish(learner.export_weights(), version=step)
-        batch = items_for_step(tasks, config.grpo.tasks_per_step, config.seed, step)
+        batch = items_for_step(tasks, kinds, config.grpo.tasks_per_step, config.seed, step)
         played = rollout_groups(pool, pending, batch, config, step)
         groups = usable_groups(played, step)
         timer.mark("rollout")

@@ -19,6 +19,7 @@ from env.rle import encode, mask_or_empty
 from env.types import Answer, Interval, Select, Trajectory
 from policy.batch import Batch, Frames, TokenSequence, collate, pack, to_sequence
 from policy.model import PolicyOutput, SegPolicy, binary_masks, mask_losses
+from rewards.mask import mask_iou
 from rl.calibration import CALIBRATIONS, binarise_grid
 from rl.checkpoint import restore
 from rl.loss import LossInputs, LossSettings, grpo_loss, importance_weights
@@ -93,10 +94,10 @@ class LocalLearner:
         self.max_tokens = config.env.max_turns * config.env.max_action_tokens
         self.frames = frames
         self.shown = shown
-        # As in the released recipe, SAM 2 learns only what turns prompts into masks.
         policy.sam.requires_grad_(False)
-        policy.sam.sam_mask_decoder.requires_grad_(True)
-        policy.sam.sam_prompt_encoder.requires_grad_(True)
+        # As in the released recipe, SAM 2 learns only what turns prompts into masks.
+        policy.sam.sam_mask_decoder.requires_grad_(not self.config.freeze_sam)
+        policy.sam.sam_prompt_encoder.requires_grad_(not self.config.freeze_sam)
         self.trained = [parameter for parameter in policy.parameters() if parameter.requires_grad]
         self.reference = self._frozen_copy() if self.config.kl_coef > 0 else None
         self.optimizer: torch.optim.Optimizer = torch.optim.AdamW(
@@ -288,9 +289,10 @@ class LocalLearner:
     def _mask_loss(self, forward: _Pass) -> Tensor:
         """Sum over targets of BCE + dice against gold (frames without gold masks train nothing)."""
         total = forward.output.logprobs_BL.new_zeros(())
+        taught = [_taught_turns(sample.trajectory, self.config.mask_least_iou) for sample in forward.samples]
         for at, target in enumerate(forward.targets):
             task = forward.samples[target.sample].trajectory.task
-            if not task.gold:
+            if not task.gold or target.turn not in taught[target.sample]:
                 continue
             rle = task.gold[target.frame_idx]
             gold = mask_or_empty(rle, task.video.height, task.video.width)
@@ -337,6 +339,15 @@ def _with_mask_share(sums: dict[str, float]) -> dict[str, float]:
     """`sums` with the share of the masks in the gradient that reaches the last hidden states, calibration included."""
     text, masks = (sums.pop(name, 0.0) ** 0.5 for name in (TEXT_GRAD, MASK_GRAD))
     return sums | {"grad/masks/share": masks / (text + masks) if text + masks > 0 else 0.0}
+
+
+def _taught_turns(trajectory: Trajectory, least_iou: float) -> range:
+    """Turns whose [SEG] learns from gold: all, or the answer where it found the target. What a wrong name, or a look
+    that names nobody, prompts for would else become a blur of everything it might have meant."""
+    turns = range(len(trajectory.turns))
+    if least_iou == 0:
+        return turns
+    return turns[-1:] if (mask_iou(trajectory) or 0.0) >= least_iou else turns[:0]
 
 
 def _fill_logprobs(sample: Sample, logprobs_L: Tensor) -> None:

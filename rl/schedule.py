@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import TypeVar
 
@@ -12,16 +13,28 @@ from configs.schema import GrpoConfig
 T = TypeVar("T")
 
 
-def items_for_step(items: Sequence[T], per_step: int, seed: int, step: int) -> list[T]:
+def items_for_step(items: Sequence[T], kinds: Sequence[str], per_step: int, seed: int, step: int) -> list[T]:
     """The `per_step` items of `step`, all different. Each epoch shuffles the data anew and leaves out the remainder.
 
-    Raises ValueError when there are fewer items than one step needs.
+    Every step gets its share of each kind, as evenly as whole numbers allow: which kinds a few tasks happen to be of
+    would else be most of what a small step learns from. ValueError when there are fewer items than one step needs.
     """
     if len(items) < per_step:
         raise ValueError(f"{len(items)} tasks, but grpo.tasks_per_step is {per_step}")
     epoch, position = divmod(step, len(items) // per_step)
-    order = np.random.default_rng([seed, epoch]).permutation(len(items))
-    return [items[int(at)] for at in order[position * per_step : (position + 1) * per_step]]
+    order = _spread(kinds, np.random.default_rng([seed, epoch]))
+    return [items[at] for at in order[position * per_step : (position + 1) * per_step]]
+
+
+def _spread(kinds: Sequence[str], rng: np.random.Generator) -> list[int]:
+    """A random order of all positions in which those of a kind lie evenly spaced."""
+    counts = Counter(kinds)
+    following = {kind: rng.random() for kind in sorted(counts)}
+    places = {}
+    for at in (int(at) for at in rng.permutation(len(kinds))):
+        places[at] = following[kinds[at]] / counts[kinds[at]]
+        following[kinds[at]] += 1
+    return sorted(places, key=places.__getitem__)
 
 
 def lr_scale(config: GrpoConfig, step: int) -> float:

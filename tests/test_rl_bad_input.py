@@ -77,7 +77,7 @@ def test_training_state_of_another_shape_names_the_weight(micro: Micro) -> None:
 
 def test_fewer_tasks_than_a_step_needs() -> None:
     with pytest.raises(ValueError, match=r"2 tasks, but grpo\.tasks_per_step is 3"):
-        items_for_step(["a", "b"], 3, 0, 0)
+        items_for_step(["a", "b"], ["", ""], 3, 0, 0)
 
 
 def test_a_broken_video_ends_only_its_own_episodes(micro: Micro, tmp_path: Path) -> None:

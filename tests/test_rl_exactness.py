@@ -18,6 +18,8 @@ from policy.build import load_policy, save_policy
 from policy.engines import build_sampler
 from policy.model import SegPolicy
 from policy.sampler import Sampler
+from rewards.base import final_answer
+from rewards.mask import mask_iou
 from rl.learner import LocalLearner
 from rl.rollout import Assignment, Rollout
 from tests.rl_parts import Micro
@@ -213,6 +215,23 @@ def test_equal_rewards_without_other_terms_give_no_gradient(bench: Bench, played
     assert metrics["optim/grad_norm"] == 0
     assert metrics["loss/policy"] == 0
     assert all(torch.equal(tensor, before[name]) for name, tensor in policy.state_dict().items())
+
+
+def test_gold_teaches_only_answers_that_found_the_target(bench: Bench, played: list[Trajectory]):
+    answers = copy.deepcopy([item for item in played if final_answer(item)])
+    bench.learner(bench.policy()).score(answers)
+    ious = [mask_iou(item) or 0.0 for item in answers]
+    least = sorted(ious)[len(ious) // 2]
+    found = [item for item, iou in zip(answers, ious, strict=True) if iou >= least]
+    assert 0 < len(found) < len(answers)
+
+    def summed(items: Sequence[Trajectory], least_iou: float) -> float:
+        learner = bench.learner(bench.policy(), mask_coef=1.0, mask_least_iou=least_iou)
+        metrics = learner.learn([copy.deepcopy(items)], equal_advantages)
+        return metrics["loss/masks"] * sum(len(item.turns) + bench.config.grpo.mask_frames for item in items)
+
+    assert summed(answers, least) == pytest.approx(summed(found, least), rel=1e-4)
+    assert summed(answers, 1.0) == 0 < summed(found, least) < summed(answers, 0.0)
 
 
 def test_saving_then_loading_is_the_identity(bench: Bench, tmp_path: Path):

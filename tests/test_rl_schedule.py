@@ -1,13 +1,15 @@
-"""The learning rate of a step: warm-up, and a straight way down where asked for."""
+"""What a step gets: its learning rate, and its share of each kind of task."""
 
 from __future__ import annotations
+
+from collections import Counter
 
 import pytest
 import torch
 from transformers import get_linear_schedule_with_warmup
 
 from configs.schema import GrpoConfig
-from rl.schedule import lr_scale
+from rl.schedule import items_for_step, lr_scale
 
 
 def test_the_rate_warms_up_and_stays() -> None:
@@ -31,3 +33,15 @@ def test_no_step_is_lost_at_either_end() -> None:
     scales = [lr_scale(config, step) for step in range(8)]
     assert min(scales) > 0 and max(scales) == scales[2] and scales[2:] == sorted(scales[2:], reverse=True)
     assert lr_scale(config, 8) == 0  # where the optimizer's schedule stands when the run is over
+
+
+def test_every_step_gets_its_share_of_each_kind_and_an_epoch_takes_no_task_twice():
+    kinds = ["a"] * 50 + ["b"] * 30 + ["c"] * 20
+    steps = [items_for_step(range(100), kinds, 10, seed=3, step=step) for step in range(10)]
+    assert sorted(at for step in steps for at in step) == list(range(100))
+    for step in steps:
+        counts = Counter(kinds[at] for at in step)
+        assert abs(counts["a"] - 5) <= 1 and abs(counts["b"] - 3) <= 1 and abs(counts["c"] - 2) <= 1
+    assert steps[0] == items_for_step(range(100), kinds, 10, seed=3, step=0)
+    assert steps[0] != items_for_step(range(100), kinds, 10, seed=4, step=0)
+    assert steps[0] != items_for_step(range(100), kinds, 10, seed=3, step=10), "the next epoch is shuffled anew"
