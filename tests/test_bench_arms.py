@@ -42,6 +42,8 @@ def test_a_gain_is_the_mean_over_tasks_of_the_mean_over_seeds() -> None:
 def test_the_table_has_a_line_per_setting_group_and_arm() -> None:
     lines = table(JUDGED).splitlines()
     assert len(lines) == 2 + len(SETTINGS) * len(GROUPS) * len(JUDGED)
+    control = {"greedy": results([0.0] * 5)["greedy"]}
+    assert len(table(JUDGED | {"control": [control]}).splitlines()) == len(lines) + len(GROUPS)
     assert lines[3].startswith("| greedy | all (5) | GRPO | 37.0 ±") and lines[3].endswith("| +7.0 ±6.2 |")
 
 

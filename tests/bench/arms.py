@@ -4,8 +4,9 @@
 
 Arms: the shipped cold start, and others (`--cold-starts`); GRPO from the shipped one, once per seed; the same with
 rewards shuffled within each group (nothing can be learnt from them); GRPO from the untrained policy (`--untrained`).
-Each is judged on the same tasks at greedy decoding and at temperature 1, held to one turn (a select then is no answer),
-and with all it asks to see shown grey. What is done is kept: run it again to go on.
+Each is judged on the same tasks at greedy decoding and at temperature 1; the shipped one and what GRPO makes of it
+also held to one turn (a select then is no answer), and with all it asks to see shown grey. What is done is kept: run
+it again to go on.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ SETTINGS = {
     "one turn": ("env.max_turns=1", "eval.blind=false"),
     "blind looks": ("eval.blind_looks=true", "eval.blind=false"),
 }
+WITHOUT_LOOKS = ("one turn", "blind looks")  # settings that tell what looking closer is worth to a policy
 GROUPS = ("all", "exploring pays", "exploring does not pay")
 
 
@@ -43,6 +45,7 @@ class Arm:
     name: str
     start: Path
     sets: tuple[str, ...] = ()
+    asks_what_looks_give: bool = False  # judged in WITHOUT_LOOKS too
 
 
 def run(*arguments: str) -> None:
@@ -74,11 +77,13 @@ def train(arm: Arm, out: Path, extra: list[str]) -> Path:
     return last
 
 
-def judge(policy: Path, name: str, out: Path, num_tasks: int) -> dict[str, Any]:
+def judge(policy: Path, arm: Arm, out: Path, num_tasks: int) -> dict[str, Any]:
     """Setting -> results of one policy."""
     results = {}
     for setting, overrides in SETTINGS.items():
-        folder = out / "eval" / f"{name} {setting}".replace(" ", "_")
+        if setting in WITHOUT_LOOKS and not arm.asks_what_looks_give:
+            continue
+        folder = out / "eval" / f"{arm.name} {setting}".replace(" ", "_")
         if not (folder / "results.json").is_file():
             places = (f"data.eval_root={out / 'data/heldout'}", f"eval.num_tasks={num_tasks}")
             command = ("--checkpoint", str(policy), "--out", str(folder), *sets(*places, *overrides))
@@ -114,7 +119,9 @@ def table(judged: dict[str, list[dict[str, Any]]]) -> str:
         for group in GROUPS:
             base = values(judged["cold start"][0][setting], group, "jf")
             for name, runs in judged.items():
-                results = [of_settings[setting] for of_settings in runs]
+                results = [of_settings[setting] for of_settings in runs if setting in of_settings]
+                if not results:
+                    continue
                 gain = "" if name == "cold start" else cell(mean_of(results, group, "jf") - base, sign="+")
                 figures = figure_cells(results, group)
                 lines.append("| " + " | ".join([setting, f"{group} ({len(base)})", name, *figures, gain]) + " |")
@@ -162,16 +169,16 @@ def main() -> None:
         os.environ["VLLM_CPU_OMP_THREADS_BIND"] = "nobind"
     write_data(out, num_train=1000, num_eval=max(2, args.tasks // 3))
     groups = {
-        "cold start": [Arm("cold start", SHIPPED)],
+        "cold start": [Arm("cold start", SHIPPED, asks_what_looks_give=True)],
         "cold start, other seeds": [Arm(f"cold-{n}", policy.resolve()) for n, policy in enumerate(args.cold_starts)],
-        "GRPO": [Arm(f"grpo-{seed}", SHIPPED, (f"seed={seed}",)) for seed in args.seeds],
+        "GRPO": [Arm(f"grpo-{seed}", SHIPPED, (f"seed={seed}",), True) for seed in args.seeds],
         "shuffled rewards": [Arm("shuffled", SHIPPED, ("grpo.shuffle_rewards=true",))],
         "no cold start": [Arm("no-cold-start", args.untrained.resolve(), ("seed=0",))] if args.untrained else [],
     }
 
     def result(arm: Arm) -> dict[str, Any]:
         policy = train(arm, out, args.set) if arm.sets else arm.start
-        return judge(policy, arm.name, out, args.tasks)
+        return judge(policy, arm, out, args.tasks)
 
     with ThreadPoolExecutor(args.jobs) as pool:
         pending = {name: [pool.submit(result, arm) for arm in arms] for name, arms in groups.items() if arms}
