@@ -1,0 +1,108 @@
+"""A strip of frames before and after GRPO: all but the predicted mask dimmed, gold outlined.
+
+    python -m tests.bench.arms_strip BEFORE AFTER --out strip.png
+
+BEFORE and AFTER are folders of `rl.evaluate` over the same tasks. Shown is, of each kind of task where exploring pays,
+the first at which one of the two policies looked closer and the other did not; none is picked by its score.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.axes import Axes
+
+from env.frames import FrameCache, sample_indices
+from env.rle import mask_or_empty
+from env.store import TrajectoryStore
+from env.types import Interval, Select, Trajectory
+
+NUM_FRAMES = 7
+DIMMED = 0.4  # brightness outside of the predicted mask: any colour for it would be that of some shape
+GOLD = (1.0, 0.2, 0.8)
+
+
+def looks(trajectory: Trajectory) -> bool:
+    return any(isinstance(turn.decision, Select) for turn in trajectory.turns)
+
+
+def pick(before: dict[str, Trajectory], after: dict[str, Trajectory]) -> list[str]:
+    """Ids of the tasks to show, at most one of each kind."""
+    found: dict[str, str] = {}
+    for task_id, trajectory in before.items():
+        kind = trajectory.task.explore
+        if kind and kind not in found and looks(trajectory) != looks(after[task_id]):
+            found[kind] = task_id
+    return list(found.values())
+
+
+def deed(trajectory: Trajectory) -> str:
+    """What the policy did, in words."""
+    wanted = [turn.decision for turn in trajectory.turns if isinstance(turn.decision, Select)]
+    shown = [f"looks at {each.interval.start} to {each.interval.end - 1}, frame {each.key_frame}" for each in wanted]
+    return ", then\n".join([*shown, "answers"])
+
+
+def draw_row(axes: np.ndarray, trajectory: Trajectory, label: str, cache: FrameCache) -> None:
+    task = trajectory.task
+    size = (task.video.height, task.video.width)
+    for axis, frame_idx in zip(axes, sample_indices(Interval(0, task.video.num_frames), NUM_FRAMES), strict=True):
+        pixels_HWC = cache.full(task.video, frame_idx) / 255
+        mask_HW = mask_or_empty(trajectory.masks.get(frame_idx), *size)
+        pixels_HWC[~mask_HW] *= DIMMED
+        axis.imshow(pixels_HWC)
+        gold_HW = mask_or_empty(task.gold[frame_idx], *size)
+        if gold_HW.any():
+            axis.contour(gold_HW, levels=[0.5], colors=[GOLD], linewidths=1.2)
+        axis.set(xticks=[], yticks=[])
+        axis.set_title(f"frame {frame_idx}", fontsize=6, pad=2)
+    _beside(axes[0], label)
+
+
+def _beside(axis: Axes, text: str) -> None:
+    axis.set_ylabel(text, rotation=0, ha="right", va="center", fontsize=7, labelpad=6)
+
+
+def _read(folder: Path) -> tuple[dict[str, Trajectory], dict[str, float]]:
+    """Trajectory and J&F of every task of an evaluation."""
+    trajectories = {item.task.task_id: item for item in TrajectoryStore(folder / "trajectories").read()}
+    rows = json.loads((folder / "results.json").read_text())["sighted"]["rows"]
+    return trajectories, {row["task_id"]: row["jf"] for row in rows}
+
+
+def strip(before: Path, after: Path, path: Path) -> None:
+    """Two rows per task: `before` above `after`, folders of evaluations."""
+    stores = [
+        {item.task.task_id: item for item in TrajectoryStore(each / "trajectories").read()} for each in (before, after)
+    ]
+    scores = [
+        {row["task_id"]: row["jf"] for row in json.loads((each / "results.json").read_text())["sighted"]["rows"]}
+        for each in (before, after)
+    ]
+    task_ids = pick(*stores)
+    figure = plt.figure(figsize=(9, 2.9 * len(task_ids)), layout="constrained")
+    cache = FrameCache()
+    for part, task_id in zip(figure.subfigures(len(task_ids), squeeze=False)[:, 0], task_ids, strict=True):
+        part.suptitle(f"“{stores[0][task_id].task.expression}”", fontsize=9)
+        axes = part.subplots(2, NUM_FRAMES)
+        for row, name, of_tasks, jf in zip(axes, ("cold start", "GRPO"), stores, scores, strict=True):
+            draw_row(row, of_tasks[task_id], f"{name}\n{deed(of_tasks[task_id])}\nJ&F {100 * jf[task_id]:.0f}", cache)
+    figure.savefig(path, dpi=150)
+    plt.close(figure)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("before", type=Path)
+    parser.add_argument("after", type=Path)
+    parser.add_argument("--out", type=Path, required=True)
+    args = parser.parse_args()
+    strip(args.before, args.after, args.out)
+
+
+if __name__ == "__main__":
+    main()
