@@ -35,6 +35,8 @@ SETTINGS = {
     "blind looks": ("eval.blind_looks=true", "eval.blind=false"),
 }
 WITHOUT_LOOKS = ("one turn", "blind looks")  # settings that tell what looking closer is worth to a policy
+# Where nothing is settled yet nothing is kept fixed, and every mask may learn from gold.
+LEARNS_ALL = ("policy.freeze_vision=false", "grpo.freeze_sam=false", "grpo.mask_least_iou=0")
 GROUPS = ("all", "exploring pays", "exploring does not pay")
 
 
@@ -173,7 +175,7 @@ def main() -> None:
         "cold start, other seeds": [Arm(f"cold-{n}", policy.resolve()) for n, policy in enumerate(args.cold_starts)],
         "GRPO": [Arm(f"grpo-{seed}", SHIPPED, (f"seed={seed}",), True) for seed in args.seeds],
         "shuffled rewards": [Arm("shuffled", SHIPPED, ("grpo.shuffle_rewards=true",))],
-        "no cold start": [Arm("no-cold-start", args.untrained.resolve(), ("seed=0",))] if args.untrained else [],
+        "no cold start": [Arm("no-cold-start", args.untrained.resolve(), LEARNS_ALL)] if args.untrained else [],
     }
 
     def result(arm: Arm) -> dict[str, Any]:
