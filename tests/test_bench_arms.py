@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from env.store import TrajectoryStore
 from tests.bench.arms import GROUPS, SETTINGS, gains, table
 from tests.bench.arms_plot import LOOKS, SMOOTH, plot, read_curve
+from tests.bench.arms_strip import deed, pick, strip
+from tests.replay_samples import answer_text, box, episode, select_text, small_task
 
 EXPLORES = ("fine_mark", "", "brief_event", "", "")
 
@@ -60,3 +64,27 @@ def test_curves_are_means_over_runs_of_blocks_of_steps(tmp_path: Path) -> None:
     plot({"GRPO": runs, "shuffled rewards": runs[:1]}, {"GRPO": gains(JUDGED, "GRPO")}, tmp_path / "arms.png")
     pixels_HWC = np.array(Image.open(tmp_path / "arms.png"))
     assert pixels_HWC.shape[0] > 400 and pixels_HWC.std() > 10
+
+
+def test_a_strip_shows_where_one_policy_looked_and_the_other_did_not(tmp_path: Path) -> None:
+    plain = small_task(tmp_path / "video")
+    tasks = [
+        replace(plain, task_id=f"t/{at}", explore=explore)
+        for at, explore in enumerate(("", "fine_mark", "fine_mark", "brief_event"))
+    ]
+    at_once, closer = [answer_text(10, 19, 12)], [select_text(5, 25, 12), answer_text(10, 19, 12)]
+    said = {"before": [at_once] * 4, "after": [closer, closer, closer, at_once]}
+    masks = {idx: box(8, 8, 24, 36) for idx in range(40)}
+    played = {
+        name: [episode(task, text, masks) for task, text in zip(tasks, of, strict=True)] for name, of in said.items()
+    }
+    assert pick(*({item.task.task_id: item for item in items} for items in played.values())) == ["t/1"]
+    assert deed(played["after"][1]) == "looks at 5 to 25, frame 12, then\nanswers"
+    for name, items in played.items():
+        TrajectoryStore(tmp_path / name / "trajectories").append(items)
+        rows = [{"task_id": task.task_id, "jf": 0.5} for task in tasks]
+        (tmp_path / name / "results.json").write_text(json.dumps({"sighted": {"rows": rows}}))
+    strip(tmp_path / "before", tmp_path / "after", tmp_path / "strip.png")
+    assert np.array(Image.open(tmp_path / "strip.png")).shape[:2] == (435, 1350)
+    with pytest.raises(SystemExit, match="nothing to show"):
+        strip(tmp_path / "before", tmp_path / "before", tmp_path / "none.png")

@@ -14,7 +14,6 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
-from matplotlib.axes import Axes
 
 from env.frames import FrameCache, sample_indices
 from env.rle import mask_or_empty
@@ -60,11 +59,7 @@ def draw_row(axes: np.ndarray, trajectory: Trajectory, label: str, cache: FrameC
             axis.contour(gold_HW, levels=[0.5], colors=[GOLD], linewidths=1.2)
         axis.set(xticks=[], yticks=[])
         axis.set_title(f"frame {frame_idx}", fontsize=6, pad=2)
-    _beside(axes[0], label)
-
-
-def _beside(axis: Axes, text: str) -> None:
-    axis.set_ylabel(text, rotation=0, ha="right", va="center", fontsize=7, labelpad=6)
+    axes[0].set_ylabel(label, rotation=0, ha="right", va="center", fontsize=7, labelpad=6)
 
 
 def _read(folder: Path) -> tuple[dict[str, Trajectory], dict[str, float]]:
@@ -76,14 +71,10 @@ def _read(folder: Path) -> tuple[dict[str, Trajectory], dict[str, float]]:
 
 def strip(before: Path, after: Path, path: Path) -> None:
     """Two rows per task: `before` above `after`, folders of evaluations."""
-    stores = [
-        {item.task.task_id: item for item in TrajectoryStore(each / "trajectories").read()} for each in (before, after)
-    ]
-    scores = [
-        {row["task_id"]: row["jf"] for row in json.loads((each / "results.json").read_text())["sighted"]["rows"]}
-        for each in (before, after)
-    ]
+    stores, scores = zip(_read(before), _read(after), strict=True)
     task_ids = pick(*stores)
+    if not task_ids:
+        raise SystemExit(f"{before}, {after}: both looked at the same tasks where exploring pays; nothing to show")
     figure = plt.figure(figsize=(9, 2.9 * len(task_ids)), layout="constrained")
     cache = FrameCache()
     for part, task_id in zip(figure.subfigures(len(task_ids), squeeze=False)[:, 0], task_ids, strict=True):
