@@ -62,7 +62,7 @@ def draw_row(axes: np.ndarray, trajectory: Trajectory, label: str, cache: FrameC
     axes[0].set_ylabel(label, rotation=0, ha="right", va="center", fontsize=7, labelpad=6)
 
 
-def _read(folder: Path) -> tuple[dict[str, Trajectory], dict[str, float]]:
+def read_evaluation(folder: Path) -> tuple[dict[str, Trajectory], dict[str, float]]:
     """Trajectory and J&F of every task of an evaluation."""
     trajectories = {item.task.task_id: item for item in TrajectoryStore(folder / "trajectories").read()}
     rows = json.loads((folder / "results.json").read_text())["sighted"]["rows"]
@@ -71,17 +71,17 @@ def _read(folder: Path) -> tuple[dict[str, Trajectory], dict[str, float]]:
 
 def strip(before: Path, after: Path, path: Path) -> None:
     """Two rows per task: `before` above `after`, folders of evaluations."""
-    stores, scores = zip(_read(before), _read(after), strict=True)
-    task_ids = pick(*stores)
+    judged = {"cold start": read_evaluation(before), "GRPO": read_evaluation(after)}
+    task_ids = pick(judged["cold start"][0], judged["GRPO"][0])
     if not task_ids:
         raise SystemExit(f"{before}, {after}: both looked at the same tasks where exploring pays; nothing to show")
     figure = plt.figure(figsize=(9, 2.9 * len(task_ids)), layout="constrained")
     cache = FrameCache()
     for part, task_id in zip(figure.subfigures(len(task_ids), squeeze=False)[:, 0], task_ids, strict=True):
-        part.suptitle(f"“{stores[0][task_id].task.expression}”", fontsize=9)
-        axes = part.subplots(2, NUM_FRAMES)
-        for row, name, of_tasks, jf in zip(axes, ("cold start", "GRPO"), stores, scores, strict=True):
-            draw_row(row, of_tasks[task_id], f"{name}\n{deed(of_tasks[task_id])}\nJ&F {100 * jf[task_id]:.0f}", cache)
+        for axes, (name, (trajectories, jf)) in zip(part.subplots(2, NUM_FRAMES), judged.items(), strict=True):
+            trajectory = trajectories[task_id]
+            part.suptitle(f"“{trajectory.task.expression}”", fontsize=9)
+            draw_row(axes, trajectory, f"{name}\n{deed(trajectory)}\nJ&F {100 * jf[task_id]:.0f}", cache)
     figure.savefig(path, dpi=150)
     plt.close(figure)
 
