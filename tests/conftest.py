@@ -37,6 +37,16 @@ def clips() -> Path:
 
 
 @pytest.fixture(scope="session")
+def shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Moving Shapes of 25 videos, which have tasks of every kind."""
+    from cot_data.generate import write_moving_shapes
+
+    out = tmp_path_factory.mktemp("shapes") / "train"
+    write_moving_shapes(out, 25, seed=8)
+    return out
+
+
+@pytest.fixture(scope="session")
 def micro(tmp_path_factory: pytest.TempPathFactory) -> Micro:
     """Two videos and a small policy that has half learnt them, trained once (some 15 CPU-seconds)."""
     from policy.engine_env import set_engine_env

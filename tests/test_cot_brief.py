@@ -12,7 +12,6 @@ import pytest
 from cot_data.brief import _Scene, topic
 from cot_data.dialogue import to_trajectory
 from cot_data.expressions import name_in
-from cot_data.generate import write_moving_shapes
 from cot_data.labelled import LabelledVideo, load_objects
 from cot_data.mevis import load_mevis
 from cot_data.records import Record
@@ -24,20 +23,13 @@ from tests.cot_parts import TINY
 
 
 @pytest.fixture(scope="module")
-def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = tmp_path_factory.mktemp("traces") / "train"
-    write_moving_shapes(out, 25, seed=8)
-    return out
+def tasks(shapes: Path) -> list[Task]:
+    return load_mevis(shapes)
 
 
 @pytest.fixture(scope="module")
-def tasks(root: Path) -> list[Task]:
-    return load_mevis(root)
-
-
-@pytest.fixture(scope="module")
-def videos(root: Path) -> dict[str, LabelledVideo]:
-    return {labelled.video.path: labelled for labelled in load_objects(root)}
+def videos(shapes: Path) -> dict[str, LabelledVideo]:
+    return {labelled.video.path: labelled for labelled in load_objects(shapes)}
 
 
 def written(task: Task, seed: int = 0) -> Record:

@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 
 from cot_data.dialogue import match, to_trajectory
-from cot_data.generate import write_moving_shapes
 from cot_data.mevis import load_mevis
 from cot_data.records import Message, Record, TraceStep, read_records, validate, write_records
 from cot_data.sights import best_frame, place_of
@@ -24,15 +23,8 @@ from tests.cot_parts import TINY
 
 
 @pytest.fixture(scope="module")
-def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = tmp_path_factory.mktemp("traces") / "train"
-    write_moving_shapes(out, 25, seed=8)
-    return out
-
-
-@pytest.fixture(scope="module")
-def tasks(root: Path) -> list[Task]:
-    return load_mevis(root)
+def tasks(shapes: Path) -> list[Task]:
+    return load_mevis(shapes)
 
 
 def block(start: int, end: int, key_frame: int, name: str = "answer") -> str:
