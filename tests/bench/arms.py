@@ -111,28 +111,55 @@ def cell(per_task: np.ndarray, scale: float = 100.0, sign: str = "") -> str:
     return f"{scale * known.mean():{sign}.{digits}f} ±{scale * error:.{digits}f}"
 
 
-COLUMNS = ("setting", "tasks", "arm", "J&F", "blind", "J visible", "format", "turns", "J&F over the cold start")
+COLUMNS = (
+    "tasks",
+    "arm",
+    "J&F, greedy",
+    "blind",
+    "over the cold start",
+    "J&F, T=1",
+    "over the cold start",
+    "format, T=1",
+    "turns, greedy",
+    "turns, T=1",
+    "held to one turn, greedy",
+    "looks shown grey, greedy",
+)
 
 
 def table(judged: dict[str, list[dict[str, Any]]]) -> str:
-    """Markdown: per setting and group of tasks one line per arm (mean over its seeds), the last cell paired by task."""
+    """Markdown: per group of tasks a line per arm (mean over its seeds); differences are paired by task."""
     lines = ["| " + " | ".join(COLUMNS) + " |", "|---" * len(COLUMNS) + "|"]
-    for setting in SETTINGS:
-        for group in GROUPS:
-            base = values(judged["cold start"][0][setting], group, "jf")
-            for name, runs in judged.items():
-                results = [of_settings[setting] for of_settings in runs if setting in of_settings]
-                if not results:
-                    continue
-                gain = "" if name == "cold start" else cell(mean_of(results, group, "jf") - base, sign="+")
-                figures = figure_cells(results, group)
-                lines.append("| " + " | ".join([setting, f"{group} ({len(base)})", name, *figures, gain]) + " |")
+    for group in GROUPS:
+        for name, runs in judged.items():
+            base = judged["cold start"] if name != "cold start" else []
+            count = len(values(runs[0]["greedy"], group, "jf"))
+            lines.append("| " + " | ".join([f"{group} ({count})", name, *figure_cells(runs, base, group)]) + " |")
     return "\n".join(lines)
 
 
-def mean_of(results: list[dict[str, Any]], group: str, measure: str, view: str = "sighted") -> np.ndarray:
-    """Per task, over the seeds of an arm."""
-    return np.mean([values(each, group, measure, view) for each in results], axis=0)
+def figure_cells(runs: list[dict[str, Any]], base: list[dict[str, Any]], group: str) -> list[str]:
+    """The cells of an arm; without `base` there is nothing to compare it with."""
+
+    def gain(setting: str) -> str:
+        return cell(of(runs, setting, group, "jf") - of(base, setting, group, "jf"), sign="+") if base else ""
+
+    return [
+        cell(of(runs, "greedy", group, "jf")),
+        cell(of(runs, "greedy", group, "jf", "blind")),
+        gain("greedy"),
+        cell(of(runs, "T=1", group, "jf")),
+        gain("T=1"),
+        cell(of(runs, "T=1", group, "format")),
+        cell(of(runs, "greedy", group, "turns"), 1),
+        cell(of(runs, "T=1", group, "turns"), 1),
+        *(cell(of(runs, setting, group, "jf")) if setting in runs[0] else "-" for setting in WITHOUT_LOOKS),
+    ]
+
+
+def of(runs: list[dict[str, Any]], setting: str, group: str, measure: str, view: str = "sighted") -> np.ndarray:
+    """One figure per task: the mean over the seeds of an arm."""
+    return np.mean([values(each[setting], group, measure, view) for each in runs], axis=0)
 
 
 def gains(judged: dict[str, list[dict[str, Any]]], name: str) -> dict[str, tuple[float, float]]:
@@ -140,17 +167,9 @@ def gains(judged: dict[str, list[dict[str, Any]]], name: str) -> dict[str, tuple
     found = {}
     for setting in ("greedy", "T=1"):
         for group in GROUPS:
-            after = mean_of([of_settings[setting] for of_settings in judged[name]], group, "jf")
-            gain = after - values(judged["cold start"][0][setting], group, "jf")
+            gain = of(judged[name], setting, group, "jf") - of(judged["cold start"], setting, group, "jf")
             found[f"{setting}, {group}"] = (float(gain.mean()), float(gain.std(ddof=1) / len(gain) ** 0.5))
     return found
-
-
-def figure_cells(results: list[dict[str, Any]], group: str) -> list[str]:
-    blind = cell(mean_of(results, group, "jf", "blind")) if "blind" in results[0] else "-"
-    turns = cell(mean_of(results, group, "turns"), 1)
-    jf, j_visible, form = (cell(mean_of(results, group, measure)) for measure in ("jf", "j_visible", "format"))
-    return [jf, blind, j_visible, form, turns]
 
 
 def main() -> None:
