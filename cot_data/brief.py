@@ -1,13 +1,14 @@
 """Traces for a policy of a few million parameters: few tokens, and each can be looked up in those before it.
 
     look:   Step 1: checkered unclear. Step 2: 33 to 33, frame 33. Step 3: unclear. Action: look.
-    answer: Step 1: checkered closeup checkered dark blue light red; a dark blue b dark blue light red c light red.
+    answer: Step 1: checkered closeup A checkered dark blue light red; a dark blue b dark blue light red c light red.
             Step 2: checkered, dark blue a to b, frame z. Step 3: dark blue. Action: answer.
 
 A turn begins with the word that the query turns on, so that what tells apart where to look stands right before the
 choice. Traces look too seldom where it pays and too often elsewhere: the rest is for GRPO to find. A look only repeats
-the query's numbers, or names a frame of the strip. An answer says who is in the close-up, with marks, and in each frame
-of the strip, repeats what the query names, and names the target; frames go by letters (`env.prompts.frame_labels`).
+the query's numbers, or names a frame of the strip. An answer says who is in each frame of the close-up, with marks,
+and in each of the strip, repeats what the query names, and names the target. Frames go by letters
+(`env.prompts.frame_labels`).
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from cot_data.shapes import MARKS
 from cot_data.sights import best_frame, first_frames, see, visible_frames
 from cot_data.wording import Thought, target_name
 from env.frames import sample_indices
-from env.prompts import KEY_LABEL, frame_labels
+from env.prompts import KEY_LABEL, ZOOM_LETTERS, frame_labels
 from env.types import Answer, Interval, Select, Task
 
 LOOK_SHARES = {True: 0.45, False: 0.25}  # of the traces look closer first, where that pays and where it does not
@@ -87,9 +88,7 @@ class _Scene:
         if not seen:
             name, seen = "none", list(self.frames)
         if look:
-            zoom = sample_indices(look.interval, self.config.zoom_frames)
-            large = {look.key_frame, *(zoom if self.config.zoom_pixels >= self.config.key_pixels else ())}
-            closeup = f"closeup{self._who((*zoom, look.key_frame), large)}; "
+            closeup = f"closeup {self._closeup(look)}; "
             key_frame = look.key_frame if see(gold, {look.key_frame}) else key_frame
         key = KEY_LABEL if look and key_frame == look.key_frame else labels.get(key_frame, str(key_frame))
         start, end = (labels.get(t, str(t)) for t in (seen[0], seen[-1]))
@@ -99,6 +98,13 @@ class _Scene:
             f"Step 2: {clue}{name} {start} to {end}, frame {key}. Step 3: {name}. Action: answer."
         )
         return Thought(text, Answer(Interval(seen[0], seen[-1] + 1), key_frame))
+
+    def _closeup(self, look: Select | Answer) -> str:
+        """Frame by frame, as the strip: of a mark that one of them shows it has to be told which one that is."""
+        zoom = sample_indices(look.interval, self.config.zoom_frames)
+        large = {look.key_frame, *(zoom if self.config.zoom_pixels >= self.config.key_pixels else ())}
+        labels = {look.key_frame: KEY_LABEL} | frame_labels(zoom, ZOOM_LETTERS)
+        return " ".join(f"{labels[t]}{self._who((t,), large)}" for t in sorted(labels))
 
     def _middle(self) -> int:
         """The middle one of the frames that show the target: that can be told from the list."""

@@ -6,7 +6,7 @@ import re
 import unicodedata
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from string import ascii_lowercase
+from string import ascii_lowercase, ascii_uppercase
 
 from env.tools import TOOLS
 from env.types import FrameRef, Interval, Observation
@@ -92,12 +92,13 @@ def _full_next(query: str, interval: Interval, zoom: Frames, key: FrameRef) -> P
 
 
 KEY_LABEL = "z"  # of a frame that was asked for
+STRIP_LETTERS = ascii_lowercase.replace(KEY_LABEL, "")
+ZOOM_LETTERS = ascii_uppercase
 
 
-def frame_labels(frame_indices: Iterable[int]) -> dict[int, str]:
+def frame_labels(frame_indices: Iterable[int], letters: str = STRIP_LETTERS) -> dict[int, str]:
     """Names for frames in order of time: a, b, .., y, aa, ab, .. A tiny model tells 8 letters apart long before it can
     tell hundreds of numbers."""
-    letters = ascii_lowercase[: ascii_lowercase.index(KEY_LABEL)]
     rounds = ("", *letters)
     return {t: rounds[i // len(letters)] + letters[i % len(letters)] for i, t in enumerate(sorted(set(frame_indices)))}
 
@@ -109,7 +110,8 @@ def _brief_first(query: str, num_frames: int, strip: Frames, detail: Frames) -> 
 
 
 def _brief_next(query: str, interval: Interval, zoom: Frames, key: FrameRef) -> Parts:
-    shown = [part for frame in zoom for part in (f" {frame.frame_idx}", frame)]
+    labels = frame_labels((frame.frame_idx for frame in zoom), ZOOM_LETTERS)
+    shown = [part for frame in zoom for part in (f" {labels[frame.frame_idx]} {frame.frame_idx}", frame)]
     return (f"{interval.start} to {interval.end - 1} |", *shown, f" | {KEY_LABEL} {key.frame_idx}", key, f" | {query}")
 
 

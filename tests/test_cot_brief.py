@@ -80,17 +80,18 @@ def test_an_answer_tells_who_is_in_every_frame_of_the_strip_and_in_the_close_up(
             assert "flash" not in told[label] and "checkered" not in told[label]
         if len(trajectory.turns) == 2:
             closeups += 1
-            closeup = text.partition(" closeup")[2].partition(";")[0]
             look = trajectory.turns[0].decision
             assert isinstance(look, Select)
             shown = {frame.frame_idx for frame in trajectory.turns[1].observation.frames}
             assert shown <= set(range(look.interval.start, look.interval.end)) and look.key_frame in shown
-            for name, each in objects.items():
-                seen_at = [t for t in shown if each.mask(t) is not None]
-                assert (name in closeup) == bool(seen_at)
-                flashes = any("flash" in each.marks_at(t) for t in seen_at)
-                is_checkered = any("checkered" in each.marks_at(t) for t in seen_at)
-                assert (f"flash {name}" in closeup) == flashes and (f"checkered {name}" in closeup) == is_checkered
+            closeup = text.partition(" closeup ")[2].partition(";")[0]
+            in_frames = dict(re.findall(r"(?:^| )([A-Z])\b((?: [a-z]+)*)", closeup))
+            assert list(in_frames) == list("ABCDEFGH"[: len(shown)])
+            for t, told_of in zip(sorted(shown), in_frames.values(), strict=True):
+                for name, each in objects.items():
+                    assert (name in told_of) == (each.mask(t) is not None)
+                    for mark in ("flash", "checkered"):
+                        assert (f"{mark} {name}" in told_of) == (name in told_of and mark in each.marks_at(t))
     assert closeups >= 20
 
 
@@ -145,7 +146,7 @@ def test_checks_are_told_of_zoomed_frames_only_where_these_are_large(
             scene = _Scene(task, replace(TINY, zoom_pixels=pixels), objects, first_frames(task, TINY))
             look = Select(Interval(early, task.evidence[-1] + 1), early)
             wears = any("checkered" in each.marks_at(early) for each in objects)
-            closeup = re.findall(r" closeup(.*?);", scene.answer(look).text)[0]
+            closeup = re.findall(r" closeup (A.*?);", scene.answer(look).text)[0]
             if not wears:
                 found += 1
                 assert ("checkered" in closeup) == (pixels == 4096)

@@ -49,7 +49,7 @@ def test_brief_answers_a_select_with_the_interval_and_the_key_frame():
     a, b, c, d = strip(10, 13, 16, 19, role="zoom")
     key = FrameRef(14, 448, 256, "key")
     assert result.decision == SELECT and result.stop_reason is None and result.observation is not None
-    shown = ("10 to 19 | 10", a, " 13", b, " 16", c, " 19", d, " | z 14", key)
+    shown = ("10 to 19 | A 10", a, " B 13", b, " C 16", c, " D 19", d, " | z 14", key)
     assert result.observation.parts == (*shown, " | the dog that jumps")
 
 
