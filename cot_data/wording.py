@@ -52,8 +52,18 @@ def target_name(task: Task) -> str:
     return task.caption or task.expression.removeprefix("the ").removeprefix("The ")
 
 
+def target_phrase(task: Task) -> str:
+    """`target_name` as a noun of a sentence: "dark blue one"."""
+    return noun(task.caption) if task.caption else target_name(task)
+
+
+def noun(caption: str) -> str:
+    """A caption says what its object looks like and no more: "dark blue"."""
+    return f"{caption} one"
+
+
 def _sentence(sighting: Sighting) -> str:
-    """ "The dark blue shows in frame 4 (upper left), 8 (left). It moves down, from 4 to 8." """
+    """ "The dark blue one shows in frame 4 (upper left), 8 (left). It moves down, from 4 to 8." """
     places = ", ".join(f"{t} ({place})" for t, place in sighting.places.items())
     start, end = sighting.span
     return f"The {sighting.name} shows in frame {places}. It {sighting.motion or 'is there'}, from {start} to {end}. "

@@ -21,7 +21,7 @@ from cot_data.captions import visible_marks
 from cot_data.labelled import LabelledObject
 from cot_data.records import Message, Record, TraceStep
 from cot_data.sights import NEARLY, best_frame, first_frames, see, visible_frames
-from cot_data.wording import Known, Sighting, Thought, sentences, target_name, write_turn
+from cot_data.wording import Known, Sighting, Thought, noun, sentences, target_phrase, write_turn
 from env.errors import DataError
 from env.frames import sample_indices
 from env.prompts import PROMPTS
@@ -96,7 +96,7 @@ def _sighting(
     places = {t: " ".join((*visible_marks(each, t, t in large), sights[t].place)) for t in new if t in sights}
     if not places:
         return None
-    return Sighting(each.caption, places, (min(sights), max(sights)), each.motion if with_motion else "")
+    return Sighting(noun(each.caption), places, (min(sights), max(sights)), each.motion if with_motion else "")
 
 
 def _numbers(thought: Thought) -> TraceStep:
@@ -142,7 +142,7 @@ def _plain(task: Task, config: EnvConfig, rng: np.random.Generator) -> list[Know
     select = _refine(task, config)
     after = shown | {select.key_frame, *sample_indices(select.interval, config.zoom_frames)}
     place = see(task.gold, {select.key_frame}, least=1)[select.key_frame].place
-    first = Known(task.expression, select, target_name(task), place, _target_seen(task, shown))
+    first = Known(task.expression, select, target_phrase(task), place, _target_seen(task, shown))
     return [first, _answer(task, after, select.key_frame)]
 
 
@@ -173,13 +173,13 @@ def _answer(task: Task, shown: set[int], large: int | None = None) -> Known:
         key_frame, best = large, sights[large]
     between = list(sights) or visible_frames(task.gold)  # a target that no shown frame shows: what the masks say
     answer = Answer(Interval(between[0], between[-1] + 1), key_frame)
-    return Known(task.expression, answer, target_name(task), best.place, _target_seen(task, shown))
+    return Known(task.expression, answer, target_phrase(task), best.place, _target_seen(task, shown))
 
 
 def _target_seen(task: Task, shown: set[int]) -> tuple[Sighting, ...]:
     """The target alone, where a frame shows it."""
     places = {t: sight.place for t, sight in see(task.gold, shown).items()}
-    return (Sighting(target_name(task), places, (min(places), max(places))),) if places else ()
+    return (Sighting(target_phrase(task), places, (min(places), max(places))),) if places else ()
 
 
 STYLES: dict[str, Callable[[Task, EnvConfig, np.random.Generator, tuple[LabelledObject, ...]], list[Thought]]] = {
