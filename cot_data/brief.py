@@ -1,7 +1,7 @@
 """Traces for a policy of a few million parameters: few tokens, and each can be looked up in those before it.
 
     look:   Step 1: checkered unclear. Step 2: 33 to 33, frame 33. Step 3: unclear. Action: look.
-    answer: Step 1: checkered closeup A checkered dark blue light red; a dark blue b dark blue light red c light red.
+    answer: Step 1: checkered closeup A dark blue checkered light red; a dark blue b dark blue light red c light red.
             Step 2: checkered, dark blue a to b, frame z. Step 3: dark blue. Action: answer.
 
 A turn begins with the word that the query turns on, so that what tells apart where to look stands right before the
@@ -114,12 +114,12 @@ class _Scene:
         return seen[len(seen) // 2] if seen else best_frame(self.task.gold, set(self.frames))
 
     def _who(self, frames: tuple[int, ...], large: Collection[int] = ()) -> str:
-        """ " checkered dark blue light red": a mark stands before the name that it tells from the others."""
+        """ " dark blue checkered light red": a mark follows its name, which says where to look for it."""
         words: list[str] = []
         for each in self.objects:
             seen = see(each.masks, frames)
             marks = {mark: None for t in seen if large for mark in visible_marks(each, t, t in large)}
-            words += [*marks, each.caption] if seen else []
+            words += [each.caption, *marks] if seen else []
         return "".join(f" {word}" for word in words)
 
     def _clue(self, labels: dict[int, str]) -> str:

@@ -58,14 +58,15 @@ def _task(video: VideoRef, name: str) -> Task:
 
 
 def describe(objects: Sequence[LabelledObject], frame_idx: int, is_large: bool = False) -> str:
-    """What a frame shows, in the order of `objects`: "dark blue flash light red", or "nothing".
+    """What a frame shows, in the order of `objects`: "dark blue flash light red" (dark blue flashes), or "nothing".
 
-    An order of names, not of places: whether there is anything blue is easier to learn than what lies leftmost.
+    An order of names, not of places: whether there is anything blue is easier to learn than what lies leftmost. A mark
+    follows its name, which says where to look for it.
     """
     found = []
     for each in objects:
         if each.mask(frame_idx) is not None:
-            found.append(" ".join((*visible_marks(each, frame_idx, is_large), each.caption)))
+            found.append(" ".join((each.caption, *visible_marks(each, frame_idx, is_large))))
     return " ".join(found) or "nothing"
 
 
