@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import nn
 from transformers import (
     AutoTokenizer,
@@ -29,8 +29,10 @@ from policy.patches import PatchLayout
 from policy.sam import build_sam
 from policy.tokenizer import CHAT_TEMPLATE, SEG, train_tokenizer
 from policy.tokens import ChatTokens
+from policy.weights import read_safetensors, require_fit
 
 HEAD_DIM = 32  # the smallest that vLLM's CPU attention takes
+RELEASED_TYPE = "sa2va_chat"  # `model_type` of a checkpoint as VideoSEG-O3 publishes it (`policy.released`)
 OUTPUT_SCALE = 0.1  # of the blocks' output projections at the start: blocks that begin small learn sooner (LOG.md)
 
 
@@ -121,6 +123,10 @@ def load_policy(folder: Path, config: PolicyConfig | None = None) -> SegPolicy:
         raise CheckpointError(
             f"{folder}: neither policy.json (our checkpoint) nor config.json (a Qwen3-VL folder) is here"
         )
+    if json.loads((folder / "config.json").read_text()).get("model_type") == RELEASED_TYPE:
+        raise CheckpointError(
+            f"{folder}: this is the layout VideoSEG-O3 publishes; convert it: python -m policy.released {folder} OUT"
+        )
     vlm, tokenizer = _load_vlm(folder)
     if SEG not in tokenizer.get_vocab():
         tokenizer.add_special_tokens({"additional_special_tokens": [SEG]}, replace_extra_special_tokens=False)
@@ -149,17 +155,9 @@ def _load_vlm(folder: Path) -> tuple[Qwen3VLForConditionalGeneration, PreTrained
 
 
 def _load_seg(policy: SegPolicy, path: Path) -> None:
-    if not path.is_file():
-        raise CheckpointError(f"{path}: not found; the checkpoint folder is incomplete")
-    loaded = load_file(path)
-    expected = _seg_state(policy)
+    loaded, expected = read_safetensors(path), _seg_state(policy)
+    require_fit(expected, loaded, path)
     for name, tensor in expected.items():
-        if name not in loaded:
-            raise CheckpointError(f"{path}: weight {name} is missing")
-        if loaded[name].shape != tensor.shape:
-            raise CheckpointError(
-                f"{path}: weight {name} has shape {tuple(loaded[name].shape)}, expected {tuple(tensor.shape)}"
-            )
         tensor.copy_(loaded[name])
 
 
@@ -179,13 +177,14 @@ def save_policy(policy: SegPolicy, folder: Path, config: PolicyConfig) -> None:
         policy.vlm.generation_config.save_pretrained(vlm_dir)
     weights = {name: tensor.cpu().contiguous() for name, tensor in policy.export_weights().items()}
     save_file(weights, vlm_dir / "model.safetensors", metadata={"format": "pt"})
-    _processor(policy).save_pretrained(vlm_dir)
+    processor_of(policy).save_pretrained(vlm_dir)
     seg = {name: tensor.detach().cpu().contiguous() for name, tensor in _seg_state(policy).items()}
     save_file(seg, folder / "seg.safetensors")
     (folder / "policy.json").write_text(json.dumps(asdict(config), indent=2))
 
 
-def _processor(policy: SegPolicy) -> Qwen3VLProcessor:
+def processor_of(policy: SegPolicy) -> Qwen3VLProcessor:
+    """Tokenizer and image processor as other tools expect them in a checkpoint folder."""
     layout = policy.layout
     # Areas in pixels. The environment has sized every frame; these bounds keep the processor from doing it again.
     numbers = {

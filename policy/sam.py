@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -19,10 +20,13 @@ from sam2.modeling.sam.prompt_encoder import PromptEncoder
 from sam2.modeling.sam2_base import SAM2Base
 from torch import Tensor
 
+from configs.load import ConfigError
 from configs.schema import SamConfig
+from policy.weights import read_sam_checkpoint, require_fit
 
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
+VARIANTS = ("small", *(f"{version}_hiera_{size}" for version in ("sam2", "sam2.1") for size in ("t", "s", "b+", "l")))
 
 
 class LanguagePromptEncoder(PromptEncoder):
@@ -203,10 +207,13 @@ def track_videos(
 def build_sam(config: SamConfig) -> SegSam2:
     """SAM 2 from the package's own config files; `variant: small` shrinks `sam2.1_hiera_t` to the numbers given.
 
-    A [SEG] prompt names one object, so the three-mask output for ambiguous clicks is off.
+    A [SEG] prompt names one object, so the three-mask output for ambiguous clicks is off. ConfigError where there is no
+    such variant, CheckpointError where `checkpoint` is not one of it.
     """
     import sam2  # noqa: F401  (registers the package's configs with hydra)
 
+    if config.variant not in VARIANTS:
+        raise ConfigError(f"policy.sam.variant: expected one of {', '.join(VARIANTS)}, found {config.variant!r}")
     name = "sam2.1_hiera_t" if config.variant == "small" else config.variant
     overrides = [
         "++model._target_=policy.sam.SegSam2",
@@ -214,14 +221,16 @@ def build_sam(config: SamConfig) -> SegSam2:
         "++model.multimask_output_for_tracking=false",
         *(_small_overrides(config) if config.variant == "small" else []),
     ]
-    tree = compose(config_name=f"configs/sam2.1/{name}.yaml", overrides=overrides)
+    tree = compose(config_name=f"configs/{name.partition('_')[0]}/{name}.yaml", overrides=overrides)
     OmegaConf.resolve(tree)
     model = instantiate(tree.model, _recursive_=True)
     if config.variant == "small":
         _initialise(model)
     if config.checkpoint:
-        state = torch.load(config.checkpoint, map_location="cpu", weights_only=True)["model"]
-        model.load_state_dict(state)
+        weights = read_sam_checkpoint(Path(config.checkpoint))
+        advice = f"Does policy.sam.variant ({config.variant}) name the size and the version (2 or 2.1) of this file?"
+        require_fit(model.state_dict(), weights, config.checkpoint, advice)
+        model.load_state_dict(weights)
     return model.eval()  # SAM 2's train mode only adds dropout, and hides presence logits from `track`
 
 
