@@ -240,7 +240,7 @@ def check_version(row: Row) -> None:
     """ValueError where the row was written by a newer version of the schema than this one."""
     version = take(row, "version", int)
     if not 1 <= version <= VERSION:
-        raise ValueError(f"field `version`: expected 1 to {VERSION}, found {version}; it was written by a newer release")
+        raise ValueError(f"field `version`: expected 1 to {VERSION}, found {version}, which a newer release wrote")
 
 
 def take(row: Row, name: str, kind: type[_Value]) -> _Value:

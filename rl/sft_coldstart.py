@@ -19,8 +19,9 @@ from configs.load import add_config_arguments, config_from_args, save_config
 from configs.schema import RunConfig, StageConfig
 from cot_data.captions import caption_trajectories
 from cot_data.datasets import load_tasks
-from cot_data.dialogue import match, to_trajectory, without_frames
+from cot_data.dialogue import to_trajectory, without_frames
 from cot_data.labelled import load_objects
+from cot_data.matching import match
 from cot_data.mevis import LABELS
 from cot_data.records import Record, read_records
 from cot_data.sights import PLACES
@@ -82,19 +83,20 @@ class Lessons:
         root = Path(config.data.train_root)
         self.config = config
         self.tasks = load_tasks(config.data.dataset, root)
-        self.matched = match(read_records(Path(config.data.traces)), self.tasks) if config.data.traces else None
+        outlines = self.tasks.outlines
+        self.records = read_records(Path(config.data.traces)) if config.data.traces else None
+        self._rows = range(len(outlines)) if self.records is None else match(self.records, outlines)
         self.videos = load_objects(root) if (root / LABELS).is_file() else []
         self._objects = {each.video: each.objects for each in self.videos}
-        tasks = self.tasks if self.matched is None else [task for _, task in self.matched]
-        self._readable = [row for row, task in enumerate(tasks) if task.family not in ABOUT_PLACES]
+        self._readable = [row for row, at in enumerate(self._rows) if outlines[at].family not in ABOUT_PLACES]
 
     def __len__(self) -> int:
-        return len(self.tasks if self.matched is None else self.matched)
+        return len(self._rows)
 
     def __getitem__(self, row: int) -> tuple[Record, Task]:
-        if self.matched is not None:
-            return self.matched[row]
-        task, env = self.tasks[row], self.config.env
+        task, env = self.tasks[self._rows[row]], self.config.env
+        if self.records is not None:
+            return self.records[row], task
         rng = np.random.default_rng([self.config.seed, row])
         return write_trace(task, env, rng, env.prompt, objects=self._objects.get(task.video, ())), task
 
@@ -128,13 +130,13 @@ class Lessons:
             "user",
             "assistant",
             *(f" {place}" for place in PLACES),
-            *(f" {task.expression}" for task in self.tasks),
+            *(f" {outline.expression}" for outline in self.tasks.outlines),
         }
         return [*(turn.action.text for turn in turns), *read, *sorted(words) * 3]
 
     def phrases(self) -> list[str]:
         """Names and places of several words, as far as they are few: the small default has a token for each."""
-        captions = sorted({task.caption for task in self.tasks if " " in task.caption})
+        captions = sorted({each.caption for each in self.tasks.outlines if " " in each.caption})
         return [*(captions if len(captions) <= MOST_NAMES else []), *(place for place in PLACES if " " in place)]
 
 
