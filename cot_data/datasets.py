@@ -7,17 +7,34 @@ from pathlib import Path
 
 from configs.schema import RunConfig
 from cot_data.faults import RAISE, Faults
+from cot_data.groundmore import load_groundmore
+from cot_data.long_rvos import load_long_rvos
 from cot_data.mevis import load_mevis
+from cot_data.reason_vos import load_reason_vos
+from cot_data.ref_davis17 import load_ref_davis17
+from cot_data.ref_sav import load_ref_sav
+from cot_data.ref_youtube_vos import load_ref_youtube_vos
+from cot_data.revos import load_revos
 from cot_data.tasks import Tasks
 from env.errors import DataError
 
-DATASETS: dict[str, Callable[[Path, Faults], Tasks]] = {"mevis": load_mevis}
+DATASETS: dict[str, Callable[[Path, Faults], Tasks]] = {
+    "mevis": load_mevis,
+    "ref_youtube_vos": load_ref_youtube_vos,
+    "ref_davis17": load_ref_davis17,
+    "revos": load_revos,
+    "reason_vos": load_reason_vos,
+    "long_rvos": load_long_rvos,
+    "ref_sav": load_ref_sav,
+    "groundmore": load_groundmore,
+}
 
 
 def load_tasks(name: str, root: str | Path, faults: Faults = RAISE) -> Tasks:
-    """All tasks of the data set in folder `root`, in file order; frames and masks are read when a task is taken.
+    """All tasks of a data set in file order; what its root is, its loader's file says.
 
-    DataError where the metadata is not what it should be, and on taking a task whose frames or masks are not.
+    Frames and masks are read when a task is taken. DataError where the metadata is not what it should be, and on taking
+    a task whose frames or masks are not.
     """
     if name not in DATASETS:
         raise DataError("data.dataset", f"expected one of {', '.join(DATASETS)}, found {name!r}")

@@ -54,16 +54,15 @@ class ExpressionFile:
     name: str  # first part of its task ids
     file: Path
     root: Path  # nothing outside it is opened
-    images: str  # folder of the video folders, below the root
-    gold: GoldOf
+    images: str | tuple[str, ...]  # folder of the video folders below the root, or several that may be it
     more: Callable[[Expression], dict[str, Any]] = lambda expression: {}  # further fields of the outline
 
     def videos(self) -> dict[str, Any]:
         """The records by video name; DataError where the file is not of this layout."""
         return field(read_json(self.file), "videos", dict, str(self.file))
 
-    def entries(self, videos: dict[str, Any], faults: Faults) -> list[Entry]:
-        """Every expression: videos in file order, expressions in string order ("10" < "2")."""
+    def entries(self, videos: dict[str, Any], gold: GoldOf, faults: Faults) -> list[Entry]:
+        """Every expression of `videos`, in their order; expressions in string order ("10" < "2")."""
         found = []
         for name, record in videos.items():
             where = f"{self.file}: videos[{name!r}]"
@@ -74,21 +73,24 @@ class ExpressionFile:
                     with faults.noted():
                         spot = f"{where}.expressions[{exp_id!r}]"
                         expression = Expression(name, exp_id, expressions[exp_id], len(record["frames"]), spot)
-                        found.append(self._entry(expression, folder))
+                        found.append(Entry(self._outline(expression), folder, gold(expression), spot))
         return found
 
     def folder(self, name: str, record: Any, where: str) -> FrameFolder:
+        """The frames of one video; DataError where its record is not of this layout."""
         check_inside(name, where)
-        return folder_of(self.root, f"{self.images}/{name}" if self.images else name, record, where)
+        choices = (self.images,) if isinstance(self.images, str) else self.images
+        paths = [f"{images}/{name}" if images else name for images in choices]
+        path = next((path for path in paths[:-1] if (self.root / path).is_dir()), paths[-1])
+        return folder_of(self.root, path, record, where)
 
-    def _entry(self, expression: Expression, folder: FrameFolder) -> Entry:
-        outline = Outline(
+    def _outline(self, expression: Expression) -> Outline:
+        return Outline(
             task_id=f"{self.name}/{expression.video}/{expression.exp_id}",
             expression=field(expression.record, "exp", str, expression.where),
             num_frames=expression.num_frames,
             **self.more(expression),
         )
-        return Entry(outline, folder, self.gold(expression), expression.where)
 
 
 def unknown_gold(expression: Expression) -> None:
@@ -116,6 +118,18 @@ def mask_table(folder: Path, faults: Faults) -> MaskTable | None:
                 converted(folder / name)  # here, in one process, and not in every worker
                 return MaskTable(folder / name)
     return None
+
+
+def split_of(root: Path, meta: str) -> tuple[Path, Path]:
+    """Folder and metadata file of a root `<folder>/<split>`; `meta` is the file below the folder, with {split} in it.
+
+    The last part of the root names the split, whether or not the publishers made a folder of that name.
+    """
+    file = root.parent / meta.format(split=root.name)
+    if not file.is_file():
+        problem = f"expected <folder of the data set>/<split> as root, with the metadata in {file}; found no such file"
+        raise DataError(str(root), problem)
+    return root.parent, file
 
 
 def _ids(value: Any, where: str) -> tuple[str, ...]:

@@ -66,13 +66,14 @@ class MaskTable:
             first = next((t for t, each in enumerate(counts) if each is not None), None)
             if first is not None and size != expected:
                 raise DataError(f"{spot}[{first}].size", f"expected {expected} as the frames are, found {size}")
-            empty = _empty_counts(*size) if first is not None else None
+            empty = empty_counts(*size) if first is not None else None
             return tuple(None if each is None or each == empty else {"size": size, "counts": each} for each in counts)
         return None
 
 
 @lru_cache
-def _empty_counts(height: int, width: int) -> str:
+def empty_counts(height: int, width: int) -> str:
+    """`counts` of an RLE in which no pixel is set."""
     return encode(np.zeros((height, width), bool))["counts"]
 
 

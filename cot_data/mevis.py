@@ -24,18 +24,18 @@ MASKS, LABELS, IMAGES = "mask_dict.json", "moving_shapes.json", "JPEGImages"
 def load_mevis(root: Path, faults: Faults = RAISE) -> Tasks:
     """Every expression of the split as a task; DataError names the file, record and field of the first fault found."""
     root = Path(root).absolute()
-    layout = expression_file(root, faults)
-    return Tasks(layout.entries(layout.videos(), faults))
+    layout = expression_file(root)
+    return Tasks(layout.entries(layout.videos(), gold_by_anno_id(root, faults), faults))
 
 
-def expression_file(root: Path, faults: Faults = RAISE) -> ExpressionFile:
+def expression_file(root: Path) -> ExpressionFile:
     """The metadata of the split in folder `root`."""
     meta = root / META
     if not meta.is_file() and (root / META_OF_TEST).is_file():
         meta = root / META_OF_TEST
     labels = read_json(root / LABELS)["videos"] if (root / LABELS).is_file() else {}
     more = partial(_label, labels, str(root / LABELS))
-    return ExpressionFile(root.name, meta, root, IMAGES, gold_by_anno_id(root, faults), more)
+    return ExpressionFile(root.name, meta, root, IMAGES, more)
 
 
 def _label(labels: dict[str, Any], file: str, expression: Expression) -> dict[str, Any]:
