@@ -56,19 +56,19 @@ class FrameFolder:
         height, width = self._size or _image_size(folder / f"{frames[0]}.jpg", f"{self.where}.frames[0]")
         return VideoRef(str(self.root), self.path, frames, len(frames), height, width)
 
-    def check(self, faults: Faults) -> None:
+    def check(self, faults: Faults) -> VideoRef | None:
         """Note frames that are missing, are no JPEG, or are of another size than the video."""
+        video = None
         with faults.noted():
             video = self.ref(faults)
-            for i, frame in enumerate(video.frames):
-                path = self.root / self.path / f"{frame}.jpg"
+        if video is None:
+            return None
+        for i, frame in enumerate(video.frames):
+            path, where = self.root / self.path / f"{frame}.jpg", f"{self.where}.frames[{i}]"
+            if path.exists():  # else it is noted already
                 with faults.noted():
-                    if not path.exists():
-                        continue  # noted by `ref`
-                    height, width = _image_size(path, f"{self.where}.frames[{i}]")
-                    if (height, width) != (video.height, video.width):
-                        problem = f"expected {video.width}x{video.height} as its video is, found {width}x{height}"
-                        raise DataError(f"{path}: {_record(self.where)}.frames[{i}]", problem)
+                    _check_size(path, video, where)
+        return video
 
 
 class FramesOfFile:
@@ -89,19 +89,30 @@ class FramesOfFile:
             raise DataError(self.where, f"{path} leads out of the data root")
         if not path.is_file():
             raise DataError(self.where, f"expected the video {path}, found none")
-        file = VideoFile(path)
-        height, width = file.frame(0).shape[:2]
+        file, height, width = self._open()
         num_frames = -(-len(file) // self.stride)
         return VideoRef(str(self.root), self.path, (), num_frames, height, width, self.stride)
 
-    def check(self, faults: Faults) -> None:
+    def _open(self) -> tuple[VideoFile, int, int]:
+        """The file with its height and width."""
+        path = self.root / self.path
+        try:
+            file = VideoFile(path)
+            height, width = file.frame(0).shape[:2]
+        except DataError as error:
+            raise DataError(f"{path}: {_record(self.where)}", error.problem) from error
+        return file, height, width
+
+    def check(self, faults: Faults) -> VideoRef | None:
         """Note a file that cannot be read, and frames that cannot be decoded."""
+        video = None
         with faults.noted():
             video = self.ref()
-            file = VideoFile(self.root / self.path)
-            for i in range(video.num_frames):
+            file, _, _ = self._open()
+            for t in range(video.num_frames):
                 with faults.noted():
-                    file.frame(i * self.stride)
+                    file.frame(t * self.stride)
+        return video
 
 
 def folder_of(root: Path, path: str, record: Any, where: str) -> FrameFolder:
@@ -127,6 +138,13 @@ def check_inside(path: str, where: str) -> None:
         raise DataError(where, f"the path {path!r} leaves the data root")
     if any(len(part.encode("utf-8", "replace")) > _MAX_NAME for part in parts):
         raise DataError(where, f"expected names of at most {_MAX_NAME} bytes, found {path[:80]!r}..")
+
+
+def _check_size(path: Path, video: VideoRef, where: str) -> None:
+    height, width = _image_size(path, where)
+    if (height, width) != (video.height, video.width):
+        problem = f"expected {video.width}x{video.height} as its video is, found {width}x{height}"
+        raise DataError(f"{path}: {_record(where)}", problem)
 
 
 def _image_size(path: Path, where: str) -> tuple[int, int]:

@@ -100,3 +100,6 @@ class WindowGold:
                 with faults.noted():
                     found[t] = object_mask(path, self.value, video, f"{where}, frame {t}")
         return tuple(found)
+
+    def check(self, video: VideoRef, where: str, faults: Faults) -> None:
+        self.masks(video, where, faults)

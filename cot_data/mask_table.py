@@ -19,7 +19,7 @@ import numpy as np
 from cot_data.faults import RAISE, Faults
 from cot_data.mask_rows import FORMAT, write_rows
 from env.errors import DataError
-from env.rle import encode, union
+from env.rle import decode, encode, union
 from env.types import RLE, VideoRef
 
 CACHE, CACHE_ENV = ".videoseg_cache", "VIDEOSEG_CACHE"
@@ -95,6 +95,13 @@ class TableGold:
             with faults.noted():
                 together[t] = union([masks[t] for masks in known_NT], f"{where}, frame {t}")
         return tuple(together)
+
+    def check(self, video: VideoRef, where: str, faults: Faults) -> None:
+        for anno_id in self.anno_ids:
+            for t, rle in enumerate(self.table.tracklet(anno_id, video, where, faults) or ()):
+                if rle is not None:
+                    with faults.noted():
+                        decode(rle, f"{self.table.source}: [{anno_id!r}][{t}]")
 
 
 def converted(source: Path) -> Path:

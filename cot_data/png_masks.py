@@ -53,6 +53,9 @@ class PngGold:
                 together[t] = masks[0] if len(masks) == 1 else union(masks, f"{where}, frame {t}")
         return tuple(together)
 
+    def check(self, video: VideoRef, where: str, faults: Faults) -> None:
+        self.masks(video, where, faults)
+
 
 def check_folder(root: Path, folder: str, where: str) -> None:
     """DataError unless `root/folder` is a folder inside the root."""

@@ -18,6 +18,7 @@ from cot_data.frame_folder import FramesOfFile, check_inside
 from cot_data.mask_table import empty_counts
 from cot_data.tasks import Entry, Outline, Tasks
 from env.errors import DataError
+from env.rle import decode
 from env.types import RLE, VideoRef
 
 TRAIN, META = "Ref-SAV.json", "meta_expressions_valid.json"
@@ -98,6 +99,12 @@ class MaskletGold:
                     raise DataError(spot, f"expected a mask of object {self.number}, found masks of {count} objects")
                 found[t] = _checked(rles[self.number], video, f"{spot}[{self.number}]")
         return tuple(found)
+
+    def check(self, video: VideoRef, where: str, faults: Faults) -> None:
+        for t, rle in enumerate(self.masks(video, where, faults)):
+            if rle is not None:
+                with faults.noted():
+                    decode(rle, f"{self.root / self.path}: masklet[{t}][{self.number}]")
 
 
 def _checked(rle: Any, video: VideoRef, where: str) -> RLE | None:

@@ -35,8 +35,8 @@ class Footage(Protocol):
         """Look for the frames; no more than one is opened. DataError where some are missing."""
         ...
 
-    def check(self, faults: Faults) -> None:
-        """Note every frame that cannot be opened or is of another size."""
+    def check(self, faults: Faults) -> VideoRef | None:
+        """Note every frame that cannot be opened or is of another size; the video, None where there is none."""
         ...
 
 
@@ -45,6 +45,10 @@ class Gold(Protocol):
 
     def masks(self, video: VideoRef, where: str, faults: Faults = RAISE) -> tuple[RLE | None, ...]:
         """[T], None where the target is absent; `where` names the expression in errors. DataError."""
+        ...
+
+    def check(self, video: VideoRef, where: str, faults: Faults) -> None:
+        """Note every mask that is missing, cannot be decoded or is of another size."""
         ...
 
 
