@@ -80,30 +80,33 @@ def _row(anno_id: str, masks: Any) -> _Row:
         return row
     first: Any = None
     for t, rle in enumerate(masks):
-        row.counts.append(None)
-        if rle is None:
-            continue
-        if not isinstance(rle, dict) or "size" not in rle or (counts := _text(rle.get("counts"))) is None:
-            row.faults.append({"place": f"[{t}]", "problem": 'expected null or {"size": [h, w], "counts": STR}'})
-        elif first is None and not _is_size(rle["size"]):
-            problem = f"expected [height, width], found {str(rle['size'])[:60]!r}"
-            row.faults.append({"place": f"[{t}].size", "problem": problem.encode("utf-8", "replace").decode()})
-        elif first is not None and rle["size"] != first:
-            problem = f"expected {first} as in the masks before it, found {str(rle['size'])[:60]}"
-            row.faults.append({"place": f"[{t}].size", "problem": problem.encode("utf-8", "replace").decode()})
-        else:
-            first = rle["size"]
-            row.counts[t] = counts
+        counts = None
+        if rle is not None:
+            fault, counts = _fault(rle, first)
+            if fault:
+                row.faults.append({"place": f"[{t}]{fault[0]}", "problem": fault[1]})
+            elif first is None:
+                first = rle["size"]
+        row.counts.append(counts)
     if first is not None:
         row.height, row.width = first
     return row
 
 
-def _text(counts: Any) -> str | None:
-    """Compressed counts as text, from text or bytes; None where they are something else."""
-    if isinstance(counts, bytes):
+def _fault(rle: Any, first: Any) -> tuple[tuple[str, str] | None, str | None]:
+    """What is wrong with a mask (field and problem), and its counts as text; `first` is the size of those before it."""
+    try:
+        size, counts = rle["size"], rle["counts"]
+    except (TypeError, KeyError, IndexError):
+        size, counts = None, None
+    if type(counts) is bytes:
         counts = counts.decode("latin1")
-    return counts if isinstance(counts, str) and counts.isascii() else None
+    if type(counts) is not str or not counts.isascii():
+        return ("", 'expected null or {"size": [h, w], "counts": STR}'), None
+    if size == first or (first is None and _is_size(size)):
+        return None, counts
+    expected = "[height, width]" if first is None else f"{first} as in the masks before it"
+    return (".size", f"expected {expected}, found {ascii(size)[:60]}"), None
 
 
 def _is_size(size: Any) -> bool:

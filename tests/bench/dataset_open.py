@@ -26,21 +26,22 @@ HEIGHT, WIDTH = 720, 1280
 SHAPES = 64  # different masks, from which all are drawn
 PROBE = """
 import pickle, resource, sys, time
-start = time.perf_counter()
+seconds = lambda: (time.perf_counter(), time.process_time())
+marks = [seconds()]
 from cot_data.datasets import load_tasks
-imported = time.perf_counter()
+marks.append(seconds())
 tasks = load_tasks("revos", sys.argv[1])
-opened = time.perf_counter()
-gold = tasks[0].gold
-taken = time.perf_counter()
-for at in range(0, len(tasks), 500):
-    tasks[at]
-end = time.perf_counter()
-each = (end - taken) / len(range(0, len(tasks), 500))
+marks.append(seconds())
+tasks[0]
+marks.append(seconds())
+for at in range(100):
+    tasks[at * len(tasks) // 100]
+marks.append(seconds())
 peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-print(f"{len(tasks)} tasks: import {imported - start:.1f} s, open {opened - imported:.1f} s, first task "
-      f"{taken - opened:.1f} s, further ones {1000 * each:.1f} ms each, peak {peak:.0f} MiB, "
-      f"pickled {len(pickle.dumps(tasks)) / 1e6:.1f} MB")
+names = ("import", "open", "first task", "100 tasks")
+for name, before, after in zip(names, marks, marks[1:]):
+    print(f"{name} {after[0] - before[0]:.1f} s ({after[1] - before[1]:.1f} of CPU)", end=", ")
+print(f"peak {peak:.0f} MiB, pickled {len(pickle.dumps(tasks)) / 1e6:.1f} MB")
 """
 
 
