@@ -125,7 +125,8 @@ def converted(source: Path) -> Path:
         problem = f"cannot be written ({error}); name a folder for converted masks in {CACHE_ENV}"
         raise DataError(str(folder), problem) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        if temporary.exists():
+            temporary.unlink()
     for stale in folder.glob(f"{stem}.*.arrow"):
         if stale != path:
             stale.unlink(missing_ok=True)

@@ -14,7 +14,7 @@ from PIL import Image
 
 from tests.published_layouts import HEIGHT, LAYOUTS, NAMES, WIDTH, rle, video, write_frames
 
-Change = Callable[[Path], None]
+Change = Callable[[Path], object]
 
 
 def in_json(path: str, change: Callable[[Any], Any]) -> Change:
@@ -52,6 +52,13 @@ def in_pickle(change: Callable[[Any], Any]) -> Change:
 
 def without(path: str) -> Change:
     return lambda root: Path(root, path).unlink()
+
+
+def renamed(path: str) -> Change:
+    def apply(root: Path) -> None:
+        Path(root, path).rename(Path(root, path).with_name("other"))
+
+    return apply
 
 
 def garbage(path: str) -> Change:
@@ -161,7 +168,7 @@ FAULTS: dict[str, list[tuple[Change, str, str, str, str]]] = {
     ],
     "reason_vos": [
         (
-            lambda root: (root / "Annotations/mose_clip_2").rename(root / "Annotations/other"),
+            renamed("Annotations/mose_clip_2"),
             "meta_expressions.json", "videos['clip']", "expressions[1]", "expected the folder of masks",
         ),
         (

@@ -72,8 +72,8 @@ EXPECTED: dict[str, list[tuple[str, str, str, np.ndarray | None]]] = {
 }
 EXPECTED["ref_davis17 PNG"] = EXPECTED["ref_davis17"]
 EXPECTED["revos, short names"] = [
-    (task_id.replace("JPEGImages/", ""), *rest)
-    for task_id, *rest in EXPECTED["revos"]  # type: ignore[misc]
+    (task_id.replace("JPEGImages/", ""), expression, subset, masks_THW)
+    for task_id, expression, subset, masks_THW in EXPECTED["revos"]
 ]
 
 
