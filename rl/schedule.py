@@ -30,10 +30,10 @@ def items_for_step(items: Sequence[T], kinds: Sequence[str], per_step: int, seed
 
 def tasks_for_step(tasks: Mixture, per_step: int, seed: int, step: int) -> list[Task]:
     """The tasks of `step`: of a single data set its share of each kind, of several by their weights."""
-    if len(tasks.parts) > 1:
+    if len(tasks.parts) != 1:
         return tasks.tasks_for_step(per_step, seed, step)
     kinds = [outline.explore or outline.family for outline in tasks.outlines]
-    return items_for_step(tasks.parts[0], kinds, per_step, seed, step)
+    return items_for_step(*tasks.parts, kinds, per_step, seed, step)
 
 
 def _spread(kinds: Sequence[str], rng: np.random.Generator) -> list[int]:
