@@ -14,6 +14,7 @@ STAGES = ("masks", "vision", "captions", "dialogue")  # kinds of cold-start stag
 # key -> (comparison, bound); `*` stands for every element of a list
 RANGES: dict[str, tuple[str, float]] = {
     "seed": (">=", 0),
+    "data.train.*.weight": (">", 0),
     "env.strip_frames": (">=", 1),
     "env.detail_frames": (">=", 0),
     "env.zoom_frames": (">=", 1),
@@ -79,6 +80,9 @@ def problems(config: RunConfig) -> list[str]:
     for i, stage in enumerate(config.cold_start.stages):
         if stage.kind not in STAGES:
             found.append(f"cold_start.stages.{i}.kind: expected one of {', '.join(STAGES)}, got {stage.kind!r}")
+    found += [f"data.train.{i}.root: expected a folder" for i, each in enumerate(config.data.train) if not each.root]
+    if config.data.train and config.data.traces:
+        found.append("data.traces: expected nothing beside data.train, whose members have traces of their own")
     found += _env_problems(config.env)
     if not config.policy.path:
         found += _small_policy_problems(config.policy, config.env)

@@ -9,6 +9,22 @@ from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True)
+class SourceConfig:
+    """One of several data sets that a run trains on."""
+
+    dataset: str = "mevis"
+    """Layout of the data, a key of `cot_data.datasets.DATASETS`."""
+    root: str = ""
+    """Folder of the data set or of its split, as the file of its loader describes."""
+    weight: float = 1.0
+    """Its share of all draws is this over the sum of weights, whatever its size."""
+    traces: str = ""
+    """VTS-CoT JSON file for the cold start; empty: traces are written from the gold masks."""
+    only: str = ""
+    """RL JSON file of the VideoSEG-O3 release, whose expressions alone are trained on; empty: all of them."""
+
+
+@dataclass(frozen=True)
 class DataConfig:
     dataset: str = "mevis"
     """Layout of the data, a key of `cot_data.datasets.DATASETS`."""
@@ -18,6 +34,8 @@ class DataConfig:
     """Folder with the held-out split."""
     traces: str = ""
     """VTS-CoT JSON file for the cold start; empty: traces are written from the gold masks of `train_root`."""
+    train: tuple[SourceConfig, ...] = ()
+    """Several data sets to train on, drawn by weight, in place of `train_root` and `traces`; empty: `train_root`."""
 
 
 @dataclass(frozen=True)

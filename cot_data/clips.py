@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from cot_data.fields import field, read_json
+from cot_data.png_masks import read_ids
 from env.errors import DataError, command
 from env.rle import encode
 from env.types import RLE
@@ -44,7 +44,7 @@ def convert_clips(source: Path, out: Path) -> None:
         for frame in frames:
             shutil.copyfile(clip / "frames" / f"{frame}.jpg", folder / f"{frame}.jpg")
         anno_ids = {obj_id: len(masks) + i for i, obj_id in enumerate(_object_ids(meta, clip))}
-        ids_THW = np.stack([_read_ids(clip / "masks" / f"{frame}.png") for frame in frames])
+        ids_THW = np.stack([read_ids(clip / "masks" / f"{frame}.png") for frame in frames])
         for obj_id, anno_id in anno_ids.items():
             masks[str(anno_id)] = [encode(hit_HW) if hit_HW.any() else None for hit_HW in ids_THW == obj_id]
         height, width = ids_THW.shape[1:]
@@ -71,19 +71,6 @@ def _expressions(meta: Any, clip: Path, anno_ids: dict[int, int]) -> dict[str, A
             "anno_id": [anno_ids[obj_id]],
         }
     return out
-
-
-def _read_ids(path: Path) -> np.ndarray:
-    """Object ids [H, W] of a palettised PNG."""
-    try:
-        with Image.open(path, formats=("PNG",)) as image:
-            if image.mode not in ("P", "L"):
-                raise DataError(str(path), f"expected a palettised PNG, found mode {image.mode}")
-            return np.array(image)
-    except FileNotFoundError as error:
-        raise DataError(str(path), "expected the masks of the frame of that name, found none") from error
-    except (OSError, SyntaxError, ValueError) as error:
-        raise DataError(str(path), f"expected a PNG, found something else ({error})") from error
 
 
 @command

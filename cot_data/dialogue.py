@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable
 from dataclasses import replace
 
 from configs.schema import EnvConfig
@@ -66,25 +65,6 @@ def _inclusive(text: str, num_frames: int) -> str:
         return text
     values["end"] = num_frames - 1
     return f"{text[: found.start()]}{json.dumps(values)}{text[found.end() :]}"
-
-
-def match(records: Iterable[Record], tasks: Iterable[Task]) -> list[tuple[Record, Task]]:
-    """Each record with its task: same video, and same expression id or, where the record has none, same words."""
-    by_id: dict[tuple[str, str], Task] = {}
-    by_words: dict[tuple[str, str], Task] = {}
-    for task in tasks:
-        video_name, exp_id = task.task_id.split("/", 1)[1].rsplit("/", 1)
-        by_id[video_name, exp_id] = task
-        by_words.setdefault((video_name, task.expression), task)
-    pairs = []
-    for i, record in enumerate(records):
-        task = by_id.get((record.video_name, record.exp_id)) if record.exp_id else None
-        task = task or by_words.get((record.video_name, record.exp))
-        if task is None or task.expression != record.exp or task.video.num_frames != len(record.frames):
-            where = f"record {i}: video {record.video_name!r}, expression {record.exp!r}"
-            raise DataError(where, f"the data set has no such task with {len(record.frames)} frames")
-        pairs.append((record, task))
-    return pairs
 
 
 def without_frames(trajectory: Trajectory) -> Trajectory:

@@ -8,10 +8,14 @@ from typing import Any
 
 from env.errors import DataError
 
+MAX_BYTES = 1 << 30  # of a file that is read whole
+
 
 def read_json(path: Path) -> Any:
     """The parsed file. DataError where it is missing or no JSON."""
     try:
+        if path.stat().st_size > MAX_BYTES:
+            raise DataError(str(path), f"expected at most {MAX_BYTES} bytes of metadata")
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise DataError(str(path), "expected a JSON file, found none") from error
@@ -30,3 +34,13 @@ def field(record: Any, name: str, kind: type | tuple[type, ...], where: str) -> 
         wanted = kind.__name__ if isinstance(kind, type) else " or ".join(k.__name__ for k in kind)
         raise DataError(f"{where}.{name}", f"expected {wanted}, found {type(value).__name__} {str(value)[:60]!r}")
     return value
+
+
+def all_of(record: Any, name: str, kind: type | tuple[type, ...], where: str) -> tuple[Any, ...]:
+    """A list whose entries are all of one kind."""
+    values = field(record, name, list, where)
+    for i, value in enumerate(values):
+        if not isinstance(value, kind) or isinstance(value, bool):
+            wanted = "a string" if kind is str else "a number" if kind is int else "a number or a string"
+            raise DataError(f"{where}.{name}[{i}]", f"expected {wanted}, found {str(value)[:60]!r}")
+    return tuple(values)

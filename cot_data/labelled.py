@@ -10,7 +10,8 @@ import numpy as np
 
 from cot_data.expressions import SEEN_AREA
 from cot_data.fields import field, read_json
-from cot_data.mevis import LABELS, MASKS, META, Gold, video_of
+from cot_data.mask_table import MaskTable, TableGold
+from cot_data.mevis import LABELS, MASKS, expression_file
 from env.rle import decode
 from env.types import RLE, VideoRef
 
@@ -47,26 +48,26 @@ class LabelledVideo:
 def load_objects(root: Path) -> list[LabelledVideo]:
     """The videos of a Moving Shapes folder with all of their objects; DataError where the labels are missing."""
     root = Path(root).absolute()
-    videos = field(read_json(root / META), "videos", dict, str(root / META))
+    layout = expression_file(root)
     labels = field(read_json(root / LABELS), "videos", dict, str(root / LABELS))
-    gold = Gold(root / MASKS)
+    masks = MaskTable(root / MASKS)
     out = []
-    for name, record in videos.items():
-        video = video_of(root, name, record, f"{root / META}: videos[{name!r}]")
+    for name, record in layout.videos().items():
+        video = layout.folder(name, record, f"{layout.file}: videos[{name!r}]").ref()
         where = f"{root / LABELS}: videos[{name!r}]"
         objects = field(field(labels, name, dict, str(root / LABELS)), "objects", dict, where)
         found = [
-            _object(label, anno_id, gold, video, f"{where}.objects[{anno_id!r}]") for anno_id, label in objects.items()
+            _object(label, anno_id, masks, video, f"{where}.objects[{anno_id!r}]") for anno_id, label in objects.items()
         ]
         out.append(LabelledVideo(video, tuple(sorted(found, key=lambda each: each.caption))))
     return out
 
 
-def _object(label: Any, anno_id: str, gold: Gold, video: VideoRef, where: str) -> LabelledObject:
+def _object(label: Any, anno_id: str, masks: MaskTable, video: VideoRef, where: str) -> LabelledObject:
     marks = field(label, "marks", dict, where)
     return LabelledObject(
         field(label, "caption", str, where),
         field(label, "motion", str, where),
         {mark: tuple(field(marks, mark, list, f"{where}.marks")) for mark in marks},
-        gold.of((anno_id,), video, where),
+        TableGold(masks, (anno_id,)).masks(video, where),
     )

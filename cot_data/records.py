@@ -12,7 +12,7 @@ from itertools import cycle
 from pathlib import Path
 from typing import Any
 
-from cot_data.fields import field, read_json
+from cot_data.fields import all_of, field, read_json
 from env.errors import DataError
 
 
@@ -76,10 +76,10 @@ def _to_json(record: Record) -> dict[str, Any]:
 
 def validate(row: Any, where: str) -> Record:
     """The record in `row`. Fields that we do not know are left aside; DataError where one of ours is wrong."""
-    frames = _all(row, "frames", str, where)
+    frames = all_of(row, "frames", str, where)
     if not frames:
         raise DataError(f"{where}.frames", "expected frame names, found none")
-    indices = _all(row, "sample_frame_indice", int, where)
+    indices = all_of(row, "sample_frame_indice", int, where)
     for t in indices:
         if not 0 <= t < len(frames):
             raise DataError(f"{where}.sample_frame_indice", f"expected frames 0 to {len(frames) - 1}, found {t}")
@@ -90,23 +90,13 @@ def validate(row: Any, where: str) -> Record:
         video_name=field(row, "video_name", str, where),
         frames=frames,
         exp=field(row, "exp", str, where),
-        anno_id=_all(row, "anno_id", (int, str), where),
+        anno_id=all_of(row, "anno_id", (int, str), where),
         sample_frame_indice=indices,
         round_num=field(row, "round_num", int, where),
         cot_trace=trace,
         conversations=conversations,
         exp_id=field(row, "exp_id", str, where) if "exp_id" in row else "",
     )
-
-
-def _all(row: Any, name: str, kind: type | tuple[type, ...], where: str) -> tuple[Any, ...]:
-    """A list whose entries are all of one kind."""
-    values = field(row, name, list, where)
-    for i, value in enumerate(values):
-        if not isinstance(value, kind) or isinstance(value, bool):
-            wanted = "a string" if kind is str else "a number" if kind is int else "a number or a string"
-            raise DataError(f"{where}.{name}[{i}]", f"expected {wanted}, found {str(value)[:60]!r}")
-    return tuple(values)
 
 
 def _messages(row: Any, where: str) -> tuple[Message, ...]:

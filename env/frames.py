@@ -98,7 +98,7 @@ class Video:
             raise DataError(str(self._path), f"has frames 0 to {self.ref.num_frames - 1}, {frame_idx} was asked for")
         if self.ref.frames:
             return _read_image(self._image_path(self.ref.frames[frame_idx]), (self.ref.width, self.ref.height))
-        pixels_HWC = self._open().frame(frame_idx)
+        pixels_HWC = self._open().frame(frame_idx * self.ref.stride)
         if pixels_HWC.shape != (self.ref.height, self.ref.width, 3):
             raise DataError(
                 str(self._path), f"frame {frame_idx} is {_wxh(pixels_HWC)}, expected {self.ref.width}x{self.ref.height}"
@@ -108,8 +108,9 @@ class Video:
     def _open(self) -> VideoFile:
         if self._file is None:
             self._file = VideoFile(self._path)
-            if len(self._file) != self.ref.num_frames:
-                raise DataError(str(self._path), f"expected {self.ref.num_frames} frames, found {len(self._file)}")
+            found = -(-len(self._file) // self.ref.stride)
+            if found != self.ref.num_frames:
+                raise DataError(str(self._path), f"expected {self.ref.num_frames} frames, found {found}")
         return self._file
 
     def _image_path(self, name: str) -> Path:

@@ -117,10 +117,12 @@ def _task_to_play(source: Path, wanted: Filter) -> tuple[Task, RunConfig]:
 
     if (source / "meta_expressions.json").exists():
         config: RunConfig | None = None
+        entries = load_tasks("mevis", source).entries
         tasks: Iterator[Task] = (
-            task
-            for task in load_tasks("mevis", source)
-            if wanted.query.lower() in task.expression.lower() and wanted.trajectory_id in task.task_id
+            entry.task()
+            for entry in entries
+            if wanted.query.lower() in entry.outline.expression.lower()
+            and wanted.trajectory_id in entry.outline.task_id
         )
     else:
         folder = _store_folder(source)

@@ -29,10 +29,7 @@ def encode(mask_HW: np.ndarray) -> RLE:
 def decode(rle: RLE, where: str = "mask") -> np.ndarray:
     """The bool mask [H, W] of an RLE; DataError, naming `where`, unless its runs fill its size exactly."""
     height, width = _size(rle, where)
-    runs = _runs(rle, where)
-    # Each run is bounded by itself: a sum of many huge ones may wrap around.
-    if runs.min() < 0 or runs.max() > height * width or int(runs.sum()) != height * width:
-        raise DataError(where, f"expected runs that fill {height} x {width} pixels, found {int(runs.sum())} pixels")
+    runs = _filling_runs(rle, where)
     values = np.arange(len(runs)) % 2 == 1  # runs alternate, starting with background
     return np.ascontiguousarray(np.repeat(values, runs).reshape(width, height).T)
 
@@ -57,13 +54,17 @@ def decode_tracklet(rles: Sequence[RLE | None], size: tuple[int, int], where: st
 
 def union(rles: Sequence[RLE | None], where: str = "mask") -> RLE | None:
     """The RLE of all pixels that any mask sets; None where there is no mask. DataError on masks of several sizes."""
-    masks = [decode(rle, where) for rle in rles if rle is not None]
-    if not masks:
+    present = [rle for rle in rles if rle is not None]
+    if not present:
         return None
-    shapes = {mask_HW.shape for mask_HW in masks}
-    if len(shapes) > 1:
-        raise DataError(where, f"expected masks of one size, found {sorted(shapes)}")
-    return encode(np.logical_or.reduce(masks))
+    sizes = {_size(rle, where) for rle in present}
+    if len(sizes) > 1:
+        raise DataError(where, f"expected masks of one size, found {sorted(sizes)}")
+    for rle in present:
+        _filling_runs(rle, where)  # what pycocotools would not notice
+    height, width = sizes.pop()
+    merged: Any = coco.merge([{"size": [height, width], "counts": rle["counts"].encode("ascii")} for rle in present])
+    return {"size": [height, width], "counts": merged["counts"].decode("ascii")}
 
 
 def is_empty(rle: RLE | None) -> bool:
@@ -85,6 +86,16 @@ def _size(rle: RLE, where: str) -> tuple[int, int]:
     if min(size) < 1 or height * width > MAX_PIXELS:
         raise DataError(where, f"expected a size of 1 to {MAX_PIXELS} pixels, found {height} x {width}")
     return height, width
+
+
+def _filling_runs(rle: RLE, where: str) -> np.ndarray:
+    """Lengths of the runs; DataError unless they fill the size exactly."""
+    height, width = _size(rle, where)
+    runs = _runs(rle, where)
+    # Each run is bounded by itself: a sum of many huge ones may wrap around.
+    if runs.min() < 0 or runs.max() > height * width or int(runs.sum()) != height * width:
+        raise DataError(where, f"expected runs that fill {height} x {width} pixels, found {int(runs.sum())} pixels")
+    return runs
 
 
 def _runs(rle: RLE, where: str) -> np.ndarray:

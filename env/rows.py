@@ -29,7 +29,7 @@ from env.types import (
     VideoRef,
 )
 
-VERSION = 1
+VERSION = 2  # 1 knew no `subset` of a task and no `stride` of a video
 Row = dict[str, Any]
 _Value = TypeVar("_Value")
 _NO_FRAME: Row = {"frame_idx": -1, "width": 0, "height": 0, "role": ""}
@@ -48,6 +48,7 @@ def task_to_row(task: Task) -> Row:
         "explore": task.explore,
         "evidence": list(task.evidence),
         "caption": task.caption,
+        "subset": task.subset,
         "num_gold": len(task.gold),
         "gold": [_mask_to_row(frame, rle) for frame, rle in enumerate(task.gold) if rle is not None],
     }
@@ -58,6 +59,7 @@ def task_from_row(row: Row) -> Task:
     video = take(row, "video", dict)
     gold = _masks_from_rows(_rows(row, "gold"))
     num_gold = take(row, "num_gold", int)
+    is_first = take(row, "version", int) == 1
     if not all(0 <= frame < num_gold for frame in gold):
         raise ValueError(f"field `gold`: a frame lies outside of the {num_gold} that `num_gold` names")
     return Task(
@@ -69,6 +71,7 @@ def task_from_row(row: Row) -> Task:
             num_frames=take(video, "num_frames", int),
             height=take(video, "height", int),
             width=take(video, "width", int),
+            stride=1 if is_first else take(video, "stride", int),
         ),
         expression=take(row, "expression", str),
         gold=tuple(gold.get(frame) for frame in range(num_gold)),
@@ -76,6 +79,7 @@ def task_from_row(row: Row) -> Task:
         explore=take(row, "explore", str),
         evidence=_list(row, "evidence", int),
         caption=take(row, "caption", str),
+        subset="" if is_first else take(row, "subset", str),
     )
 
 
@@ -233,10 +237,10 @@ def _optional_from_row(row: Row, name: str) -> float | None:
 
 
 def check_version(row: Row) -> None:
-    """ValueError unless the row was written by this version of the schema."""
+    """ValueError where the row was written by a newer version of the schema than this one."""
     version = take(row, "version", int)
-    if version != VERSION:
-        raise ValueError(f"field `version`: expected {VERSION}, found {version}; it was written by another release")
+    if not 1 <= version <= VERSION:
+        raise ValueError(f"field `version`: expected 1 to {VERSION}, found {version}, which a newer release wrote")
 
 
 def take(row: Row, name: str, kind: type[_Value]) -> _Value:

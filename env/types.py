@@ -57,6 +57,7 @@ class VideoRef:
     num_frames: int
     height: int
     width: int
+    stride: int = 1  # of a video file: frame i is the file's frame i * stride
 
 
 @dataclass(frozen=True)
@@ -81,6 +82,7 @@ class Task:
     explore: str = ""  # why exploring pays: "brief_event", "fine_mark", or "" where the first observation is enough
     evidence: tuple[int, ...] = ()  # frames that hold the evidence when `explore` is set
     caption: str = ""  # what the target looks like, where the data set knows ("dark red")
+    subset: str = ""  # the benchmark's own part that it belongs to ("reasoning", "long"), "" where it has none
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,9 @@ import numpy as np
 
 from configs.load import add_config_arguments, config_from_args, save_config
 from configs.schema import RunConfig
-from cot_data.datasets import held_out_tasks, load_tasks
+from cot_data.datasets import held_out_tasks
+from cot_data.mixture import Mixture
+from cot_data.training import load_source, training_sources
 from env.errors import command
 from env.frames import FrameCache
 from env.store import TrajectoryStore
@@ -30,7 +32,7 @@ from rl.learner import LocalLearner
 from rl.metrics import trajectory_metrics
 from rl.progress import progress_bar
 from rl.rollout import Assignment
-from rl.schedule import items_for_step
+from rl.schedule import tasks_for_step
 from rl.workers import RolloutPool, check_job_paths, connect_ray
 
 
@@ -39,8 +41,8 @@ def train(config: RunConfig, resume: bool = False) -> None:
     check_job_paths(config)
     run_dir = Path(config.run_dir)
     state = load_state(latest_checkpoint(run_dir)) if resume else None
-    tasks = load_tasks(config.data.dataset, Path(config.data.train_root))
-    kinds = [task.explore or task.family for task in tasks]
+    sources = training_sources(config.data)
+    tasks = Mixture([load_source(source) for source in sources], [source.weight for source in sources])
     heldout = held_out_tasks(config) if config.grpo.eval_every else []
     initial = run_dir / "initial" if resume else Path(config.policy.path)
     policy = POLICIES[config.policy.kind](initial, config.policy)
@@ -69,7 +71,7 @@ def train(config: RunConfig, resume: bool = False) -> None:
 
         # 1. ROLLOUT. The workers get this step's weights, so the data is on-policy.
         pool.publish(learner.export_weights(), version=step)
-        batch = items_for_step(tasks, kinds, config.grpo.tasks_per_step, config.seed, step)
+        batch = tasks_for_step(tasks, config.grpo.tasks_per_step, config.seed, step)
         played = rollout_groups(pool, pending, batch, config, step)
         groups = usable_groups(played, step)
         timer.mark("rollout")

@@ -9,6 +9,8 @@ from typing import TypeVar
 import numpy as np
 
 from configs.schema import GrpoConfig
+from cot_data.mixture import Mixture
+from env.types import Task
 
 T = TypeVar("T")
 
@@ -24,6 +26,14 @@ def items_for_step(items: Sequence[T], kinds: Sequence[str], per_step: int, seed
     epoch, position = divmod(step, len(items) // per_step)
     order = _spread(kinds, np.random.default_rng([seed, epoch]))
     return [items[at] for at in order[position * per_step : (position + 1) * per_step]]
+
+
+def tasks_for_step(tasks: Mixture, per_step: int, seed: int, step: int) -> list[Task]:
+    """The tasks of `step`: of a single data set its share of each kind, of several by their weights."""
+    if len(tasks.parts) != 1:
+        return tasks.tasks_for_step(per_step, seed, step)
+    kinds = [outline.explore or outline.family for outline in tasks.outlines]
+    return items_for_step(*tasks.parts, kinds, per_step, seed, step)
 
 
 def _spread(kinds: Sequence[str], rng: np.random.Generator) -> list[int]:

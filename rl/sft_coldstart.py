@@ -18,26 +18,17 @@ from safetensors.torch import load_model, save_model
 from configs.load import add_config_arguments, config_from_args, save_config
 from configs.schema import RunConfig, StageConfig
 from cot_data.captions import caption_trajectories
-from cot_data.datasets import load_tasks
-from cot_data.dialogue import match, to_trajectory, without_frames
-from cot_data.labelled import load_objects
-from cot_data.mevis import LABELS
-from cot_data.records import Record, read_records
-from cot_data.sights import PLACES
-from cot_data.write_trace import write_trace
-from env.errors import CheckpointError, DataError, command
+from env.errors import CheckpointError, command
 from env.frames import FrameCache
-from env.types import RLE, Task, Trajectory, VideoRef
+from env.types import Trajectory
 from policy.build import POLICIES, build_small, save_policy
 from policy.model import SegPolicy
-from rl.caption_prompts import CaptionPrompts, NamedMasks, train_masks
+from rl.caption_prompts import CaptionPrompts, train_masks
 from rl.cold_start_trainer import ColdStartTrainer, LessonCollator
 from rl.journal import Journal
+from rl.lessons import Lessons
 from rl.vision_stage import train_vision
 
-ABOUT_PLACES = ("motion", "relation")  # families of queries that a list of names does not answer
-MOST_NAMES = 64  # of a data set in which each has a token
-CORPUS = 400  # traces that the tokenizer is trained on
 NUM_CAPTIONS = 4000  # sequences drawn for a stage of captions
 
 
@@ -73,69 +64,6 @@ def train(config: RunConfig, resume: bool = False) -> Path:
         _save_stage(folder, policy, prompts)
     save_policy(policy, run_dir / "policy", config.policy)
     return run_dir / "policy"
-
-
-class Lessons:
-    """Records with their tasks: those of `data.traces`, else traces written from gold masks when asked for."""
-
-    def __init__(self, config: RunConfig):
-        root = Path(config.data.train_root)
-        self.config = config
-        self.tasks = load_tasks(config.data.dataset, root)
-        self.matched = match(read_records(Path(config.data.traces)), self.tasks) if config.data.traces else None
-        self.videos = load_objects(root) if (root / LABELS).is_file() else []
-        self._objects = {each.video: each.objects for each in self.videos}
-        tasks = self.tasks if self.matched is None else [task for _, task in self.matched]
-        self._readable = [row for row, task in enumerate(tasks) if task.family not in ABOUT_PLACES]
-
-    def __len__(self) -> int:
-        return len(self.tasks if self.matched is None else self.matched)
-
-    def __getitem__(self, row: int) -> tuple[Record, Task]:
-        if self.matched is not None:
-            return self.matched[row]
-        task, env = self.tasks[row], self.config.env
-        rng = np.random.default_rng([self.config.seed, row])
-        return write_trace(task, env, rng, env.prompt, objects=self._objects.get(task.video, ())), task
-
-    def dialogue(self, row: int) -> Trajectory:
-        """A record as it plays in the environment."""
-        return to_trajectory(*self[row], self.config.env)
-
-    def reading(self, row: int) -> Trajectory:
-        """A record with nothing to see, of a query that what was seen can answer; `row` counts round and round."""
-        if not self._readable:
-            where = ", ".join(ABOUT_PLACES)
-            raise DataError("cold_start.stages, readings", f"expected tasks of other families than {where}, found none")
-        return without_frames(self.dialogue(self._readable[row % len(self._readable)]))
-
-    def named(self) -> list[NamedMasks]:
-        """What `masks` trains on: every labelled object, where there are none the targets of the tasks."""
-        if self.videos:
-            return [NamedMasks(each.video, tuple((o.caption, o.masks) for o in each.objects)) for each in self.videos]
-        by_video: dict[VideoRef, dict[str, tuple[RLE | None, ...]]] = {}
-        for task in self.tasks:
-            if any(task.gold):
-                by_video.setdefault(task.video, {})[task.caption or task.expression] = task.gold
-        return [NamedMasks(video, tuple(objects.items())) for video, objects in by_video.items()]
-
-    def corpus(self) -> list[str]:
-        """What the tokenizer of the small default is trained on."""
-        trajectories = [self.dialogue(row) for row in range(min(len(self), CORPUS))]
-        turns = [turn for trajectory in trajectories for turn in trajectory.turns]
-        read = [part for turn in turns for part in turn.observation.parts if isinstance(part, str)]
-        words = {
-            "user",
-            "assistant",
-            *(f" {place}" for place in PLACES),
-            *(f" {task.expression}" for task in self.tasks),
-        }
-        return [*(turn.action.text for turn in turns), *read, *sorted(words) * 3]
-
-    def phrases(self) -> list[str]:
-        """Names and places of several words, as far as they are few: the small default has a token for each."""
-        captions = sorted({task.caption for task in self.tasks if " " in task.caption})
-        return [*(captions if len(captions) <= MOST_NAMES else []), *(place for place in PLACES if " " in place)]
 
 
 def _initial_policy(config: RunConfig, lessons: Lessons) -> SegPolicy:

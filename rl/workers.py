@@ -157,6 +157,7 @@ def check_job_paths(config: RunConfig) -> None:
     if "working_dir_files" not in Path.cwd().parts:
         return
     paths = {"run_dir": config.run_dir, "data.train_root": config.data.train_root, "policy.path": config.policy.path}
+    paths |= {f"data.train.{i}.root": source.root for i, source in enumerate(config.data.train)}
     for key, path in paths.items():
         if path and not Path(path).is_absolute():
             raise ConfigError(

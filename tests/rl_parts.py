@@ -60,7 +60,7 @@ class Micro:
         return load_config("smoke", [*self.overrides(run_dir), *overrides])
 
     def tasks(self) -> list[Task]:
-        return load_tasks("mevis", self.data)
+        return list(load_tasks("mevis", self.data))
 
 
 def write_shapes(out: Path, videos: int = 2, seed: int = 3) -> Path:

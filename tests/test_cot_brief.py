@@ -24,7 +24,7 @@ from tests.cot_parts import TINY
 
 @pytest.fixture(scope="module")
 def tasks(shapes: Path) -> list[Task]:
-    return load_mevis(shapes)
+    return list(load_mevis(shapes))
 
 
 @pytest.fixture(scope="module")

@@ -106,10 +106,15 @@ FAULTS = {
         video(lambda v: v["expressions"].update(x={"exp": "it", "anno_id": [None]})),
         r"\['x'\]\.anno_id: expected numbers or strings",
     ),
-    "height is another": (video(lambda v: v.update(height=7)), "height: expected 6 as in the first frame, found 7"),
+    "width is missing": (video(lambda v: v.update(height=6)), "width: the field is missing"),
+    "height is huge": (video(lambda v: v.update(height=1 << 30, width=8)), "height: expected a frame of 1 to"),
+    "height is another": (
+        video(lambda v: v.update(height=7, width=8)),
+        r"size: expected \[7, 8\].*found \[6, 8\]",
+    ),
     "mask of another size": (annotation([SMALL, None, None]), r"\['7'\]\[0\]\.size: expected \[6, 8\].*found \[4, 8\]"),
     "mask list too short": (annotation([None, None]), r"\['7'\]: expected a list of 3 masks.*found 2"),
-    "mask list is no list": (annotation({"0": None}), r"\['7'\]: expected a list of 3 masks.*found dict"),
+    "mask list is no list": (annotation({"0": None}), r"\['7'\]: expected a list of masks.*found dict"),
     "mask is no RLE": (annotation([[1, 2], None, None]), r"\['7'\]\[0\]: expected null or"),
     "counts are a list": (
         annotation([{"size": [6, 8], "counts": [48]}, None, None]),
@@ -125,7 +130,7 @@ FAULTS = {
 def test_faults_are_named_by_file_record_and_field(tmp_path: Path, name: str) -> None:
     (meta_json, masks_json), message = FAULTS[name]
     with pytest.raises(DataError, match=message):
-        load_mevis(write(tmp_path, meta_json, masks_json))
+        list(load_mevis(write(tmp_path, meta_json, masks_json)))
 
 
 @pytest.mark.parametrize("name", ["../outside", "/etc", "b/../../outside", "..", ""])
@@ -142,7 +147,7 @@ def test_a_link_out_of_the_root_is_refused(tmp_path: Path) -> None:
     (root / "JPEGImages" / "b").rename(tmp_path / "b")
     (root / "JPEGImages" / "b").symlink_to(tmp_path / "b")
     with pytest.raises(DataError, match="leads out of the data root"):
-        load_mevis(root)
+        list(load_mevis(root))
 
 
 def test_damaged_files_are_named(tmp_path: Path) -> None:
@@ -150,15 +155,15 @@ def test_damaged_files_are_named(tmp_path: Path) -> None:
         load_mevis(tmp_path)
     root = write(tmp_path / "set", meta(), masks())
     (root / "JPEGImages" / "b" / "00000.jpg").write_bytes(b"GIF89a")
-    with pytest.raises(DataError, match=r"00000\.jpg: expected a JPEG"):
-        load_mevis(root)
+    with pytest.raises(DataError, match=r"00000\.jpg: videos\['b'\]\.frames\[0\]: expected a JPEG"):
+        list(load_mevis(root))
     (root / "mask_dict.json").write_text('{"7": [')
     with pytest.raises(DataError, match=r"mask_dict\.json: expected JSON"):
         load_mevis(root)
 
 
 def test_unknown_layout_is_named() -> None:
-    with pytest.raises(DataError, match="expected one of mevis, found 'mevi'"):
+    with pytest.raises(DataError, match=r"expected one of mevis, .*, found 'mevi'"):
         load_tasks("mevi", "nowhere")
 
 

@@ -35,7 +35,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def tasks(root: Path) -> list[Task]:
-    return load_mevis(root)
+    return list(load_mevis(root))
 
 
 @pytest.fixture(scope="module")

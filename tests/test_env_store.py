@@ -37,8 +37,9 @@ FULL_TASK = Task(
     explore="brief_event",
     evidence=(1, 2),
     caption="red circle",
+    subset="reasoning",
 )
-PLAIN_TASK = Task("demo/clip/1", VideoRef("data", "v.mp4", (), 3, 48, 80), "", ())
+PLAIN_TASK = Task("demo/clip/1", VideoRef("data", "v.mp4", (), 3, 48, 80, stride=4), "", ())
 ABSENT_TASK = Task("demo/clip/2", PLAIN_TASK.video, "no dog", (None, None, None), family="no_target")
 
 
@@ -206,6 +207,21 @@ def test_a_dropped_task_may_come_back_changed(tmp_path):
     assert [trajectory.task for trajectory in store.read()] == [FULL_TASK, changed]
 
 
+def test_a_store_of_the_first_version_is_read_and_appended_to(tmp_path):
+    store = TrajectoryStore(tmp_path)
+    task = replace(FULL_TASK, subset="")
+    store.append([full_trajectory("a", task=task)])
+    for path in (store.tasks_path, store.trajectories_path):
+        row = json.loads(path.read_text())
+        row["version"] = 1
+        row.pop("subset", None)
+        row.get("video", {}).pop("stride", None)
+        path.write_text(json.dumps(row) + "\n")
+    written = [full_trajectory("a", task=task), full_trajectory("b", task=task)]
+    TrajectoryStore(tmp_path).append(written[1:])
+    assert list(TrajectoryStore(tmp_path).read()) == written
+
+
 def test_a_reader_sees_only_what_was_whole_when_it_began(tmp_path):
     store = TrajectoryStore(tmp_path)
     store.append([full_trajectory("a"), full_trajectory("b")])
@@ -222,7 +238,7 @@ def test_a_reader_sees_only_what_was_whole_when_it_began(tmp_path):
         ("[]", "expected a JSON object, found list"),
         ("", "Expecting value"),
         ("[" * 100_000, "recursion"),
-        ({"version": 2}, f"field `version`: expected {VERSION}, found 2"),
+        ({"version": VERSION + 1}, f"field `version`: expected 1 to {VERSION}, found {VERSION + 1}"),
         ({"version": True}, "field `version`: expected int, found True"),
         ({"step": "3"}, "field `step`: expected int, found '3'"),
         ({"step": None}, "field `step`: expected int, found None"),

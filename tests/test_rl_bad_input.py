@@ -87,7 +87,7 @@ def test_a_broken_video_ends_only_its_own_episodes(micro: Micro, tmp_path: Path)
     config = load_config("smoke", [*micro.overrides(tmp_path / "run"), f"data.train_root={root}"])
     from cot_data.datasets import load_tasks
 
-    tasks = load_tasks("mevis", root)
+    tasks = list(load_tasks("mevis", root))
     for path in broken.iterdir():
         path.write_bytes(path.read_bytes()[:200])  # truncated after the loader looked at the folder
     chat, layout = load_chat(micro.policy / "vlm")

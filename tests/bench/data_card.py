@@ -121,7 +121,7 @@ def main() -> None:
     parser.add_argument("--root", type=Path, required=True, help="folder that cot_data.moving_shapes wrote")
     parser.add_argument("--picture", type=Path, help="PNG to write")
     args = parser.parse_args()
-    tasks = load_mevis(args.root)
+    tasks = list(load_mevis(args.root))
     videos = {each.video.path: each for each in load_objects(args.root)}
     describe(tasks)
     table = {name: scores(tasks, videos, guess) for name, guess in GUESSES.items()}

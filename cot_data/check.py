@@ -1,0 +1,98 @@
+"""Look at all of a data set and report every broken record: `python -m cot_data.check ROOT --dataset NAME`.
+
+Reads the metadata of every record, opens every frame's header, decodes every gold mask, and stops at no fault. Exits
+with 1 where there is any.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+from rich.text import Text
+
+from cot_data.datasets import DATASETS, load_tasks
+from cot_data.faults import Faults
+from cot_data.tasks import Entry, Footage
+from env.errors import DataError, command
+from env.table import plain
+from env.types import VideoRef
+
+# What to do about a fault, by the end of the file's name; the first that fits.
+REMEDIES = (
+    (".jpg", "unpack this frame again, or take its video out of the metadata"),
+    (".png", "unpack this mask again, or take its expression out of the metadata"),
+    (".mp4", "download this video again, or take it out of the metadata"),
+    (".pkl", "write the masks again, as plain lists and dicts, or take the expression out of the metadata"),
+    ("mask_dict.json", "download or write the masks again, or take the expression out of the metadata"),
+    ("_manual.json", "download the annotations of this video again, or take it out of the metadata"),
+    (".json", "correct this field of the record, or take the record out"),
+    ("", "name the folder that the data set's loader describes"),
+)
+_FIELD = re.compile(r"^(.*?)(?:\.(\w+(?:\[\d+\])*)|, (frame \d+)|((?:\[\d+\])+(?:\.size)?))$")
+_TOP = re.compile(r"(.*\.json)\.(\w+)")  # a field of the whole file
+
+
+def check(name: str, root: Path) -> list[DataError]:
+    """Every fault of the data set, in the order of looking; shows a progress bar."""
+    faults = Faults(keep=True)
+    entries: Sequence[Entry] = ()
+    with faults.noted():
+        entries = load_tasks(name, root, faults).entries
+    videos: dict[Footage, VideoRef | None] = {}
+    seen = set()
+    for entry in track(entries, f"{name}: {len(entries)} expressions", console=Console(stderr=True)):
+        if entry.footage not in videos:
+            videos[entry.footage] = entry.footage.check(faults)
+        video, gold = videos[entry.footage], entry.gold
+        if video is not None and gold is not None and (video, gold) not in seen:
+            seen.add((video, gold))
+            with faults.noted():
+                gold.check(video, entry.where, faults)
+    return faults.found
+
+
+def cells(fault: DataError) -> tuple[str, str, str, str, str]:
+    """(file, record, field, what is wrong, what to do)."""
+    file, _, place = fault.where.partition(": ")
+    top = _TOP.fullmatch(file)
+    if top:
+        file, place = top[1], f".{top[2]}"
+    found = _FIELD.match(place)
+    record, names = (found[1], found.groups()[1:]) if found else (place, ())
+    remedy = next(remedy for ending, remedy in REMEDIES if file.endswith(ending))
+    return file, record, next((name for name in names if name), ""), fault.problem, remedy
+
+
+def fault_table(faults: Sequence[DataError]) -> Table:
+    """One row per fault."""
+    table = Table(box=SIMPLE_HEAD, show_lines=False)
+    for column in ("file", "record", "field", "what is wrong", "what to do"):
+        table.add_column(column, overflow="fold")
+    for fault in faults:
+        table.add_row(*(Text(plain(cell)) for cell in cells(fault)))  # no markup: places have brackets
+    return table
+
+
+@command
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Report every broken record of a data set.")
+    parser.add_argument("root", type=Path, help="folder of the data set, or of its split: see cot_data/<NAME>.py")
+    parser.add_argument("--dataset", default="mevis", choices=DATASETS, help="its layout (default: %(default)s)")
+    args = parser.parse_args()
+    faults = check(args.dataset, args.root)
+    if faults:
+        Console().print(fault_table(faults))
+    print(f"{args.root}: {len(faults)} faults")
+    sys.exit(1 if faults else 0)
+
+
+if __name__ == "__main__":
+    main()

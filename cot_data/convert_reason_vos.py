@@ -1,0 +1,49 @@
+"""Write ReasonVOS as VideoSEG-O3's tools expect it: `python -m cot_data.convert_reason_vos ROOT [--out DIR]`.
+
+Makes `meta_expressions_format.json` (a dict of expressions with a bare `anno_id`) and `mask_dict.json` from the
+published files.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+from rich.progress import track
+
+from cot_data.reason_vos import load_reason_vos
+from env.errors import command
+from env.types import RLE
+
+
+def convert(root: Path, out: Path) -> None:
+    """Write both files into `out`; DataError names what is wrong with the published ones."""
+    videos: dict[str, Any] = {}
+    anno_ids: dict[Any, int] = {}
+    masks: dict[str, tuple[RLE | None, ...]] = {}
+    for entry in track(load_reason_vos(root.absolute()).entries, "ReasonVOS"):
+        _, name, exp_id = entry.outline.task_id.rsplit("/", 2)
+        anno_id = anno_ids.setdefault(entry.gold, len(anno_ids))
+        video = entry.footage.ref()
+        if str(anno_id) not in masks:
+            masks[str(anno_id)] = entry.task().gold
+        record = videos.setdefault(name, {"frames": video.frames, "height": video.height, "width": video.width})
+        record.setdefault("expressions", {})[exp_id] = {"exp": entry.outline.expression, "anno_id": anno_id}
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "meta_expressions_format.json").write_text(json.dumps({"videos": videos}))
+    (out / "mask_dict.json").write_text(json.dumps(masks))
+
+
+@command
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("root", type=Path, help="folder with the published meta_expressions.json")
+    parser.add_argument("--out", type=Path, help="folder to write (default: the root)")
+    args = parser.parse_args()
+    convert(args.root, args.out or args.root)
+
+
+if __name__ == "__main__":
+    main()

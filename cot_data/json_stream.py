@@ -1,0 +1,98 @@
+"""Read the members of one huge JSON object one by one: a file of 300 MB needs the memory of its largest member."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from json import JSONDecodeError, JSONDecoder
+from pathlib import Path
+from typing import Any, TextIO
+
+from env.errors import DataError
+
+_CHUNK = 1 << 22  # characters read at once
+MAX_MEMBER = 1 << 27  # characters of one key or value; what is no JSON is told after so many at the latest
+_SPACE = re.compile(r"[ \t\n\r]*")
+_DECODER = JSONDecoder()
+
+
+def read_members(path: Path) -> Iterator[tuple[str, Any]]:
+    """(key, value) of the object that the file holds, in file order. DataError where it is missing or no JSON object.
+
+    A fault is raised where it lies, so members before it have been given by then.
+    """
+    try:
+        with open(path, encoding="utf-8") as file:
+            yield from _Members(path, file)
+    except FileNotFoundError as error:
+        raise DataError(str(path), "expected a JSON file, found none") from error
+    except (ValueError, RecursionError) as error:
+        raise DataError(str(path), f"expected JSON, found something else ({error})") from error
+
+
+class _Members:
+    """A window on the text that moves on as members are taken."""
+
+    def __init__(self, path: Path, file: TextIO):
+        self._path = path
+        self._file = file
+        self._text = ""
+        self._at = 0
+
+    def __iter__(self) -> Iterator[tuple[str, Any]]:
+        if (char := self._next()) != "{":
+            raise DataError(str(self._path), f"expected an object of masks by anno_id, found {char!r} in front")
+        self._at += 1
+        char = self._next()
+        while char != "}":
+            if char != '"':
+                raise ValueError(f"expected a key in quotes, found {char!r}")
+            key = self._value(":")
+            self._at += 1
+            value = self._value(",}")
+            yield key, value
+            char = self._next()
+            if char == ",":
+                self._at += 1
+                char = self._next().replace("}", "} behind a comma")
+        self._at += 1
+        if char := self._next():
+            raise ValueError(f"expected nothing behind the object, found {char!r}")
+
+    def _next(self) -> str:
+        """The next character that is no white space, which stays; empty at the end of the file."""
+        while True:
+            self._at = _end_of_space(self._text, self._at)
+            if self._at < len(self._text) or not self._read(_CHUNK):
+                return self._text[self._at : self._at + 1]
+
+    def _read(self, size: int) -> bool:
+        more = self._file.read(size)
+        self._text, self._at = self._text[self._at :] + more, 0
+        return bool(more)
+
+    def _value(self, ends: str) -> Any:
+        """The value here, which one of `ends` must follow: a number at the end of a chunk may go on in the next."""
+        self._next()
+        size = _CHUNK
+        while True:
+            try:
+                value, end = _DECODER.raw_decode(self._text, self._at)
+                end = _end_of_space(self._text, end)
+                if end < len(self._text):
+                    if self._text[end] not in ends:
+                        raise JSONDecodeError(f"expected one of {ends}", self._text, end)
+                    self._at = end
+                    return value
+                problem = JSONDecodeError("the object has no end", self._text, end)
+            except JSONDecodeError as error:
+                problem = error
+            if len(self._text) - self._at > MAX_MEMBER or not self._read(size):
+                raise problem
+            size *= 2
+
+
+def _end_of_space(text: str, at: int) -> int:
+    found = _SPACE.match(text, at)
+    assert found is not None  # no white space is a match too
+    return found.end()
