@@ -48,6 +48,7 @@ def task_to_row(task: Task) -> Row:
         "explore": task.explore,
         "evidence": list(task.evidence),
         "caption": task.caption,
+        "subset": task.subset,
         "num_gold": len(task.gold),
         "gold": [_mask_to_row(frame, rle) for frame, rle in enumerate(task.gold) if rle is not None],
     }
@@ -76,6 +77,7 @@ def task_from_row(row: Row) -> Task:
         explore=take(row, "explore", str),
         evidence=_list(row, "evidence", int),
         caption=take(row, "caption", str),
+        subset=take(row, "subset", str) if "subset" in row else "",  # stores written before there were subsets
     )
 
 

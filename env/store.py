@@ -92,7 +92,9 @@ class TrajectoryStore:
         if self._task_lines is None:
             self._task_lines = {}
             for where, line in _lines(self.tasks_path, _size(self.tasks_path)):
-                self._task_lines[_parse(where, line, lambda row: take(row, "task_id", str))] = hash(line.decode())
+                task = _parse(where, line, task_from_row)
+                # Written anew, so that a line from before a field was added equals what is written today.
+                self._task_lines[task.task_id] = hash(_line(where, task_to_row, task))
             self._trajectory_ids = {
                 _parse(where, line, lambda row: take(row, "trajectory_id", str))
                 for where, line in _lines(self.trajectories_path, _size(self.trajectories_path))

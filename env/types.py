@@ -81,6 +81,7 @@ class Task:
     explore: str = ""  # why exploring pays: "brief_event", "fine_mark", or "" where the first observation is enough
     evidence: tuple[int, ...] = ()  # frames that hold the evidence when `explore` is set
     caption: str = ""  # what the target looks like, where the data set knows ("dark red")
+    subset: str = ""  # part of a benchmark that is told apart ("referring", "static", "long"); "" where it has none
 
 
 @dataclass(frozen=True)

@@ -37,6 +37,7 @@ FULL_TASK = Task(
     explore="brief_event",
     evidence=(1, 2),
     caption="red circle",
+    subset="reasoning",
 )
 PLAIN_TASK = Task("demo/clip/1", VideoRef("data", "v.mp4", (), 3, 48, 80), "", ())
 ABSENT_TASK = Task("demo/clip/2", PLAIN_TASK.video, "no dog", (None, None, None), family="no_target")
@@ -128,6 +129,17 @@ def test_tasks_are_written_once(tmp_path):
     TrajectoryStore(tmp_path).append([full_trajectory("d"), bare_trajectory("e")])
     assert len(store.tasks_path.read_text().splitlines()) == 2
     assert [trajectory.trajectory_id for trajectory in store.read()] == ["a", "b", "c", "d", "e"]
+
+
+def test_a_store_from_before_subsets_is_read_and_goes_on(tmp_path):
+    store = TrajectoryStore(tmp_path)
+    task = replace(FULL_TASK, subset="")
+    store.append([full_trajectory("a", task=task)])
+    row = json.loads(store.tasks_path.read_text())
+    assert row.pop("subset") == ""
+    store.tasks_path.write_text(json.dumps(row, separators=(",", ":")) + "\n")
+    TrajectoryStore(tmp_path).append([full_trajectory("b", task=task)])
+    assert [trajectory.task for trajectory in store.read()] == [task, task]
 
 
 def test_nothing_is_written_twice(tmp_path):
