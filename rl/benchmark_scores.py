@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from rich.box import SIMPLE_HEAD
+from rich.console import Group
 from rich.table import Table
 
 from env.errors import DataError
@@ -94,9 +95,9 @@ def _rows(
             yield score(protocol, task, prediction, annotated)
 
 
-def benchmark_table(results: dict[str, Any], title: str) -> Table:
+def benchmark_table(results: dict[str, Any], title: str) -> Group:
     """Percent figures by subset; below, what was missing and which rules were followed."""
-    table = Table(title=title, box=SIMPLE_HEAD, collapse_padding=True, caption_justify="left")
+    table = Table(title=title, box=SIMPLE_HEAD, collapse_padding=True)
     part = "" if results["num_tasks"] == results["num_all"] else f" (of {results['num_all']}: not the whole benchmark)"
     notes = [f"{results['num_tasks']} expressions{part}, {results['num_missing']} without prediction"]
     table.add_column(results["name"])
@@ -115,8 +116,7 @@ def benchmark_table(results: dict[str, Any], title: str) -> Table:
             table.add_row(group, str(figures["n"]), *(percent(figures.get(key)) for key in shown))
         if results["n_acc"] is not None:
             notes.append(f"N-acc {percent(results['n_acc'])}, T-acc {percent(results['t_acc'])}")
-    table.caption = "\n".join([*notes, results["about"]])
-    return table
+    return Group(table, *notes, results["about"])
 
 
 def percent(value: float | None) -> str:

@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
+from rich.console import Console, Group
 from rich.table import Table
 
 from configs.load import add_config_arguments, config_from_args
@@ -105,7 +105,7 @@ def main() -> None:
         write_comparison(differences, args.out)
         return show([compare_table(differences, first, second)], args.out / "compare.txt")
     set_engine_env()
-    tables = []
+    tables: list[Table | Group] = []
     if args.from_predictions:
         name = args.benchmark or config.data.dataset
         results = score_predictions(config, name, args.limit, args.from_predictions, args.out)
@@ -120,7 +120,7 @@ def main() -> None:
     show(tables, args.out / "table.txt")
 
 
-def show(tables: Sequence[Table], path: Path) -> None:
+def show(tables: Sequence[Table | Group], path: Path) -> None:
     """Print tables, and keep them in a file that is wide enough."""
     Console().print(*tables)
     with path.open("w") as file:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -44,13 +45,12 @@ def segment_tasks(
         left = [task for task in tasks if task.task_id not in done]
         todo[label] = [Assignment(task, -1, 0, config.seed, config.eval.temperature) for task in left]
     if any(todo.values()):
-        crew = EvalCrew(config, checkpoint)
-        for label, assignments in todo.items():
-            with progress_bar(f"segment ({label})", len(tasks), len(tasks) - len(assignments)) as advance:
-                for trajectory in crew.segment(assignments, is_blind=label == "blind"):
-                    stores[label].append([trajectory])
-                    advance()
-        crew.close()
+        with closing(EvalCrew(config, checkpoint)) as crew:
+            for label, assignments in todo.items():
+                with progress_bar(f"segment ({label})", len(tasks), len(tasks) - len(assignments)) as advance:
+                    for trajectory in crew.segment(assignments, is_blind=label == "blind"):
+                        stores[label].append([trajectory])
+                        advance()
     return stores
 
 
