@@ -33,7 +33,7 @@ class MaskPair:
 
     def overlap(self) -> tuple[int, int]:
         """Pixels of the intersection and of the union."""
-        a, b = np.split(self._line, 2)
+        a, b = self._line.reshape(2, -1)
         return _count(a & b), _count(a | b)
 
     def match_contours(self) -> tuple[int, int, int, int]:
@@ -43,11 +43,11 @@ class MaskPair:
         lower right neighbour, where there is one.
         """
         contours = self._contours()
-        a, b = np.split(contours, 2)
+        a, b = contours.reshape(2, -1)
         num_a, num_b = _count(a), _count(b)
         if num_a == 0 or num_b == 0:
             return num_a, num_b, 0, 0
-        near_a, near_b = np.split(_dilate(contours, self._stride, self._radius), 2)
+        near_a, near_b = _dilate(contours, self._stride, self._radius).reshape(2, -1)
         return num_a, num_b, _count(a & near_b), _count(b & near_a)
 
     def _contours(self) -> np.ndarray:
@@ -100,18 +100,21 @@ def _dilate(line: np.ndarray, stride: int, radius: int) -> np.ndarray:
             wide, half_width = _widen(wide, step), half_width + step
         for shift in (offset * stride for offset in offsets):
             _add(reached[shift:], wide[: len(wide) - shift])
-            _add(reached[: len(wide) - shift], wide[shift:])
+            if shift:
+                _add(reached[:-shift], wide[shift:])
     return reached
 
 
 def _widen(line: np.ndarray, step: int) -> np.ndarray:
     """Each set bit sets those `step` to its left and right too."""
     near, far = np.uint64(step), np.uint64(WORD - step)
-    out = line << near
-    _add(out, line >> near)
+    out, shifted = line << near, line >> near
+    _add(out, shifted)
     _add(out, line)
-    _add(out[1:], line[:-1] >> far)
-    _add(out[:-1], line[1:] << far)
+    np.right_shift(line, far, out=shifted)
+    _add(out[1:], shifted[:-1])
+    np.left_shift(line, far, out=shifted)
+    _add(out[:-1], shifted[1:])
     return out
 
 
@@ -120,7 +123,7 @@ def _add(target: np.ndarray, bits: np.ndarray) -> None:
 
 
 def _count(words: np.ndarray) -> int:
-    return int(np.bitwise_count(words).sum(dtype=np.int64))
+    return int(np.add.reduce(np.bitwise_count(words), dtype=np.int64))
 
 
 @lru_cache
