@@ -6,6 +6,7 @@ import itertools
 import json
 import sys
 import zipfile
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -33,7 +34,7 @@ def square(left: int, top: int = 4) -> RLE:
     return encode(mask_HW)
 
 
-def task(expression: str, gold: list[RLE | None], subset: str = "", video: str = "sub/v") -> Task:
+def task(expression: str, gold: Sequence[RLE | None], subset: str = "", video: str = "sub/v") -> Task:
     frames = tuple(f"{t:05d}" for t in range(len(gold)))
     ref = VideoRef("/none", f"JPEGImages/{video}", frames, len(gold), 20, 20)
     return Task(f"root/{video}/{expression}", ref, "it", tuple(gold), subset=subset)
@@ -42,7 +43,7 @@ def task(expression: str, gold: list[RLE | None], subset: str = "", video: str =
 class Given:
     """Predictions by task id; None is a missing one."""
 
-    def __init__(self, masks: dict[str, list[RLE | None] | None]):
+    def __init__(self, masks: Mapping[str, Sequence[RLE | None] | None]):
         self._masks = masks
 
     def of(self, task: Task) -> Prediction:
@@ -50,7 +51,7 @@ class Given:
         return missing(task) if masks is None else Prediction(tuple(masks))
 
 
-def scored(name: str, cases: list[tuple[Task, list[RLE | None] | None]], out: Path) -> dict:
+def scored(name: str, cases: Sequence[tuple[Task, Sequence[RLE | None] | None]], out: Path) -> dict:
     tasks = [each for each, _ in cases]
     return score_benchmark(name, tasks, 0, Given({each.task_id: masks for each, masks in cases}), out)
 
@@ -205,7 +206,7 @@ def test_an_archive_holds_every_frame_where_the_server_wants_it(tmp_path: Path, 
         wanted = [f"{folder}sub/v/{exp}/{frame}.png" for exp in ("0", "10") for frame in ("00000", "00001")]
         assert archive.namelist() == wanted
         archive.extractall(tmp_path / "masks")
-    assert np.unique(Image.open(tmp_path / "masks" / wanted[0])).tolist() == [0, 255]
+    assert np.unique(np.asarray(Image.open(tmp_path / "masks" / wanted[0]))).tolist() == [0, 255]
     back = open_predictions(tmp_path / "masks").of(cases[0][0])
     assert back.masks[0] == A and not decode(back.masks[1] or A).any()
     again = tmp_path / "again.zip"
