@@ -67,6 +67,7 @@ RANGES: dict[str, tuple[str, float]] = {
     "eval.num_tasks": (">=", 0),
     "eval.temperature": (">=", 0),
     "eval.num_bootstrap": (">=", 1),
+    "eval.workers": (">=", 0),
 }
 
 

@@ -242,7 +242,7 @@ class GrpoConfig:
 @dataclass(frozen=True)
 class EvalConfig:
     num_tasks: int = 64
-    """Held-out tasks, the first ones in file order; 0 takes all."""
+    """Held-out tasks, the first ones in file order; 0 takes all. `rl.evaluate --benchmark` has its --limit instead."""
     temperature: float = 0.0
     """Sampling temperature; 0 is greedy."""
     blind: bool = True
@@ -251,6 +251,8 @@ class EvalConfig:
     """Control: show grey frames wherever the policy looks closer; what is lost is what looks are worth."""
     num_bootstrap: int = 1000
     """Resamples behind each interval."""
+    workers: int = 0
+    """Ray workers that segment, each with its own sampler and policy; 0 segments in this process."""
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from typing import TypeVar
 
 from env.errors import DataError
 from env.rows import Row, check_version, take, task_from_row, task_to_row, trajectory_from_row, trajectory_to_row
-from env.types import Trajectory
+from env.types import StopReason, Trajectory
 
 __all__ = ["TrajectoryStore", "task_from_row", "task_to_row", "trajectory_from_row", "trajectory_to_row"]
 
@@ -86,6 +86,12 @@ class TrajectoryStore:
         _rewrite(self.trajectories_path, stays)
         _rewrite(self.tasks_path, lambda row: take(row, "task_id", str) in tasks)
         self._task_lines = None
+
+    def drop_errors(self) -> None:
+        """Forget trajectories that ended in an error, so that they can be tried anew."""
+        if any(trajectory.stop_reason is StopReason.ERROR for trajectory in self.read()):
+            _rewrite(self.trajectories_path, lambda row: take(row, "stop_reason", str) != StopReason.ERROR)
+            self._task_lines = None
 
     def _known_tasks(self) -> dict[str, int]:
         """Hashes of the stored tasks' lines by id; the first call reads the files."""

@@ -1,10 +1,14 @@
-"""Evaluate a checkpoint on held-out tasks: J, F, J&F, interval IoU, key-frame hits, format, turns, with intervals.
+"""Evaluate a checkpoint on held-out tasks or on a benchmark, or score masks that another system wrote.
 
     python -m rl.evaluate --config tiny --checkpoint runs/demo/cold_start/policy --out runs/demo/eval/cold_start
+    python -m rl.evaluate --benchmark revos --checkpoint C --out DIR --set data.eval_root=/data/revos
+    python -m rl.evaluate --benchmark revos --from-predictions MASKS --out DIR --set data.eval_root=/data/revos
 
-Writes `results.json`, `table.txt` and the trajectories. Beside every figure stands the blind one, of the same policy
-shown grey frames, unless `--set eval.blind=false`: what a policy scores without looking says how much a figure means.
-`--compare A B` holds two such folders against each other (`rl.compare`).
+Writes `results.json`, `table.txt` and the trajectories; started again, it goes on where it stopped. Beside every figure
+stands the blind one, of the same policy shown grey frames, unless `--set eval.blind=false`: what a policy scores
+without looking says how much a figure means. `--benchmark` adds the figures of that benchmark's own protocol
+(`rl.benchmarks`), or, where its gold masks are hidden, the `submission.zip` for its server. `--set eval.workers=N`
+segments with N Ray workers. `--compare A B` holds two such folders against each other (`rl.compare`).
 """
 
 from __future__ import annotations
@@ -15,125 +19,83 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.box import SIMPLE_HEAD
-from rich.console import Console
+from rich.console import Console, Group
 from rich.table import Table
 
 from configs.load import add_config_arguments, config_from_args
 from configs.schema import RunConfig
-from cot_data.datasets import held_out_tasks
-from env.errors import command
-from env.frames import FrameCache
+from cot_data.datasets import held_out_tasks, load_tasks
+from env.errors import DataError, command
 from env.store import TrajectoryStore
 from env.types import Task
-from policy.build import load_policy
 from policy.engine_env import set_engine_env
-from policy.engines import build_sampler
-from rl import statistics
+from rl.benchmark_scores import TrajectoryPredictions, benchmark_table, is_gold_known, score_benchmark
+from rl.benchmarks import BENCHMARKS
 from rl.compare import compare, compare_table, write_comparison
-from rl.groups import groups_of
+from rl.evaluation import STORES, measure_tasks, segment_tasks
+from rl.evaluation_table import results_table
 from rl.journal import provenance
-from rl.measure import MEASURES, measure
-from rl.progress import progress_bar
-from rl.segment import Segmenter
-
-
-def summarise(rows: Sequence[dict[str, Any]], num_bootstrap: int, seed: int) -> dict[str, dict[str, Any]]:
-    """Group name -> measure -> [mean, low, high], and "n"."""
-    summary: dict[str, dict[str, Any]] = {}
-    for name, members in groups_of(rows).items():
-        chosen = [rows[at] for at in members]
-        summary[name] = {"n": len(members), **statistics.summarise(chosen, MEASURES, num_bootstrap, seed)}
-    return summary
-
-
-def over_blind(
-    sighted: Sequence[dict[str, Any]], blind: Sequence[dict[str, Any]], num_bootstrap: int, seed: int
-) -> dict[str, statistics.Estimate | None]:
-    """Group name -> [mean, low, high] of what looking adds to `j_visible`, task by task; both lists in one order."""
-    gains: dict[str, statistics.Estimate | None] = {}
-    for name, members in groups_of(sighted).items():
-        known = [at for at in members if sighted[at]["j_visible"] is not None]
-        without, with_eyes = ([float(rows[at]["j_visible"]) for at in known] for rows in (blind, sighted))
-        gains[name] = statistics.paired_difference(without, with_eyes, num_bootstrap, seed) if known else None
-    return gains
+from rl.predictions import open_predictions
+from rl.scoring import frame_names, names_of
 
 
 def evaluate(config: RunConfig, checkpoint: Path, tasks: Sequence[Task], out: Path) -> dict[str, Any]:
     """Segment `tasks` with the policy of `checkpoint`, sighted and (if configured) blind; write the results."""
-    out.mkdir(parents=True, exist_ok=True)
-    policy = load_policy(checkpoint).eval()
-    sampler = build_sampler(config.sampler, checkpoint / "vlm", config.env.max_context_tokens, config.seed)
-    results: dict[str, Any] = {"checkpoint": str(checkpoint), "num_tasks": len(tasks), "provenance": provenance()}
-    results["temperature"] = config.eval.temperature
-    frames = FrameCache(blind_looks=config.eval.blind_looks)
-    for label in ("sighted", "blind") if config.eval.blind else ("sighted",):
-        shown = FrameCache(blind=True) if label == "blind" else frames
-        segmenter = Segmenter(policy, sampler, shown, frames, config.env)
-        rows = []
-        store = TrajectoryStore(out / f"trajectories_{label}" if label == "blind" else out / "trajectories")
-        store.drop_from(-1)
-        with progress_bar(f"evaluate ({label})", len(tasks)) as advance:
-            for trajectory in segmenter.segment(tasks, config.eval.temperature, config.seed):
-                rows.append(measure(trajectory))
-                store.append([trajectory])
-                advance()
-        results[label] = {"rows": rows, "summary": summarise(rows, config.eval.num_bootstrap, config.seed)}
-    sampler.close()
-    if config.eval.blind:
-        rows = (results["sighted"]["rows"], results["blind"]["rows"])
-        results["over_blind"] = over_blind(*rows, config.eval.num_bootstrap, config.seed)
-    (out / "results.json").write_text(json.dumps(results, indent=1))
+    labels = ("sighted", "blind") if config.eval.blind else ("sighted",)
+    stores = segment_tasks(config, checkpoint, tasks, out, labels)
+    results = {**_origin(config, checkpoint, len(tasks)), **measure_tasks(config, stores, tasks)}
+    _write(results, out)
     return results
 
 
-def results_table(results: dict[str, Any]) -> Table:
-    """A table of percent figures with half-widths of the 95 % interval, the blind baseline in its own column."""
-    title = f"{results['checkpoint']} ({results['num_tasks']} tasks)"
-    table = Table(title=title, box=SIMPLE_HEAD, collapse_padding=True)
-    for column in (
-        "group",
-        "n",
-        "J&F",
-        "J&F blind",
-        "J visible",
-        "J visible blind",
-        "looking adds",
-        "interval IoU",
-        "key hit",
-        "format",
-        "turns",
-    ):
-        table.add_column(column, justify="left" if column == "group" else "right", min_width=0 if column == "n" else 5)
-    blind = results.get("blind", {}).get("summary", {})
-    for name, row in results["sighted"]["summary"].items():
-        shut = blind.get(name, {})
-        cells = [
-            _percent(row["jf"]),
-            _percent(shut.get("jf")),
-            _percent(row["j_visible"]),
-            _percent(shut.get("j_visible")),
-            _percent(results.get("over_blind", {}).get(name)),
-        ]
-        cells += [_percent(row["interval_iou"]), _percent(row["key_hit"]), _percent(row["format"])]
-        table.add_row(name, str(row["n"]), *cells, f"{row['turns'][0]:.2f}")
-    return table
+def evaluate_benchmark(config: RunConfig, name: str, limit: int, checkpoint: Path, out: Path) -> dict[str, Any]:
+    """The same on the first `limit` tasks (0: all) of a benchmark, with the figures of its protocol as "benchmark"."""
+    every = load_tasks(name, config.data.eval_root)
+    tasks = every[:limit] if limit else every
+    if is_gold_known(name, every):
+        results = evaluate(config, checkpoint, tasks, out)
+    else:
+        segment_tasks(config, checkpoint, tasks, out, ["sighted"])
+        results = _origin(config, checkpoint, len(tasks))
+    predictions = TrajectoryPredictions(TrajectoryStore(out / STORES["sighted"]).read())
+    results["benchmark"] = score_benchmark(name, every, limit, predictions, out)
+    _write(results, out)
+    return results
 
 
-def _percent(triple: Sequence[float] | None) -> str:
-    if triple is None:
-        return "-"
-    mean, low, high = triple
-    return f"{100 * mean:.1f} ±{50 * (high - low):.1f}"
+def score_predictions(config: RunConfig, name: str, limit: int, source: Path, out: Path) -> dict[str, Any]:
+    """The figures of masks in `source` by the protocol of a benchmark. DataError where none is of its tasks."""
+    out.mkdir(parents=True, exist_ok=True)
+    every = load_tasks(name, config.data.eval_root)
+    found = score_benchmark(name, every, limit, open_predictions(source), out)
+    if found["num_missing"] == found["num_tasks"]:
+        example = "/".join((*names_of(every[0]), frame_names(every[0])[0]))
+        raise DataError(str(source), f"holds no prediction for any of the tasks, as {example}.png would be")
+    results = {"predictions": str(source), "provenance": provenance(), "benchmark": found}
+    _write(results, out)
+    return results
+
+
+def _origin(config: RunConfig, checkpoint: Path, num_tasks: int) -> dict[str, Any]:
+    facts = {"checkpoint": str(checkpoint), "num_tasks": num_tasks, "provenance": provenance()}
+    return {**facts, "temperature": config.eval.temperature}
+
+
+def _write(results: dict[str, Any], out: Path) -> None:
+    (out / "results.json").write_text(json.dumps(results, indent=1))
 
 
 @command
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Evaluate a checkpoint on held-out tasks, or compare two evaluations.")
+    parser = argparse.ArgumentParser(description="Evaluate a checkpoint or predicted masks, or compare evaluations.")
     add_config_arguments(parser)
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--checkpoint", type=Path, help="folder with vlm/, seg.safetensors, policy.json")
+    what.add_argument("--from-predictions", type=Path, metavar="DIR", help="masks: PNG folders, or a results.json")
     what.add_argument("--compare", type=Path, nargs=2, metavar=("A", "B"), help="folders of two evaluations: B minus A")
+    names = ", ".join(BENCHMARKS)
+    parser.add_argument("--benchmark", metavar="NAME", help=f"its layout of data.eval_root, and its protocol: {names}")
+    parser.add_argument("--limit", type=int, default=0, metavar="N", help="first N tasks of the benchmark, for a trial")
     parser.add_argument("--out", type=Path, required=True, help="folder for results.json and the trajectories")
     args = parser.parse_args()
     config = config_from_args(args)
@@ -141,17 +103,28 @@ def main() -> None:
         first, second = args.compare
         differences = compare(first, second, config.eval.num_bootstrap, config.seed)
         write_comparison(differences, args.out)
-        return show(compare_table(differences, first, second), args.out / "compare.txt")
+        return show([compare_table(differences, first, second)], args.out / "compare.txt")
     set_engine_env()
-    results = evaluate(config, args.checkpoint, held_out_tasks(config), args.out)
-    show(results_table(results), args.out / "table.txt")
+    tables: list[Table | Group] = []
+    if args.from_predictions:
+        name = args.benchmark or config.data.dataset
+        results = score_predictions(config, name, args.limit, args.from_predictions, args.out)
+    elif args.benchmark:
+        results = evaluate_benchmark(config, args.benchmark, args.limit, args.checkpoint, args.out)
+    else:
+        results = evaluate(config, args.checkpoint, held_out_tasks(config), args.out)
+    if "sighted" in results:
+        tables.append(results_table(results))
+    if "benchmark" in results:
+        tables.append(benchmark_table(results["benchmark"], str(args.from_predictions or args.checkpoint)))
+    show(tables, args.out / "table.txt")
 
 
-def show(table: Table, path: Path) -> None:
-    """Print a table, and keep it in a file that is wide enough."""
-    Console().print(table)
+def show(tables: Sequence[Table | Group], path: Path) -> None:
+    """Print tables, and keep them in a file that is wide enough."""
+    Console().print(*tables)
     with path.open("w") as file:
-        Console(file=file, width=160).print(table)
+        Console(file=file, width=160).print(*tables)
 
 
 if __name__ == "__main__":

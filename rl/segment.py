@@ -33,7 +33,10 @@ class Segmenter:
 
     def segment(self, tasks: Sequence[Task], temperature: float, seed: int) -> Iterator[Trajectory]:
         """Trajectories in task order; `masks` of every frame are filled where the last turn can be segmented."""
-        assignments = [Assignment(task, -1, 0, seed, temperature) for task in tasks]
+        yield from self.play([Assignment(task, -1, 0, seed, temperature) for task in tasks])
+
+    def play(self, assignments: Sequence[Assignment]) -> Iterator[Trajectory]:
+        """`segment` for assignments."""
         by_id = {trajectory.trajectory_id: trajectory for trajectory in self.rollout.run(assignments)}
         played = [by_id[assignment.trajectory_id] for assignment in assignments]
         yield from with_masks(self.policy, played, self.shown, self.frames)

@@ -7,7 +7,8 @@ another version than its own fetches it first. So a worker that was just born, o
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -86,24 +87,71 @@ class _Call:
     attempt: int
 
 
-class RolloutPool:
-    """Splits assignments over workers. A dead worker is replaced and what it owed is tried again."""
+class Pool:
+    """Actors that play assignments. One that dies is replaced, and what it owed is tried again."""
 
-    def __init__(self, config: RunConfig, model_dir: Path):
+    def __init__(self, config: RunConfig, actor: type, arguments: Sequence[Any], num_workers: int):
         self.config = config
-        self.model_dir = model_dir
         self.num_deaths = 0
-        self._board: Any = WeightBoard.remote()  # pyright: ignore[reportFunctionMemberAccess]
-        self._weights_ref: Any = None  # keeps the published object alive
-        self._workers = [self._start() for _ in range(config.grpo.workers)]
+        self._actor = actor
+        self._arguments = arguments
+        self._workers = [self._start() for _ in range(num_workers)]
 
     def _start(self) -> Any:
-        actor = ray.remote(num_cpus=1, num_gpus=self.config.sampler.gpus_per_worker, max_restarts=0)(RolloutWorker)
-        return actor.remote(self.config, str(self.model_dir.resolve()), self._board)
+        actor = ray.remote(num_cpus=1, num_gpus=self.config.sampler.gpus_per_worker, max_restarts=0)(self._actor)
+        return actor.remote(*self._arguments)
 
     def pids(self) -> list[int]:
         """Process ids of the workers; waits until their engines are loaded."""
         return ray.get([worker.pid.remote() for worker in self._workers])
+
+    def play(self, shares: Iterable[Sequence[Assignment]], option: Any) -> Iterator[Trajectory]:
+        """Each assignment's trajectory exactly once, as they finish. After `max_attempts` deaths they end as errors.
+
+        A worker that has finished a share is given the next one; `option` is handed on to it.
+        """
+        waiting = deque({item.trajectory_id: item for item in share} for share in shares if share)
+        calls: dict[Any, _Call] = {}  # by the stream of their results
+
+        def begin(worker: int, share: dict[str, Assignment], attempt: int = 1) -> None:
+            run = self._workers[worker].run.options(num_returns="streaming")
+            calls[run.remote(list(share.values()), option)] = _Call(worker, share, attempt)
+
+        for worker in range(min(len(self._workers), len(waiting))):
+            begin(worker, waiting.popleft())
+        while calls:
+            stream: Any = ray.wait(list(calls), num_returns=1)[0][0]
+            call = calls[stream]
+            try:
+                trajectory: Any = ray.get(next(stream))
+            except (StopIteration, RayActorError, WorkerCrashedError) as end:
+                del calls[stream]
+                if not isinstance(end, StopIteration):
+                    self.num_deaths += 1
+                    self._workers[call.worker] = self._start()
+                    if call.owed and call.attempt < self.config.grpo.max_attempts:
+                        begin(call.worker, call.owed, call.attempt + 1)
+                        continue
+                    yield from (_lost(item, end) for item in call.owed.values())
+                if waiting:
+                    begin(call.worker, waiting.popleft())
+                continue
+            if call.owed.pop(trajectory.trajectory_id, None) is not None:
+                yield trajectory
+
+    def close(self) -> None:
+        for worker in self._workers:
+            ray.kill(worker)
+
+
+class RolloutPool(Pool):
+    """Splits the assignments of a step over rollout workers, which act with the weights that are asked for."""
+
+    def __init__(self, config: RunConfig, model_dir: Path):
+        self._board: Any = WeightBoard.remote()  # pyright: ignore[reportFunctionMemberAccess]
+        self._weights_ref: Any = None  # keeps the published object alive
+        arguments = (config, str(model_dir.resolve()), self._board)
+        super().__init__(config, RolloutWorker, arguments, config.grpo.workers)
 
     def publish(self, weights: dict[str, Any], version: int) -> None:
         """Make `weights` the version that the next rollout must use."""
@@ -111,39 +159,9 @@ class RolloutPool:
         ray.get(self._board.publish.remote(version, [self._weights_ref]))
 
     def run(self, assignments: Sequence[Assignment], version: int) -> Iterator[Trajectory]:
-        """Each assignment's trajectory exactly once, as they finish. After `max_attempts` deaths they end as errors."""
-        calls: dict[Any, _Call] = {}  # by the stream of their results
-        for worker in range(len(self._workers)):
-            share = {item.trajectory_id: item for item in assignments[worker :: len(self._workers)]}
-            if share:
-                calls[self._call(worker, share, version)] = _Call(worker, share, 1)
-        while calls:
-            stream: Any = ray.wait(list(calls), num_returns=1)[0][0]
-            call = calls[stream]
-            try:
-                trajectory: Any = ray.get(next(stream))
-            except StopIteration:
-                del calls[stream]
-                continue
-            except (RayActorError, WorkerCrashedError) as error:
-                del calls[stream]
-                self.num_deaths += 1
-                self._workers[call.worker] = self._start()
-                if call.attempt >= self.config.grpo.max_attempts:
-                    yield from (_lost(item, error) for item in call.owed.values())
-                elif call.owed:
-                    retry = self._call(call.worker, call.owed, version)
-                    calls[retry] = _Call(call.worker, call.owed, call.attempt + 1)
-                continue
-            if call.owed.pop(trajectory.trajectory_id, None) is not None:
-                yield trajectory
-
-    def _call(self, worker: int, share: dict[str, Assignment], version: int) -> Any:
-        return self._workers[worker].run.options(num_returns="streaming").remote(list(share.values()), version)
-
-    def close(self) -> None:
-        for worker in self._workers:
-            ray.kill(worker)
+        """Trajectories of `assignments`, played with exactly the weights `version`."""
+        num_workers = len(self._workers)
+        yield from self.play([assignments[worker::num_workers] for worker in range(num_workers)], version)
 
 
 def _lost(assignment: Assignment, error: Exception) -> Trajectory:
@@ -176,7 +194,7 @@ def connect_ray(config: RunConfig) -> None:
     else:
         # The object store holds weights and trajectories, both small; Ray would take 30 % of the memory.
         ray.init(
-            num_cpus=max(os.cpu_count() or 1, config.grpo.workers + 1),
+            num_cpus=max(os.cpu_count() or 1, config.grpo.workers + 1, config.eval.workers),
             include_dashboard=False,
             object_store_memory=512 << 20,
             **quiet,

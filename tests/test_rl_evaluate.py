@@ -13,7 +13,7 @@ from env.errors import DataError
 from env.rle import encode
 from env.types import Action, Answer, Interval, Malformed, Observation, StopReason, Task, Trajectory, Turn, VideoRef
 from rl.compare import compare, compare_table, write_comparison
-from rl.evaluate import over_blind, summarise
+from rl.evaluation import over_blind, summarise
 from rl.groups import groups_of
 from rl.measure import measure
 

@@ -1,0 +1,76 @@
+"""A checkpoint that segments: the policy and its sampler, in this process or behind Ray actors."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from configs.schema import RunConfig
+from env.types import Trajectory
+from policy.engine_env import set_engine_env
+from rl.rollout import Assignment
+from rl.workers import Pool, connect_ray
+
+
+class EvalWorker:
+    """One policy and one sampler, and two ways to show them a video: as it is, and grey."""
+
+    def __init__(self, config: RunConfig, checkpoint: str):
+        set_engine_env()
+        # Heavy imports wait until the engine's environment variables are set.
+        from env.frames import FrameCache
+        from policy.build import load_policy
+        from policy.engines import build_sampler
+        from rl.segment import Segmenter
+
+        folder = Path(checkpoint)
+        policy = load_policy(folder).eval()
+        self._sampler = build_sampler(config.sampler, folder / "vlm", config.env.max_context_tokens, config.seed)
+        frames = FrameCache(blind_looks=config.eval.blind_looks)
+        shown = {False: frames, True: FrameCache(blind=True)}
+        self._segmenters = {
+            is_blind: Segmenter(policy, self._sampler, view, frames, config.env) for is_blind, view in shown.items()
+        }
+
+    def pid(self) -> int:
+        return os.getpid()
+
+    def run(self, assignments: Sequence[Assignment], is_blind: bool) -> Iterator[Trajectory]:
+        """Play and segment `assignments`; their trajectories in order, with masks."""
+        yield from self._segmenters[is_blind].play(assignments)
+
+    def close(self) -> None:
+        self._sampler.close()
+
+
+class EvalCrew:
+    """As many workers as `eval.workers` says, or one in this process."""
+
+    def __init__(self, config: RunConfig, checkpoint: Path):
+        self._config = config
+        self._local = self._pool = None
+        if config.eval.workers:
+            connect_ray(config)
+            self._pool = Pool(config, EvalWorker, (config, str(checkpoint.resolve())), config.eval.workers)
+        else:
+            self._local = EvalWorker(config, str(checkpoint))
+
+    def segment(self, assignments: Sequence[Assignment], is_blind: bool) -> Iterator[Trajectory]:
+        """Trajectories of `assignments`, share by share, in no fixed order.
+
+        A share is what the sampler takes at once: small enough that an interruption loses little.
+        """
+        workers = max(1, self._config.eval.workers)
+        size = max(1, min(self._config.sampler.max_sequences, -(-len(assignments) // workers)))
+        shares = [assignments[at : at + size] for at in range(0, len(assignments), size)]
+        if self._pool is not None:
+            yield from self._pool.play(shares, is_blind)
+        elif self._local is not None:
+            for share in shares:
+                yield from self._local.run(share, is_blind)
+
+    def close(self) -> None:
+        for part in (self._local, self._pool):
+            if part is not None:
+                part.close()
