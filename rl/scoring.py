@@ -68,9 +68,9 @@ def frame_names(task: Task) -> tuple[str, ...]:
 
 def foreground(tasks: Sequence[Task]) -> tuple[RLE | None, ...]:
     """Per frame the union of the gold masks of all expressions of one video."""
-    golds = list({id(task.gold): task.gold for task in tasks}.values())  # expressions of one object share its masks
+    of_object = {tuple(rle and rle["counts"] for rle in task.gold): task.gold for task in tasks}  # many share one
     frames = range(tasks[0].video.num_frames)
-    return tuple(union([gold[t] for gold in golds], f"{tasks[0].task_id}, frame {t}") for t in frames)
+    return tuple(union([gold[t] for gold in of_object.values()], f"{tasks[0].task_id}, frame {t}") for t in frames)
 
 
 def score(
@@ -78,9 +78,11 @@ def score(
 ) -> dict[str, Any]:
     """The row of one expression. `annotated` is the video's `foreground`, which only "r" asks for.
 
-    DataError where the prediction has another number of frames or another size than the gold masks.
+    DataError where the prediction has another number of frames or another size than the gold masks, and without those.
     """
     video = task.video
+    if not task.gold:
+        raise DataError(task.task_id, "its gold masks are unknown, those of the benchmark's first task are known")
     if len(prediction.masks) != video.num_frames:
         raise DataError(task.task_id, f"expected {video.num_frames} masks, found {len(prediction.masks)}")
     frames = Frames()

@@ -25,6 +25,7 @@ from rl.evaluate import main
 from rl.predictions import open_predictions
 from rl.scoring import Prediction, missing
 from rl.submission import write_submission
+from tests.published_layouts import LAYOUTS
 
 
 def square(left: int, top: int = 4) -> RLE:
@@ -186,13 +187,28 @@ def test_missing_predictions_are_empty_and_counted(tmp_path: Path):
         scored("mevis", [(cases[0][0], [A])], tmp_path)
 
 
-def test_gold_is_known_for_all_or_for_none():
+def test_gold_is_known_for_all_or_for_none(tmp_path: Path):
     hidden = Task("root/v/9", task("9", [A]).video, "it", ())
     assert is_gold_known("mevis", [task("0", [A])]) and not is_gold_known("mevis", [hidden])
     with pytest.raises(DataError, match=r"root/v/9: its gold masks are unknown"):
-        is_gold_known("mevis", [task("0", [A]), hidden])
+        scored("mevis", [(task("0", [A]), [A]), (hidden, [A])], tmp_path)
     with pytest.raises(DataError, match=r"expected one of mevis, .*groundmore, found 'mevi'"):
         is_gold_known("mevi", [hidden])
+
+
+@pytest.mark.parametrize(
+    "layout", [layout for layout in LAYOUTS if layout not in ("mevis test", "ref_youtube_vos valid")]
+)
+def test_gold_scores_full_marks_in_every_published_layout(layout: str, tmp_path: Path) -> None:
+    name, write = LAYOUTS[layout]
+    tasks = load_tasks(name, write(tmp_path))
+    found = score_benchmark(name, tasks, 0, Given({each.task_id: each.gold for each in tasks}), tmp_path)
+    empty = score_benchmark(name, tasks, 0, Given({each.task_id: None for each in tasks}), tmp_path)
+    known = [group for group in found["groups"].values() if group["j"] is not None]
+    assert known and all(group["j"] == group["f"] == group["jf"] == 1 for group in known)
+    assert {task.subset for task in tasks} - {""} == found["groups"].keys() - {"overall"}
+    assert empty["num_missing"] == len(tasks)
+    assert all(row["j"] < 1 for row in empty["rows"] if row["has_target"])
 
 
 @pytest.mark.parametrize(("name", "folder"), [("mevis", ""), ("ref_youtube_vos", "Annotations/")])
