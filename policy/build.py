@@ -140,7 +140,12 @@ def _finish(policy: SegPolicy, config: PolicyConfig | None) -> SegPolicy:
         policy.vlm.model.visual.requires_grad_(False)
     if config and config.lora_rank:
         policy.add_lora(config.lora_rank, config.lora_alpha)
-    return policy
+    return policy.to(compute_device())
+
+
+def compute_device() -> torch.device:
+    """Where policies live: the GPU that this process may use, else the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def _load_vlm(folder: Path) -> tuple[Qwen3VLForConditionalGeneration, PreTrainedTokenizerBase]:

@@ -16,7 +16,7 @@ from transformers import (
 )
 
 from configs.schema import SamplerConfig
-from policy.build import load_chat
+from policy.build import compute_device, load_chat
 from policy.sampler import Completion, Request, expanded_length
 from policy.tokens import expand_image_pads
 from policy.weight_sync import check_weights, weight_shapes
@@ -33,8 +33,9 @@ class HfSampler:
         self._chat, self._layout = load_chat(model_dir)
         self._shapes = weight_shapes(model_dir)
         self._queue: dict[str, tuple[Request, list[int]]] = {}  # request id -> request, expanded ids
-        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        self._model = Qwen3VLForConditionalGeneration.from_pretrained(model_dir, dtype=config.dtype, device_map=device)
+        self._model = Qwen3VLForConditionalGeneration.from_pretrained(
+            model_dir, dtype=config.dtype, device_map=compute_device()
+        )
         self._model.requires_grad_(False)
 
     def submit(self, request: Request) -> None:

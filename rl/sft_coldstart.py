@@ -43,7 +43,7 @@ def train(config: RunConfig, resume: bool = False) -> Path:
     policy = _initial_policy(config, lessons)
     save_policy(policy, run_dir / "untrained", config.policy)
     torch.manual_seed(config.seed)
-    prompts = CaptionPrompts(policy.chat, policy.sam.hidden_dim) if _has_masks_stage(config) else None
+    prompts = CaptionPrompts(policy.chat, policy.sam.hidden_dim).to(policy.device) if _has_masks_stage(config) else None
     frames = FrameCache(blind=config.env.blind)
     for number, stage in enumerate(config.cold_start.stages):
         folder = run_dir / f"stage-{number}-{stage.kind}"
