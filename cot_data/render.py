@@ -13,7 +13,7 @@ import numpy as np
 
 from cot_data.shapes import Scene, Shape
 
-CORE = 0.6  # while a shape flashes its paint is left in a copy of this scale; the rim around it is white
+CORE = 0.8  # while a shape flashes its paint is left in a copy of this scale; the white rim must not hide whose it is
 
 
 @dataclass(frozen=True)
