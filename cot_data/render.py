@@ -13,7 +13,9 @@ import numpy as np
 
 from cot_data.shapes import Scene, Shape
 
-CORE = 0.8  # while a shape flashes its paint is left in a copy of this scale; the white rim must not hide whose it is
+STRIPE = (
+    2  # rows of a flashing shape that are white, then as many in its paint: whatever shows the flash shows whose it is
+)
 
 
 @dataclass(frozen=True)
@@ -38,15 +40,15 @@ def distance(outline: str, x: np.ndarray, y: np.ndarray, radius: float) -> np.nd
     return np.minimum(np.maximum(x - radius, y - 0.5 * radius), np.maximum(x - 0.5 * radius, y - radius))
 
 
-def footprint(shape: Shape, scale: float = 1.0) -> Footprint:
-    """Coverage of `shape`, drawn at `scale` times its radius, in every frame."""
+def footprint(shape: Shape) -> Footprint:
+    """Coverage of `shape` in every frame."""
     pad = int(np.ceil(1.1 * shape.radius)) + 2
     corner_T2 = np.floor(shape.centers_T2).astype(int) - pad
     grid_W = np.arange(2 * pad + 1) + 0.5
     offset_T2 = corner_T2 - shape.centers_T2
     x = grid_W[None, None, :] + offset_T2[:, 0, None, None]
     y = grid_W[None, :, None] + offset_T2[:, 1, None, None]
-    alpha_TWW = np.clip(0.5 - distance(shape.outline, x, y, scale * shape.radius), 0.0, 1.0)
+    alpha_TWW = np.clip(0.5 - distance(shape.outline, x, y, shape.radius), 0.0, 1.0)
     return Footprint(alpha_TWW, corner_T2, pad)
 
 
@@ -112,12 +114,13 @@ def draw_scene(scene: Scene, background_HW3: np.ndarray) -> np.ndarray:
     """Frames uint8 [T, H, W, 3], RGB."""
     frames_THW3 = np.repeat(background_HW3[None], scene.num_frames, axis=0)
     for shape_idx, shape in enumerate(scene.shapes):
-        whole, core, paint_3 = footprint(shape), footprint(shape, CORE), np.array(shape.paint)
+        whole, paint_3 = footprint(shape), np.array(shape.paint)
         for t in (int(t) for t in np.flatnonzero(shape.present_T)):
             worn = {mark.kind for mark in scene.marks if mark.shape_idx == shape_idx and t in mark.frames}
             rows, cols, from_rows, from_cols = _window(whole, t, scene.size)
             at = (t, from_rows, from_cols, None)
-            paint = _blend(255.0, paint_3, core.alpha_TWW[at]) if "flash" in worn else paint_3
+            is_white_H11 = np.arange(rows.start, rows.stop)[:, None, None] // STRIPE % 2 == 0
+            paint = np.where(is_white_H11, 255.0, paint_3) if "flash" in worn else paint_3
             frames_THW3[t, rows, cols] = _blend(frames_THW3[t, rows, cols], paint, whole.alpha_TWW[at])
             if "checkered" in worn:
                 ys, xs = np.nonzero(checks(whole, t, scene.size))

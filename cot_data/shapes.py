@@ -21,7 +21,7 @@ COLORS = {
 }
 SHADES = ("light", "dark")  # with the colour the name of a shape: every pixel says which one it is part of
 OUTLINES = ("circle", "square", "cross")  # unnamed: masks differ in form, names do not
-MARKS = ("flash", "checkered")  # what a shape wears for a short time: a white rim, single light and dark pixels
+MARKS = ("flash", "checkered")  # what a shape wears for a short time: white stripes, single light and dark pixels
 DIRECTIONS = {"left": (-1.0, 0.0), "right": (1.0, 0.0), "up": (0.0, -1.0), "down": (0.0, 1.0)}
 MIN_STAY = 12  # fewest frames a shape is there at a stretch
 MIN_TRAVEL = 16.0  # fewest pixels that a moving shape covers

@@ -288,6 +288,28 @@ def test_the_first_observation_does_not_hold_the_evidence_but_a_zoom_or_key_fram
     assert min(counts["brief_event"], counts["fine_mark"]) >= 20
 
 
+def test_a_flash_does_not_hide_whose_it_is(tasks: list[Task]) -> None:
+    """What shows the mark shows the paint as well, or nobody can tell from one vision token who flashes."""
+    whole, both = 0, 0
+    for task in tasks:
+        if task.explore != "brief_event":
+            continue
+        shade, color = task.caption.split()
+        paint_3 = np.array(Shape(color, shade, "circle", 8.0, np.zeros((1, 2)), np.ones(1, bool)).paint)
+        for t in task.evidence:
+            shown_HW3 = Video(task.video).frame(t).astype(float)
+            white_HW = shown_HW3.min(axis=2) > 220
+            painted_HW = np.abs(shown_HW3 - paint_3).max(axis=2) < 40
+            mask_HW = decode(task.gold[t] or {})
+            white, painted = (
+                (mask_HW & each_HW).reshape(8, 8, 8, 8).sum(axis=(1, 3)) for each_HW in (white_HW, painted_HW)
+            )
+            marked = white >= 4
+            whole += marked.sum()
+            both += (marked & (painted >= 4)).sum()
+    assert both >= 0.9 * whole > 100
+
+
 def test_only_the_target_wears_the_mark_and_it_has_rivals(tasks: list[Task], videos: dict[str, LabelledVideo]) -> None:
     for task in tasks:
         if not task.explore:
