@@ -8,6 +8,7 @@ from cot_data.records import Record
 from cot_data.rl_records import RlRecord
 from cot_data.tasks import Outline
 from env.errors import DataError
+from env.types import names_in
 
 
 def match(records: Iterable[Record | RlRecord], outlines: Sequence[Outline]) -> list[int]:
@@ -15,7 +16,7 @@ def match(records: Iterable[Record | RlRecord], outlines: Sequence[Outline]) -> 
     by_id: dict[tuple[str, str], int] = {}
     by_words: dict[tuple[str, str], int] = {}
     for at, outline in enumerate(outlines):
-        video_name, exp_id = outline.task_id.split("/", 1)[1].rsplit("/", 1)
+        video_name, exp_id = names_in(outline.task_id)
         by_id[video_name, exp_id] = at
         by_words.setdefault((video_name, outline.expression), at)
     found = []

@@ -17,12 +17,6 @@ from env.errors import DataError
 from env.types import Task
 
 
-def draw(sizes: tuple[int, ...], weights: tuple[float, ...], seed: int, position: int) -> tuple[int, int]:
-    """(set, item of the set) at a position from 0. Sizes are at least 1, weights above 0; of any unit."""
-    epoch, at = divmod(position, epoch_length(sizes, weights))
-    return epoch_order(sizes, weights, seed, epoch)[at]
-
-
 def epoch_length(sizes: tuple[int, ...], weights: tuple[float, ...]) -> int:
     """Positions of one epoch."""
     return sum(_counts(sizes, weights))

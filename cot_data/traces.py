@@ -15,6 +15,7 @@ from cot_data.mevis import META
 from cot_data.records import write_records
 from cot_data.write_trace import STYLES, write_trace
 from env.errors import command
+from env.types import names_in
 
 
 @command
@@ -33,7 +34,7 @@ def main() -> None:
     videos = read_json(args.root / META)["videos"]
     records = []
     for i, task in enumerate(track(load_tasks(args.dataset, args.root), "Traces")):
-        video_name, exp_id = task.task_id.split("/", 1)[1].rsplit("/", 1)
+        video_name, exp_id = names_in(task.task_id)
         anno_id = videos[video_name]["expressions"][exp_id].get("anno_id", [])
         anno_id = tuple(anno_id) if isinstance(anno_id, list) else (anno_id,)
         records.append(write_trace(task, config, np.random.default_rng([args.seed, i]), args.style, anno_id))

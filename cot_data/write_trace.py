@@ -25,7 +25,7 @@ from cot_data.wording import Known, Sighting, Thought, noun, sentences, target_p
 from env.errors import DataError
 from env.frames import sample_indices
 from env.prompts import PROMPTS
-from env.types import Answer, Interval, Select, Task
+from env.types import Answer, Interval, Select, Task, names_in
 
 DIRECT_SHARE = 0.75  # of the tasks whose first observation is enough: answered in the first turn
 AROUND = 4  # frames looked at on either side of a frame that the query or the evidence names
@@ -46,7 +46,7 @@ def write_trace(
     if not task.gold:
         raise DataError(f"task {task.task_id}", "expected gold masks to write a trace from, found none")
     thoughts = STYLES[style](task, config, rng, objects)
-    video_name, exp_id = task.task_id.split("/", 1)[1].rsplit("/", 1)
+    video_name, exp_id = names_in(task.task_id)
     turns = [write_turn(thought) for thought in thoughts]
     whole = Interval(0, task.video.num_frames)
     return Record(

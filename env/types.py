@@ -85,6 +85,12 @@ class Task:
     subset: str = ""  # the benchmark's own part that it belongs to ("reasoning", "long"), "" where it has none
 
 
+def names_in(task_id: str) -> tuple[str, str]:
+    """(video, expression) as the data set names them; a video's name may hold slashes."""
+    video, _, expression = task_id.partition("/")[2].rpartition("/")
+    return video, expression
+
+
 @dataclass(frozen=True)
 class Observation:
     """What the policy is shown in one turn: text and frames in reading order; `system` in the first turn only."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from scipy.optimize import linear_sum_assignment
 
 
 def pixel_accuracy(gold_HW: np.ndarray, pred_HW: np.ndarray) -> float:
@@ -36,32 +37,8 @@ def video_iou(j_T: np.ndarray, gold_T: np.ndarray, pred_T: np.ndarray) -> float:
 
 
 def best_matching(scores_NM: np.ndarray) -> list[int]:
-    """For each of N rows the column it is given, all different, so that the sum of scores is greatest; N <= M.
-
-    Kuhn and Munkres' algorithm: rows come one by one, and each is placed along the cheapest chain of moves, told by
-    prices of rows and columns that leave no pair below its cost.
-    """
+    """For each of N rows the column it is given, all different, so that the sum of scores is greatest; N <= M."""
     num_rows, num_columns = scores_NM.shape
     if num_rows > num_columns:
         raise ValueError(f"expected at most as many rows as columns, found {num_rows} x {num_columns}")
-    row_price, column_price = np.zeros(num_rows), np.zeros(num_columns)
-    owner = np.full(num_columns, -1)
-    for row in range(num_rows):
-        distance, before = np.full(num_columns, np.inf), np.full(num_columns, -1)
-        seen = np.zeros(num_columns, bool)
-        column, mover, travelled = -1, row, 0.0
-        while mover >= 0:
-            reduced = travelled - scores_NM[mover] - row_price[mover] - column_price
-            closer = ~seen & (reduced < distance)
-            distance[closer], before[closer] = reduced[closer], column
-            column = int(np.argmin(np.where(seen, np.inf, distance)))
-            travelled, mover = distance[column], owner[column]
-            seen[column] = True
-        row_price[row] += travelled
-        row_price[owner[seen & (owner >= 0)]] += travelled - distance[seen & (owner >= 0)]
-        column_price[seen] += distance[seen] - travelled
-        while column >= 0:
-            previous = int(before[column])
-            owner[column] = row if previous < 0 else owner[previous]
-            column = previous
-    return [int(np.flatnonzero(owner == row)[0]) for row in range(num_rows)]
+    return linear_sum_assignment(scores_NM, maximize=True)[1].tolist()

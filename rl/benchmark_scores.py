@@ -12,12 +12,12 @@ from rich.console import Group
 from rich.table import Table
 
 from env.errors import DataError
-from env.types import Task, Trajectory
+from env.types import Task, Trajectory, names_in
 from rl.benchmarks import BENCHMARKS, summarise
 from rl.benchmarks import Protocol as BenchmarkProtocol
 from rl.davis_annotators import annotator_figures
 from rl.progress import progress_bar
-from rl.scoring import Prediction, foreground, missing, names_of, score
+from rl.scoring import Prediction, foreground, missing, score
 from rl.submission import write_submission
 
 COLUMNS = {"jf": "J&F", "j": "J", "f": "F", "a": "A", "r": "R", "tiou": "tIoU", "viou": "vIoU"}
@@ -86,7 +86,7 @@ def _rows(
     One video's tasks are held at a time: with their gold masks those of a whole benchmark may not fit.
     """
     done = 0
-    for _, group in groupby(tasks, key=lambda task: names_of(task)[0]):
+    for _, group in groupby(tasks, key=lambda task: names_in(task.task_id)[0]):
         if limit and done >= limit:
             return
         members = list(group)

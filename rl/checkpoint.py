@@ -16,6 +16,7 @@ from configs.schema import PolicyConfig
 from env.errors import CheckpointError
 from policy.build import save_policy
 from policy.model import SegPolicy
+from policy.weights import require_fit
 
 KEEP = 2
 
@@ -59,14 +60,8 @@ def load_state(folder: Path) -> dict[str, Any]:
 
 
 def restore(module: torch.nn.Module, weights: dict[str, torch.Tensor], where: str) -> None:
-    """Load weights of exactly the same names and shapes. CheckpointError names the first that differs."""
-    expected = module.state_dict()
-    for name, tensor in expected.items():
-        if name not in weights:
-            raise CheckpointError(f"{where}: weight {name} is missing")
-        if weights[name].shape != tensor.shape:
-            shapes = f"{tuple(weights[name].shape)}, expected {tuple(tensor.shape)}"
-            raise CheckpointError(f"{where}: weight {name} has shape {shapes}; does the policy config differ?")
+    """Load weights of exactly the same names and shapes. CheckpointError names those that differ."""
+    require_fit(module.state_dict(), weights, where, "Does the policy config differ?")
     module.load_state_dict(weights)
 
 

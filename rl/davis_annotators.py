@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 
 from env.rle import mask_or_empty
-from env.types import Task
+from env.types import Task, names_in
 from rewards.jf import frame_jf
 from rewards.video_metrics import best_matching
-from rl.scoring import Prediction, names_of
+from rl.scoring import Prediction
 
 NUM_ANNOTATORS = 4
 
@@ -27,7 +27,7 @@ def annotator_figures(tasks: Sequence[Task], predictions: Mapping[str, Predictio
     """
     videos: dict[str, dict[int, Task]] = {}
     for task in tasks:
-        video, expression = names_of(task)
+        video, expression = names_in(task.task_id)
         if not expression.isdecimal():
             return None
         videos.setdefault(video, {})[int(expression)] = task

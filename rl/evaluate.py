@@ -27,7 +27,7 @@ from configs.schema import RunConfig
 from cot_data.datasets import held_out_tasks, load_tasks
 from env.errors import DataError, command
 from env.store import TrajectoryStore
-from env.types import Task
+from env.types import Task, names_in
 from policy.engine_env import set_engine_env
 from rl.benchmark_scores import TrajectoryPredictions, benchmark_table, is_gold_known, score_benchmark
 from rl.benchmarks import BENCHMARKS
@@ -36,7 +36,7 @@ from rl.evaluation import STORES, measure_tasks, segment_tasks
 from rl.evaluation_table import results_table
 from rl.journal import provenance
 from rl.predictions import open_predictions
-from rl.scoring import frame_names, names_of
+from rl.scoring import frame_names
 
 
 def evaluate(config: RunConfig, checkpoint: Path, tasks: Sequence[Task], out: Path) -> dict[str, Any]:
@@ -69,7 +69,7 @@ def score_predictions(config: RunConfig, name: str, limit: int, source: Path, ou
     every = load_tasks(name, config.data.eval_root)
     found = score_benchmark(name, every, limit, open_predictions(source), out)
     if found["num_missing"] == found["num_tasks"]:
-        example = "/".join((*names_of(every[0]), frame_names(every[0])[0]))
+        example = "/".join((*names_in(every[0].task_id), frame_names(every[0])[0]))
         raise DataError(str(source), f"holds no prediction for any of the tasks, as {example}.png would be")
     results = {"predictions": str(source), "provenance": provenance(), "benchmark": found}
     _write(results, out)

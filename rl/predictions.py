@@ -11,8 +11,8 @@ from PIL import Image
 from cot_data.fields import field, read_json
 from env.errors import DataError
 from env.rle import decode, encode
-from env.types import RLE, Task
-from rl.scoring import Prediction, frame_names, missing, names_of
+from env.types import RLE, Task, names_in
+from rl.scoring import Prediction, frame_names, missing
 
 
 class PngPredictions:
@@ -25,7 +25,7 @@ class PngPredictions:
         self._folder = folder / "Annotations" if (folder / "Annotations").is_dir() else folder
 
     def of(self, task: Task) -> Prediction:
-        folder = self._folder.joinpath(*names_of(task))
+        folder = self._folder.joinpath(*names_in(task.task_id))
         files = [folder / f"{name}.png" for name in frame_names(task)]
         masks = [_read_png(file, task) if file.is_file() else None for file in files]
         if masks.count(None) == len(masks):
@@ -43,7 +43,7 @@ class JsonPredictions:
             raise DataError(str(path), "expected {video: {expression: {..}}}")
 
     def of(self, task: Task) -> Prediction:
-        video, expression = names_of(task)
+        video, expression = names_in(task.task_id)
         where = f"{self._path}: [{video!r}][{expression!r}]"
         record = self._videos.get(video, {})
         if not isinstance(record, dict):

@@ -55,12 +55,6 @@ def missing(task: Task) -> Prediction:
     return Prediction((None,) * task.video.num_frames, is_missing=True)
 
 
-def names_of(task: Task) -> tuple[str, str]:
-    """(video, expression) as the data set names them: a video's name may hold slashes."""
-    video, _, expression = task.task_id.partition("/")[2].rpartition("/")
-    return video, expression
-
-
 def frame_names(task: Task) -> tuple[str, ...]:
     """Names of a video's frames without suffix; numbers of five digits for a video file."""
     return task.video.frames or tuple(f"{at:05d}" for at in range(task.video.num_frames))

@@ -11,9 +11,9 @@ import numpy as np
 from PIL import Image
 
 from env.rle import mask_or_empty
-from env.types import Task
+from env.types import Task, names_in
 from rl.benchmarks import Protocol
-from rl.scoring import Prediction, frame_names, names_of
+from rl.scoring import Prediction, frame_names
 
 _DATE = (1980, 1, 1, 0, 0, 0)  # the same masks make the same file
 
@@ -28,7 +28,7 @@ def write_submission(protocol: Protocol, predicted: Iterable[tuple[Task, Predict
     with zipfile.ZipFile(partial, "w", zipfile.ZIP_STORED) as archive:
         for task, prediction in predicted:
             num_missing += prediction.is_missing
-            folder = "/".join(filter(None, (protocol.zip_folder, *names_of(task))))
+            folder = "/".join(filter(None, (protocol.zip_folder, *names_in(task.task_id))))
             for name, rle in zip(frame_names(task), prediction.masks, strict=True):
                 pixels = mask_or_empty(rle, task.video.height, task.video.width).astype(np.uint8) * 255
                 png = io.BytesIO()

@@ -11,7 +11,7 @@ import pytest
 from configs.load import ConfigError, load_config
 from configs.schema import SourceConfig
 from cot_data.datasets import load_tasks
-from cot_data.mixture import Mixture, draw, epoch_length
+from cot_data.mixture import Mixture, epoch_length, epoch_order
 from cot_data.rl_records import read_rl_records
 from cot_data.training import load_source
 from env.errors import DataError
@@ -21,6 +21,12 @@ from tests.published_layouts import NAMES
 from tests.rl_parts import MICRO, write_shapes
 
 SIZES, WEIGHTS = (100, 20, 40), (1.0, 2.0, 1.0)
+
+
+def draw(sizes: tuple[int, ...], weights: tuple[float, ...], seed: int, position: int) -> tuple[int, int]:
+    """(set, item of the set) at a position of the stream of epochs."""
+    epoch, at = divmod(position, epoch_length(sizes, weights))
+    return epoch_order(sizes, weights, seed, epoch)[at]
 
 
 def test_a_draw_is_a_pure_function_of_its_position() -> None:
