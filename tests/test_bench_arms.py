@@ -12,7 +12,9 @@ import pytest
 from PIL import Image
 
 from env.store import TrajectoryStore
-from tests.bench.arms import GROUPS, SETTINGS, gains, table
+from tests.bench import calibration_arms
+from tests.bench.arm import SETTINGS
+from tests.bench.arms import GROUPS, gains, table
 from tests.bench.arms_plot import LOOKS, SMOOTH, plot, read_curve
 from tests.bench.arms_strip import deed, pick, strip
 from tests.replay_samples import answer_text, box, episode, select_text, small_task
@@ -90,3 +92,12 @@ def test_a_strip_shows_where_one_policy_looked_and_the_other_did_not(tmp_path: P
     assert np.array(Image.open(tmp_path / "strip.png")).shape[:2] == (435, 1350)
     with pytest.raises(SystemExit, match="nothing to show"):
         strip(tmp_path / "before", tmp_path / "before", tmp_path / "none.png")
+
+
+def test_calibration_forms_are_compared_with_the_cold_start_and_the_shipped_form_keeps_its_runs() -> None:
+    assert [arm.name for arm in calibration_arms.arms("loglik", [0, 2], "loglik")] == ["grpo-0", "grpo-2"]
+    other = calibration_arms.arms("iou", [1], "loglik")[0]
+    assert (other.name, other.sets) == ("iou-1", ("seed=1", "grpo.calibration=iou"))
+    lines = calibration_arms.table(JUDGED | {"iou": JUDGED["GRPO"]}).splitlines()
+    assert lines[2] == "| cold start | 30.0 ±7.1 |  | 30.0 ±7.1 |  | 30.0 ±7.1 |  | 100.0 ±0.0 |"
+    assert lines[4].startswith("| iou | 37.0 ±4.4 | +7.0 ±6.2 | 37.0 ±4.4 | +7.0 ±6.2 | 37.0 ±4.4 | +7.0 ±6.2 |")

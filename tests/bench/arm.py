@@ -1,0 +1,134 @@
+"""What the experiments of this folder share: an arm is a policy, trained by GRPO or as it is, judged on held-out tasks.
+
+What is done is kept, so an experiment that is run again goes on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rl.groups import groups_of
+
+TRAIN_SEED, EVAL_SEED = 1, 3  # 3: no setting was chosen on these videos
+SETTINGS = {
+    "greedy": (),
+    "T=1": ("eval.temperature=1.0", "eval.blind=false"),
+    "one turn": ("env.max_turns=1", "eval.blind=false"),
+    "blind looks": ("eval.blind_looks=true", "eval.blind=false"),
+}
+WITHOUT_LOOKS = ("one turn", "blind looks")  # settings that tell what looking closer is worth to a policy
+
+
+@dataclass(frozen=True)
+class Arm:
+    """A policy to judge: `start` itself, or where settings are given what GRPO with them makes of it."""
+
+    name: str
+    start: Path
+    sets: tuple[str, ...] = ()
+    asks_what_looks_give: bool = False  # judged in WITHOUT_LOOKS too
+
+
+def arguments(description: str | None) -> argparse.ArgumentParser:
+    """The arguments that every experiment takes."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, required=True, help="folder for data, runs, evaluations and the table")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="seeds of GRPO")
+    parser.add_argument("--tasks", type=int, default=240, help="held-out tasks")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="of GRPO, in all arms")
+    parser.add_argument("--jobs", type=int, default=1, help="arms at a time, each with its share of the cores")
+    return parser
+
+
+def conduct(groups: Mapping[str, Sequence[Arm]], args: argparse.Namespace) -> dict[str, list[dict[str, Any]]]:
+    """Train and judge all arms of all groups, `args.jobs` at a time: group -> setting -> results, one per arm."""
+    out = args.out.resolve()
+    if args.jobs > 1:
+        os.environ["OMP_NUM_THREADS"] = str(max(1, (os.cpu_count() or 1) // args.jobs))
+        os.environ["VLLM_CPU_OMP_THREADS_BIND"] = "nobind"
+    write_data(out, num_train=1000, num_eval=max(2, args.tasks // 3))
+
+    def result(arm: Arm) -> dict[str, Any]:
+        policy = train(arm, out, args.set) if arm.sets else arm.start
+        return judge(policy, arm, out, args.tasks)
+
+    with ThreadPoolExecutor(args.jobs) as pool:
+        pending = {name: [pool.submit(result, arm) for arm in arms] for name, arms in groups.items() if arms}
+        return {name: [future.result() for future in futures] for name, futures in pending.items()}
+
+
+def run(*arguments: str) -> None:
+    """One of our commands; its output goes where this script's goes."""
+    subprocess.run([sys.executable, "-m", *arguments], check=True)
+
+
+def write_data(out: Path, num_train: int, num_eval: int) -> None:
+    for split, count, seed in (("train", num_train, TRAIN_SEED), ("heldout", num_eval, EVAL_SEED)):
+        if not (out / "data" / split / "moving_shapes.json").is_file():
+            root = str(out / "data" / split)
+            run("cot_data.moving_shapes", "--out", root, "--videos", str(count), "--seed", str(seed))
+
+
+def sets(*texts: str) -> list[str]:
+    return [word for text in texts for word in ("--set", text)]
+
+
+def train(arm: Arm, out: Path, extra: list[str]) -> Path:
+    """The arm's last policy; trains it where that is not there yet."""
+    folder = out / arm.name
+    last = folder / "last"
+    if not last.exists():
+        places = (f"run_dir={folder}", f"data.train_root={out / 'data/train'}", f"policy.path={arm.start}")
+        begun = any((folder / "checkpoints").glob("step-*/state.pt"))
+        run("rl.grpo", "--config", "tiny", *sets(*places, *arm.sets, *extra), *(["--resume"] if begun else []))
+        newest = max((folder / "checkpoints").glob("step-*"), key=lambda path: int(path.name.split("-")[1]))
+        last.symlink_to(newest.relative_to(folder) / "policy")
+    return last
+
+
+def judge(policy: Path, arm: Arm, out: Path, num_tasks: int) -> dict[str, Any]:
+    """Setting -> results of one policy."""
+    results = {}
+    for setting, overrides in SETTINGS.items():
+        if setting in WITHOUT_LOOKS and not arm.asks_what_looks_give:
+            continue
+        folder = out / "eval" / f"{arm.name} {setting}".replace(" ", "_")
+        if not (folder / "results.json").is_file():
+            places = (f"data.eval_root={out / 'data/heldout'}", f"eval.num_tasks={num_tasks}")
+            command = ("--checkpoint", str(policy), "--out", str(folder), *sets(*places, *overrides))
+            run("rl.evaluate", "--config", "tiny", *command)
+        results[setting] = json.loads((folder / "results.json").read_text())
+    return results
+
+
+def values(results: dict[str, Any], group: str, measure: str, view: str = "sighted") -> np.ndarray:
+    """One figure per task of `group`, NaN where it does not apply."""
+    rows = results[view]["rows"]
+    picked = groups_of(rows).get(group, [])
+    return np.array([np.nan if rows[at][measure] is None else rows[at][measure] for at in picked], float)
+
+
+def cell(per_task: np.ndarray, scale: float = 100.0, sign: str = "") -> str:
+    """Mean and standard error over tasks; several seeds of one task are averaged first."""
+    known = per_task[~np.isnan(per_task)]
+    if not len(known):
+        return "-"
+    digits = 1 if scale > 1 else 2
+    error = known.std(ddof=1) / len(known) ** 0.5
+    return f"{scale * known.mean():{sign}.{digits}f} ±{scale * error:.{digits}f}"
+
+
+def of(runs: list[dict[str, Any]], setting: str, group: str, measure: str, view: str = "sighted") -> np.ndarray:
+    """One figure per task: the mean over the seeds of an arm."""
+    return np.mean([values(each[setting], group, measure, view) for each in runs], axis=0)
