@@ -27,7 +27,10 @@ _MAX_LITERAL = 4096  # characters; longer ones could exhaust the stack of Python
 
 
 def strict_format(trajectory: Trajectory) -> float:
-    """1 where every turn has thinking and a block with JSON and [SEG], be it a select or an answer, else -1."""
+    """1 where every turn has thinking and a block with JSON and [SEG], be it a select or an answer, else -1.
+
+    0 without turns.
+    """
     if not trajectory.turns:
         return 0.0
     return 1.0 if all(_is_strict(turn.action.text) for turn in trajectory.turns) else -1.0
@@ -40,7 +43,10 @@ def step_format(trajectory: Trajectory) -> float:
 
 
 def vtg_iou_dense(trajectory: Trajectory) -> float | None:
-    """Half the precision of the last turn's span where that is at least 0.5, else -0.5."""
+    """Half the precision of the last turn's span where that is at least 0.5 (0.25..0.5), else -0.5.
+
+    Where the target is never visible every span that is not empty scores 0.5.
+    """
     num_frames = len(trajectory.task.gold)
     if num_frames == 0:
         return None
@@ -76,7 +82,7 @@ def maskiou_dense(trajectory: Trajectory) -> float | None:
 
 
 def keyframe_vs_mask_dense(trajectory: Trajectory) -> float | None:
-    """Tier of the last key-frame J minus the mean J of the video; 0 for one turn."""
+    """Tier, -1, 0 or 0.5, of the last key-frame J minus the mean J of the video; 0 for one turn."""
     if not trajectory.task.gold:
         return None
     if len(trajectory.turns) < 2:
@@ -87,7 +93,7 @@ def keyframe_vs_mask_dense(trajectory: Trajectory) -> float | None:
 
 
 def progressive_keyframe_dense(trajectory: Trajectory) -> float | None:
-    """Tier of the last key-frame J minus the best earlier one; 0 for one turn."""
+    """Tier, -1, 0 or 0.5, of the last key-frame J minus the best earlier one; 0 for one turn."""
     if not trajectory.task.gold:
         return None
     if len(trajectory.turns) < 2:

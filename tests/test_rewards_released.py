@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from env.types import Trajectory
+from env.types import RLE, Trajectory
 from rewards import PROFILES, REWARDS
 from rewards.ladders import RELEASED_DELTA_KEY_MASK, RELEASED_MASK_IOU, climb
 from tests.reward_cases import (
@@ -16,8 +16,10 @@ from tests.reward_cases import (
     TARGET,
     THINKING,
     TOO_LONG,
+    T,
     answer,
     select,
+    square,
     trajectory,
 )
 
@@ -32,6 +34,26 @@ def one(text: str, **known) -> Trajectory:
 
 FIELDS = '{"start": 2, "end": 6, "keyframe": 3}'
 PERFECT = 0.49999988079071045  # half of 4 / (4 + 1e-6) in single precision
+OF_TEN = 0.4999999403953552  # half of 10 / (10 + 1e-6)
+
+# Masks by their J with the target, 16 pixels: shared / union.
+J_600 = square(left=3)  # 12 / 20
+J_563 = square(side=3)  # 9 / 16
+J_444 = square(side=6)  # 16 / 36
+J_391 = square(top=3, left=3)  # 9 / 23
+J_231 = square(top=3, left=4)  # 6 / 26
+J_167 = square(left=5)  # 4 / 24: the border cuts a column
+
+
+def vs_mask(key: RLE | None, *video: RLE) -> Trajectory:
+    """Two turns; the last one's mask on its key frame, and those of the video."""
+    return trajectory([select(), answer()], masks=dict(enumerate(video, 2)), key_masks=[None, key])
+
+
+def progress(*keys: RLE | None) -> Trajectory:
+    """A turn per mask on its key frame."""
+    return trajectory([*[select()] * (len(keys) - 1), answer()], key_masks=list(keys))
+
 
 CASES: dict[str, list[tuple[Trajectory, float | None]]] = {
     "strict_format": [
@@ -50,6 +72,12 @@ CASES: dict[str, list[tuple[Trajectory, float | None]]] = {
         (one(block(FIELDS, ref="it"), stop=MALFORMED), -1.0),
         (one(block(FIELDS, before=""), stop=MALFORMED), -1.0),
         (one(block(FIELDS) + "<answer>", stop=MALFORMED), 1.0),  # the first block counts
+        (one(block("no") + block(FIELDS), stop=MALFORMED), -1.0),
+        (one("<think>x</think><answer><RefSeg>[SEG]</RefSeg></answer>", stop=MALFORMED), -1.0),
+        (one(f"<think>x</think><answer><VTG>{FIELDS}</VTG> [SEG]</answer>", stop=MALFORMED), -1.0),
+        (one(block(FIELDS).replace("</answer>", "</select>"), stop=MALFORMED), -1.0),
+        (one("<think>x</think> so " + block(FIELDS, before=""), stop=MALFORMED), -1.0),
+        (one("<think>x\ny</think>\n" + block(FIELDS.replace(",", ",\n"), before="")), 1.0),
     ],
     "step_format": [
         (one(answer()), 1.0),
@@ -58,6 +86,8 @@ CASES: dict[str, list[tuple[Trajectory, float | None]]] = {
         (one("<think>step  1</think>", stop=MALFORMED), 0.0),
         (one("<think>a</think><think>step 1</think>", stop=MALFORMED), 0.0),  # the first thinking only
         (one("step 1 step 2 step 3 action", stop=MALFORMED), 0.0),
+        (one("<think>step 1 step 2 step 3 action", stop=MALFORMED), 0.0),
+        (one("<think>Step 1\nACTION</think>", stop=MALFORMED), 0.5),
         (trajectory([answer(), "none"], MALFORMED), 0.5),
         (trajectory([], TOO_LONG), 0.0),
     ],
@@ -68,12 +98,25 @@ CASES: dict[str, list[tuple[Trajectory, float | None]]] = {
         (one(block('{"start": 2, "end": 10}')), -0.5),  # 4 / (8 + 1e-6) falls below one half
         (one(block('{"start": 2, "end": 9}')), 0.2857142388820648),
         (one(block('{"start": -5, "end": 99}')), -0.5),
+        (one(block('{"start": -5, "end": 99}'), gold=(TARGET,) * T), OF_TEN),  # clamped to the video
+        (one(block('{"start": 6, "end": 2}')), -0.5),
+        (one(block('{"start": 0, "end": 32}'), gold=(TARGET,) * 16 + (None,) * 24), 0.25),  # 1e-6 is lost on 32
+        (trajectory([block('{"start": 8, "end": 9}', tag="select"), block(FIELDS)]), PERFECT),  # the last turn
+        (trajectory([block(FIELDS, tag="select"), block('{"start": 8, "end": 9}')]), -0.5),
+        (one(block(FIELDS).replace("</answer>", "</select>"), stop=MALFORMED), -0.5),
+        # A <select> without <VTG> reaches over the next block, and takes the rest of the text with it.
+        (one("<select>a</select>" + block(FIELDS) + block('{"start": 8, "end": 9}') + "</select>"), PERFECT),
         (one(block('{"start": 4, "end": 4}')), -0.5),
         (one(block("{'start': 2, 'end': '6',}")), PERFECT),  # a Python literal
+        (one(block("{'start': 0x2, 'end': 6, 'keyframe': 1_0}")), PERFECT),
+        (one(block("{'start': None, 'end': 6}")), -0.5),
+        (one(block('{"start": 2, "end": 6, "keyframe": NaN}')), -0.5),
+        (one(block("[2, 6]")), -0.5),
         (one(block('{"end": 6, "start": null}')), -0.5),
         (one("no"), -0.5),
         (trajectory([], TOO_LONG), -0.5),
         (one(block(FIELDS), gold=NO_TARGET), 0.5),
+        (one(block('{"start": 6, "end": 2}'), gold=NO_TARGET), -0.5),
         (one(block(FIELDS), gold=()), None),
     ],
     "vtg_keyframe": [
@@ -82,6 +125,10 @@ CASES: dict[str, list[tuple[Trajectory, float | None]]] = {
         (one(block("{}")), -1.0),  # a missing key is frame 0
         (one(block("{}"), gold=(TARGET, *NO_TARGET[1:])), 1.0),
         (one(block('{"keyframe": 99}'), gold=(*NO_TARGET[1:], TARGET)), 1.0),  # clamped to the last frame
+        (one(block('{"keyframe": True}'), gold=(None, TARGET, *NO_TARGET[2:])), 1.0),  # True is 1
+        (one(block('{"keyframe": -3}'), gold=(TARGET, *NO_TARGET[1:])), 1.0),  # and to the first
+        (trajectory([block('{"keyframe": 7}', tag="select"), block('{"keyframe": 3}')]), 1.0),
+        (trajectory([block('{"keyframe": 3}', tag="select"), block('{"keyframe": 7}')]), -1.0),
         (one(block('{"keyframe": 3}') + block('{"keyframe": 7}')), -1.0),  # the last block counts
         (one(block('{"keyframe": 3.9}', tag="select"), stop=MAX_TURNS), 1.0),
         (one(block('{"keyframe": 3}'), gold=NO_TARGET), -1.0),
@@ -92,6 +139,11 @@ CASES: dict[str, list[tuple[Trajectory, float | None]]] = {
         (one(answer(), masks={2: TARGET}), 1.5),
         (one(answer(), masks={2: HALF}), 0.0),
         (one(answer(), masks={2: EMPTY}), -1.0),
+        (one(answer(), masks={2: J_600}), 0.6),
+        (one(answer(), masks={2: J_444}), 3 * (16 / 36 - 0.4)),
+        (one(answer(), masks={2: J_391}), 0.0),
+        (one(answer(), masks={2: J_231}), 0.0),
+        (one(answer(), masks={2: J_167}), -1.0),
         (one(answer(), masks={2: TARGET, 3: HALF, 4: EMPTY, 8: EMPTY}), (1.5 + 0 - 1 + 1.5) / 4),
         (one(select(), stop=MAX_TURNS, masks={2: TARGET}), 1.5),  # no answer needed
         (one(answer()), -1.0),
@@ -103,6 +155,11 @@ CASES: dict[str, list[tuple[Trajectory, float | None]]] = {
         (trajectory([select(), answer()], masks={2: HALF}, key_masks=[None, TARGET]), 0.5),  # the top tier never wins
         (trajectory([select(), answer()], masks={2: TARGET}, key_masks=[None, TARGET]), 0.0),
         (trajectory([select(), answer()], masks={2: TARGET}, key_masks=[None, HALF]), -1.0),
+        (vs_mask(TARGET, TARGET, TARGET, J_600), 0.5),  # 1 - 2.6 / 3 = .133
+        (vs_mask(J_391, HALF), 0.0),  # .058
+        (vs_mask(J_563, J_600), 0.0),  # -.038
+        (vs_mask(HALF, J_391), -1.0),  # -.058
+        (vs_mask(None, TARGET), -1.0),
         (trajectory([select(), answer()], masks={8: EMPTY}, key_masks=[None, TARGET]), 0.0),
         # Both empty: 0 on the key frame, 1 in the video.
         (trajectory([select(), answer(key_frame=8)], masks={8: EMPTY}, key_masks=[None, EMPTY]), -1.0),
@@ -114,6 +171,12 @@ CASES: dict[str, list[tuple[Trajectory, float | None]]] = {
         (trajectory([select(), answer()], key_masks=[HALF, TARGET]), 0.5),
         (trajectory([select(), answer()], key_masks=[TARGET, TARGET]), 0.0),
         (trajectory([select(), answer()], key_masks=[TARGET, HALF]), -1.0),
+        (progress(HALF, J_391), 0.5),  # .058
+        (progress(J_563, J_600), 0.0),  # .038
+        (progress(J_600, J_563), 0.0),
+        (progress(J_391, HALF), -1.0),
+        (progress(TARGET, None), -1.0),
+        (progress(TARGET, HALF, TARGET), 0.0),  # the best earlier turn, not the one before
         (trajectory([select()] * 3, MAX_TURNS, key_masks=[TARGET, EMPTY, TARGET]), 0.0),
         (trajectory([select(), answer(key_frame=8)], key_masks=[HALF, EMPTY]), -1.0),
         (trajectory([select(), answer()], key_masks=[HALF, TARGET], gold=()), None),
