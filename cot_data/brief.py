@@ -5,10 +5,10 @@
             Step 2: checkered, dark blue a to b, frame z. Step 3: dark blue. Action: answer.
 
 A turn begins with the word that the query turns on, so that what tells apart where to look stands right before the
-choice. Traces look too seldom where it pays and too often elsewhere: the rest is for GRPO to find. A look only repeats
-the query's numbers, or names a frame of the strip. An answer says who is in each frame of the close-up, with marks,
-and in each of the strip, repeats what the query names, and names the target. Frames go by letters
-(`env.prompts.frame_labels`).
+choice. Traces look too seldom where it pays and too often elsewhere (but so much less often there that the policy has
+to tell the two apart): the rest is for GRPO to find. A look only repeats the query's numbers, or names a frame of the
+strip. An answer says who is in each frame of the close-up, with marks, and in each of the strip, repeats what the
+query names, and names the target. Frames go by letters (`env.prompts.frame_labels`).
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from env.frames import sample_indices
 from env.prompts import KEY_LABEL, ZOOM_LETTERS, frame_labels
 from env.types import Answer, Interval, Select, Task
 
-LOOK_SHARES = {True: 0.45, False: 0.25}  # of the traces look closer first, where that pays and where it does not
+LOOK_SHARES = {True: 0.45, False: 0.15}  # of the traces look closer first, where that pays and where it does not
 _SAYS_LITTLE = frozenset({"the", "a", "an", "shape", "that", "is"})
 
 

@@ -17,6 +17,8 @@ from env.types import FrameRef, Trajectory, VideoRef
 from policy.patches import PatchLayout
 from policy.tokens import ChatTokens, expand_image_pads
 
+ALIKE = 0.8  # of the longest sequence of a batch: shorter ones go into another, or much of it would be padding
+
 
 class Frames(Protocol):
     """Where pixels come from: `env.frames.FrameCache`, or its blind twin."""

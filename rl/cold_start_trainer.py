@@ -19,7 +19,7 @@ from trl.trainer.sft_trainer import SFTTrainer
 from configs.schema import ColdStartConfig, StageConfig
 from env.rle import mask_or_empty
 from env.types import Answer, Select, Task, Trajectory
-from policy.batch import Batch, Frames, collate, to_sequence
+from policy.batch import ALIKE, Batch, Frames, TokenSequence, collate, pack, to_sequence
 from policy.model import PolicyOutput, SegPolicy, mask_losses
 from rl.caption_prompts import CaptionPrompts
 from rl.journal import Journal
@@ -38,7 +38,7 @@ class Lesson:
 
 
 class LessonCollator:
-    """Row indices to `Lesson`s: the first `batch_size` rows as they are, the others (readings) in a batch of their own.
+    """Row indices to `Lesson`s: the first `batch_size` rows as they are, the others (readings) with nothing to see.
 
     The mask frames of a [SEG] are drawn from a generator seeded by the rows.
     """
@@ -64,19 +64,28 @@ class LessonCollator:
 
     def __call__(self, rows: list[dict[str, int]]) -> dict[str, list[Lesson]]:
         indices = [row["index"] for row in rows]
-        seen, read = indices[: self.batch_size], indices[self.batch_size :]
-        lessons = [self._lesson([self.make(index) for index in seen], seen)]
-        if read:
-            lessons.append(self._lesson([self.make_reading(index) for index in read], read))
-        return {"lessons": lessons}
+        rng = np.random.default_rng([self.seed, *indices])
+        seen = [self.make(index) for index in indices[: self.batch_size]]
+        read = [self.make_reading(index) for index in indices[self.batch_size :]]
+        return {"lessons": [*self.lessons(seen, rng), *self.lessons(read, rng)]}
 
-    def _lesson(self, trajectories: list[Trajectory], indices: list[int]) -> Lesson:
+    def lessons(self, trajectories: Sequence[Trajectory], rng: np.random.Generator) -> list[Lesson]:
+        """`trajectories` in batches of like length: in one alone a quarter would be padding."""
+        if not trajectories:
+            return []
+        sequences = [to_sequence(trajectory, self.policy.chat, self.policy.layout) for trajectory in trajectories]
+        lengths = [len(sequence) for sequence in sequences]
+        pieces = pack(lengths, max_tokens=len(lengths) * max(lengths), least_share=ALIKE)
+        return [self.lesson([trajectories[at] for at in p], [sequences[at] for at in p], rng) for p in pieces]
+
+    def lesson(
+        self, trajectories: list[Trajectory], sequences: list[TokenSequence], rng: np.random.Generator
+    ) -> Lesson:
+        """One batch of all of them."""
         chat, layout = self.policy.chat, self.policy.layout
-        sequences = [to_sequence(trajectory, chat, layout) for trajectory in trajectories]
         batch = collate(sequences, chat, layout, self.frames, self.policy.device)
         weights_BL = torch.zeros(batch.input_ids_BL.shape, device=self.policy.device)
         targets, gold, captions = [], [], {}
-        rng = np.random.default_rng([self.seed, *indices])
         prompt_row = 0
         for row, (trajectory, sequence) in enumerate(zip(trajectories, sequences, strict=True)):
             weights = self.weights(trajectory, sequence)
@@ -116,8 +125,9 @@ def lesson_loss(
     token_loss = losses.sum() / sum(lesson.token_weights_BL.sum() for lesson in lessons)
     metrics = {"loss/tokens": token_loss.item()}
     loss = token_loss
-    if lessons[0].targets and stage.mask_coef > 0:
-        mask_loss = _mask_loss(policy, lessons[0], outputs[0], stage, frames)
+    masked = [(lesson, out) for lesson, out in pairs if lesson.targets]
+    if masked and stage.mask_coef > 0:
+        mask_loss = torch.cat([_mask_loss(policy, lesson, out, stage, frames) for lesson, out in masked]).mean()
         metrics["loss/masks"] = mask_loss.item()
         loss = loss + stage.mask_coef * mask_loss
     named = [(out.prompts_MC[row], caption) for lesson, out in pairs for row, caption in lesson.captions.items()]
@@ -132,10 +142,11 @@ def lesson_loss(
 
 
 def _mask_loss(policy: SegPolicy, lesson: Lesson, output: PolicyOutput, stage: StageConfig, frames: Frames) -> Tensor:
+    """One number per target."""
     logits, presence = policy.decode_masks(output.prompts_MC, lesson.targets, frames, not stage.freeze_sam)
     gold_NHW = torch.from_numpy(np.stack(lesson.gold)).to(logits.device)
     bce, dice, presence_loss = mask_losses(logits, presence, gold_NHW)
-    return (bce + 0.5 * dice + 0.1 * presence_loss).mean()
+    return bce + 0.5 * dice + 0.1 * presence_loss
 
 
 class ColdStartTrainer(SFTTrainer):

@@ -17,7 +17,7 @@ from configs.schema import RunConfig
 from env.frames import sample_indices
 from env.rle import encode, mask_or_empty
 from env.types import Answer, Interval, Select, Trajectory
-from policy.batch import Batch, Frames, TokenSequence, collate, pack, to_sequence
+from policy.batch import ALIKE, Batch, Frames, TokenSequence, collate, pack, to_sequence
 from policy.model import PolicyOutput, SegPolicy, binary_masks, mask_losses
 from rewards.mask import mask_iou
 from rl.calibration import CALIBRATIONS, binarise_grid
@@ -36,8 +36,6 @@ class Sample:
 
 
 TEXT_GRAD, MASK_GRAD = "grad/text_squared", "grad/masks_squared"  # sums over a step
-
-ALIKE = 0.8  # of the longest sequence of a forward: shorter ones go into another, or most of it would be padding
 
 Judge = Callable[[Sequence[Trajectory]], None]
 """Given one scored group, fills in each trajectory's scores and advantage."""

@@ -52,8 +52,8 @@ def test_a_brief_look_says_where_and_comes_too_seldom_where_it_pays(tasks: list[
         found = {word for thought in thoughts for word in re.fullmatch(form, thought).groups()}  # pyright: ignore
         assert not task.explore or not thoughts or found == named
     assert np.mean(looks["pays"]) == pytest.approx(0.45, abs=0.1)
-    assert np.mean(looks["does not"]) == pytest.approx(0.25, abs=0.1)
-    assert np.mean(looks["no_target"]) == pytest.approx(0.25, abs=0.2)
+    assert np.mean(looks["does not"]) == pytest.approx(0.15, abs=0.1)
+    assert np.mean(looks["no_target"]) == pytest.approx(0.15, abs=0.15)
 
 
 def frames_of(text: str) -> dict[str, str]:
@@ -92,7 +92,7 @@ def test_an_answer_tells_who_is_in_every_frame_of_the_strip_and_in_the_close_up(
                     assert (name in told_of) == (each.mask(t) is not None)
                     worn = re.search(rf"{name}((?: flash| checkered)*)", told_of)
                     assert worn is None or set(worn[1].split()) == set(each.marks_at(t))
-    assert closeups >= 20
+    assert closeups >= 12
 
 
 def test_letters_stand_for_the_frames_of_the_block(tasks: list[Task], videos: dict[str, LabelledVideo]) -> None:

@@ -24,6 +24,7 @@ from cot_data.write_trace import write_trace
 from env.frames import FrameCache
 from env.rle import decode
 from env.types import Answer, Select, Trajectory
+from policy.batch import ALIKE, to_sequence
 from policy.build import load_policy
 from policy.model import SegPolicy
 from rl.cold_start_trainer import Lesson, LessonCollator, lesson_loss
@@ -52,11 +53,11 @@ def trajectories(micro: Micro, config: RunConfig) -> list[Trajectory]:
 
 def lesson_of(policy: SegPolicy, items: list[Trajectory], num_mask_frames: int = 2) -> Lesson:
     stage = StageConfig(batch_size=len(items), decision_weight=WEIGHT)
-    make = items.__getitem__
-    (lesson,) = LessonCollator(policy, make, make, FrameCache(), num_mask_frames, stage, seed=0)(rows(len(items)))[
-        "lessons"
-    ]
-    return lesson
+    collator = LessonCollator(
+        policy, items.__getitem__, items.__getitem__, FrameCache(), num_mask_frames, stage, seed=0
+    )
+    sequences = [to_sequence(item, policy.chat, policy.layout) for item in items]
+    return collator.lesson(items, sequences, np.random.default_rng(0))
 
 
 def rows(count: int) -> list[dict[str, int]]:
@@ -126,16 +127,20 @@ def test_without_frames_only_what_follows_from_the_sights_is_learnt(
     assert torch.isfinite(loss) and "loss/masks" not in metrics
 
 
-def test_readings_train_beside_what_is_seen_as_if_alone(micro: Micro, policy: SegPolicy, config: RunConfig) -> None:
+def test_batches_of_like_length_train_as_one_would(micro: Micro, policy: SegPolicy, config: RunConfig) -> None:
     items = trajectories(micro, config)[:6]
-    stage, frames = StageConfig(batch_size=2, readings=4, mask_coef=0), FrameCache()
+    stage, frames = StageConfig(batch_size=2, readings=4, decision_weight=WEIGHT), FrameCache()
     read = [without_frames(item) for item in items]
-    both = LessonCollator(policy, items.__getitem__, read.__getitem__, frames, 1, stage, seed=0)(rows(6))["lessons"]
-    assert [len(lesson.batch.sequences) for lesson in both] == [2, 4]
-    weights = [lesson.token_weights_BL.sum().item() for lesson in both]
-    losses = [lesson_loss(policy, None, [lesson], stage, frames)[0].item() for lesson in both]
-    together = lesson_loss(policy, None, both, stage, frames)[0].item()
-    assert together == pytest.approx(np.average(losses, weights=weights), rel=1e-5)
+    apart = LessonCollator(policy, items.__getitem__, read.__getitem__, frames, 1, stage, seed=0)(rows(6))["lessons"]
+    lengths = [[len(sequence) for sequence in lesson.batch.sequences] for lesson in apart]
+    assert sum(map(len, lengths)) == 6 and all(min(each) >= ALIKE * max(each) for each in lengths)
+    assert len(apart) > 2, "what is seen and what is read come apart, and what differs in length"
+    one = lesson_of(policy, [*items[:2], *read[2:]], num_mask_frames=1)
+    (loss, metrics), (wanted, wanted_metrics) = (
+        lesson_loss(policy, None, each, stage, frames) for each in (apart, [one])
+    )
+    assert loss.item() == pytest.approx(wanted.item(), rel=1e-5)
+    assert metrics == pytest.approx(wanted_metrics, rel=1e-5) and "loss/masks" in metrics
 
 
 def test_masks_are_asked_for_at_every_seg_that_stands_for_the_target(
