@@ -77,7 +77,7 @@ class SamConfig:
     variant: str = "small"
     """`small` builds from the numbers below; else a config of the sam2 package, such as `sam2.1_hiera_l`."""
     checkpoint: str = ""
-    """SAM 2 weights to start from (the published .pt files); empty: random, or those of `policy.path`."""
+    """SAM 2 weights to start from (the published .pt files); empty: those of `policy.path`, or random if `small`."""
     image_size: int = 128
     """Side of the square that SAM 2 sees."""
     hidden: int = 64
@@ -88,6 +88,9 @@ class SamConfig:
     """Blocks per stage of the Hiera image encoder."""
     memory_layers: int = 1
     """Layers of the memory attention."""
+    inject_every_frame: bool = True
+    """Whether [SEG] also prompts the frames its mask is carried to, as in the released evaluation; else the key frame
+    alone. The run says which, not the checkpoint."""
 
 
 @dataclass(frozen=True)
@@ -115,7 +118,7 @@ class PolicyConfig:
     init_std: float = 0.08
     """Standard deviation of the initial weights, about 1/sqrt(hidden)."""
     sam: SamConfig = field(default_factory=SamConfig)
-    """SAM 2 of the small default."""
+    """SAM 2 beside the small default or a plain Qwen3-VL; a checkpoint of ours brings its own."""
     lora_rank: int = 0
     """Rank of LoRA adapters on the language model; 0 trains all weights."""
     lora_alpha: int = 16

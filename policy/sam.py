@@ -1,13 +1,13 @@
 """SAM 2 prompted by a language embedding: the `sam2` package's own classes with one more sparse prompt.
 
-The projected [SEG] state joins the sparse prompts of every frame that is decoded while it is set, propagated frames
-included, as the released VideoSEG-O3 evaluation does (per-frame injection). Everything else is stock SAM 2.1.
+The projected [SEG] state joins the sparse prompts of every frame that is decoded while it is set: the key frame, and
+propagated frames too, as in the released VideoSEG-O3 evaluation (`inject_every_frame`). Everything else is stock SAM 2.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -68,6 +68,7 @@ class SegSam2(SAM2Base):
     """SAM 2 with a language prompt: independent decoding of frames, and tracking through a video."""
 
     sam_prompt_encoder: LanguagePromptEncoder
+    built_from: SamConfig  # what `build_sam` was given, less the file of its weights
 
     def _build_sam_heads(self) -> None:
         super()._build_sam_heads()
@@ -139,7 +140,8 @@ class SegSam2(SAM2Base):
                 memory = {
                     kind: {at: _first(output, rows) for at, output in kept.items()} for kind, kept in memory.items()
                 }
-            self.sam_prompt_encoder.language_B1C = prompts
+            is_prompted = step == 0 or self.built_from.inject_every_frame
+            self.sam_prompt_encoder.language_B1C = prompts if is_prompted else None
             output = self._track_frame(features, step, memory, num_frames)
             self.sam_prompt_encoder.language_B1C = None
             memory["non_cond_frame_outputs" if step else "cond_frame_outputs"][step] = output
@@ -231,6 +233,7 @@ def build_sam(config: SamConfig) -> SegSam2:
         advice = f"Does policy.sam.variant ({config.variant}) name the size and the version (2 or 2.1) of this file?"
         require_fit(model.state_dict(), weights, config.checkpoint, advice)
         model.load_state_dict(weights)
+    model.built_from = replace(config, checkpoint="")  # the file's weights are in the model now, and are saved with it
     return model.eval()  # SAM 2's train mode only adds dropout, and hides presence logits from `track`
 
 

@@ -184,24 +184,40 @@ def prompted_predictor(sam: SegSam2, prompt_1C: torch.Tensor) -> SAM2VideoPredic
 
 
 @torch.inference_mode()
-def predicted_logits(predictor: SAM2VideoPredictor, folder: Path, key: int) -> dict[int, torch.Tensor]:
-    """Mask logits by frame, of one pass forwards and one backwards that know nothing of each other."""
+def predicted_logits(
+    predictor: SAM2VideoPredictor, folder: Path, key: int, every_frame: bool = True
+) -> dict[int, torch.Tensor]:
+    """Mask logits by frame, of one pass forwards and one backwards that know nothing of each other.
+
+    The predictor adds the language prompt on every frame it decodes, or on the key frame alone.
+    """
     logits = {}
+    prompted = predictor.sam_prompt_encoder.forward
     for reverse in (False, True):
+        predictor.sam_prompt_encoder.forward = prompted
         state = predictor.init_state(str(folder))
         # One point that is none (label -1): what SAM 2 itself puts in where there is no point.
         predictor.add_new_points_or_box(state, key, 1, points=np.zeros((1, 2)), labels=np.array([-1]))
+        if not every_frame:
+            del predictor.sam_prompt_encoder.forward  # what the class itself does, without the language prompt
         for frame, _, masks in predictor.propagate_in_video(state, start_frame_idx=key, reverse=reverse):
             logits[frame] = masks[0, 0]
     return logits
 
 
-def test_tracking_equals_the_video_predictor(sam: SegSam2, tmp_path: Path):
+@pytest.mark.parametrize("every_frame", [True, False])
+def test_tracking_equals_the_video_predictor(
+    sam: SegSam2, every_frame: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(sam, "built_from", replace(SAM, inject_every_frame=every_frame))
     for at, frame in enumerate(noise_frames(6)):
         Image.fromarray(frame).save(tmp_path / f"{at:05d}.jpg")
     frames = [np.asarray(Image.open(tmp_path / f"{at:05d}.jpg")) for at in range(6)]
     prompt_1C = torch.randn(1, sam.hidden_dim, generator=torch.Generator().manual_seed(2))
-    wanted = predicted_logits(prompted_predictor(sam, prompt_1C), tmp_path, key=2)
+    wanted = predicted_logits(prompted_predictor(sam, prompt_1C), tmp_path, 2, every_frame)
+    other = predicted_logits(prompted_predictor(sam, prompt_1C), tmp_path, 2, not every_frame)
+    assert (wanted[2] - other[2]).abs().max() < 1e-6, "the key frame is prompted either way"
+    assert min((wanted[at] - other[at]).abs().max() for at in (0, 1, 3, 4, 5)) > 0.05, "or the option says little"
     with torch.no_grad():
         ((logits_Thw, presence_T),) = track_videos(sam, [sam.encode_frames(frames)], prompt_1C, [2])
     assert sorted(wanted) == list(range(6))
