@@ -51,6 +51,11 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
     return config
 
 
+def fill_section(base: Any, raw: Mapping[Any, Any], where: str) -> Any:
+    """A copy of the dataclass `base` with the keys of `raw` put in, types checked. ConfigError."""
+    return _fill(base, raw, where, ())
+
+
 def validate(config: RunConfig, where: str = "config") -> None:
     """Raise ConfigError with every value that lies outside its range; names (datasets, losses) are checked on use."""
     if found := problems(config):

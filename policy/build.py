@@ -1,5 +1,5 @@
 """Make, save and load policies. A checkpoint folder holds `vlm/` (a plain Hugging Face folder, which vLLM opens too),
-`seg.safetensors` (projection and SAM 2) and `policy.json` (how to build them)."""
+`seg.safetensors` (projection and SAM 2) and `policy.json` (which SAM 2 that is)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
+from safetensors import SafetensorError
 from torch import nn
 from transformers import (
     AutoTokenizer,
@@ -22,6 +22,7 @@ from transformers import (
     Qwen3VLVideoProcessor,
 )
 
+from configs.load import ConfigError, fill_section
 from configs.schema import PolicyConfig, SamConfig
 from env.errors import CheckpointError
 from policy.model import SegPolicy
@@ -29,7 +30,7 @@ from policy.patches import PatchLayout
 from policy.sam import build_sam
 from policy.tokenizer import CHAT_TEMPLATE, SEG, train_tokenizer
 from policy.tokens import ChatTokens
-from policy.weights import read_safetensors, require_fit
+from policy.weights import read_json, read_safetensors, require_fit, require_names, write_safetensors
 
 HEAD_DIM = 32  # the smallest that vLLM's CPU attention takes
 RELEASED_TYPE = "sa2va_chat"  # `model_type` of a checkpoint as VideoSEG-O3 publishes it (`policy.released`)
@@ -114,25 +115,47 @@ def load_policy(folder: Path, config: PolicyConfig | None = None) -> SegPolicy:
     Raises CheckpointError naming the folder and the first entry that does not fit.
     """
     if (folder / "policy.json").is_file():
-        saved = json.loads((folder / "policy.json").read_text())
-        sam_config = SamConfig(**{**saved["sam"], "stages": tuple(saved["sam"]["stages"]), "checkpoint": ""})
-        policy = SegPolicy(*_load_vlm(folder / "vlm"), build_sam(sam_config))
+        policy = SegPolicy(*_load_vlm(folder / "vlm"), build_sam(_saved_sam(folder / "policy.json", config)))
         _load_seg(policy, folder / "seg.safetensors")
         return _finish(policy, config)
     if not (folder / "config.json").is_file():
         raise CheckpointError(
             f"{folder}: neither policy.json (our checkpoint) nor config.json (a Qwen3-VL folder) is here"
         )
-    if json.loads((folder / "config.json").read_text()).get("model_type") == RELEASED_TYPE:
+    if read_json(folder / "config.json").get("model_type") == RELEASED_TYPE:
         raise CheckpointError(
             f"{folder}: this is the layout VideoSEG-O3 publishes; convert it: python -m policy.released {folder} OUT"
         )
+    return _finish(_join(folder, (config or PolicyConfig()).sam), config)
+
+
+def _join(folder: Path, sam_config: SamConfig) -> SegPolicy:
+    """A plain Qwen3-VL, which learns [SEG], and the SAM 2 that `sam_config` names."""
+    if sam_config.variant != "small" and not sam_config.checkpoint:
+        raise CheckpointError(
+            f"{folder}: a plain Qwen3-VL, without SAM 2; "
+            f"set policy.sam.checkpoint to the published .pt file of {sam_config.variant} (policy.sam.variant)"
+        )
+    sam = build_sam(sam_config)  # first, because what may be wrong with it shows in a second
     vlm, tokenizer = _load_vlm(folder)
     if SEG not in tokenizer.get_vocab():
         tokenizer.add_special_tokens({"additional_special_tokens": [SEG]}, replace_extra_special_tokens=False)
         if len(tokenizer) > vlm.lm_head.out_features:
             vlm.resize_token_embeddings(len(tokenizer))  # published tables are padded: usually there is room
-    return _finish(SegPolicy(vlm, tokenizer, build_sam((config or PolicyConfig()).sam)), config)
+    return SegPolicy(vlm, tokenizer, sam)
+
+
+def _saved_sam(path: Path, config: PolicyConfig | None) -> SamConfig:
+    """The SAM 2 whose weights lie beside `path`; how it tracks is for the run's `config` to say."""
+    saved = read_json(path).get("sam")
+    if not isinstance(saved, dict):
+        raise CheckpointError(f"{path}: expected 'sam', which says how SAM 2 is built; copy the file again")
+    try:
+        sam = fill_section(SamConfig(), saved, f"{path}: sam")
+    except ConfigError as error:
+        raise CheckpointError(f"{error}; was the checkpoint saved by a later version?") from error
+    every_frame = config.sam.inject_every_frame if config else sam.inject_every_frame
+    return replace(sam, checkpoint="", inject_every_frame=every_frame)
 
 
 def _finish(policy: SegPolicy, config: PolicyConfig | None) -> SegPolicy:
@@ -149,19 +172,36 @@ def compute_device() -> torch.device:
 
 
 def _load_vlm(folder: Path) -> tuple[Qwen3VLForConditionalGeneration, PreTrainedTokenizerBase]:
+    tokenizer = load_tokenizer(folder)
     try:
         loaded: Any = Qwen3VLForConditionalGeneration.from_pretrained(folder, output_loading_info=True)
-    except (OSError, RuntimeError, ValueError) as error:
-        raise CheckpointError(f"{folder}: {error}") from error
+    except (OSError, RuntimeError, ValueError, SafetensorError) as error:
+        raise CheckpointError(f"{folder}: weights or config.json cannot be read ({error}); copy it again") from error
     vlm, info = loaded
-    if info["missing_keys"]:
-        raise CheckpointError(f"{folder}: weight {sorted(info['missing_keys'])[0]} is missing")
-    return vlm, AutoTokenizer.from_pretrained(folder)
+    advice = "Is config.json that of these weights, and is the folder whole? Copy it again"
+    require_names(info["missing_keys"], info["unexpected_keys"], folder, advice)
+    return vlm, tokenizer
+
+
+def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
+    """The tokenizer of a Hugging Face folder, all of whose JSON files are read: what was cut off is named here.
+
+    The libraries would name no file, or raise a bare Exception. Code that comes with the folder is not run, nor asked
+    about. CheckpointError.
+    """
+    for path in (folder / "config.json", *sorted(folder.glob("*.json"))):
+        read_json(path)
+    try:
+        return AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{folder}: no tokenizer can be made of its files ({error}); copy it again") from error
 
 
 def _load_seg(policy: SegPolicy, path: Path) -> None:
     loaded, expected = read_safetensors(path), _seg_state(policy)
-    require_fit(expected, loaded, path)
+    variant = policy.sam.built_from.variant
+    advice = f"Was it saved with the policy.json beside it (SAM 2 {variant})? Copy the folder whole"
+    require_fit(expected, loaded, path, advice)
     for name, tensor in expected.items():
         tensor.copy_(loaded[name])
 
@@ -172,20 +212,21 @@ def _seg_state(policy: SegPolicy) -> dict[str, torch.Tensor]:
     return sam | head
 
 
-def save_policy(policy: SegPolicy, folder: Path, config: PolicyConfig) -> None:
-    """Write a checkpoint folder; adapters are merged into the weights they adapt."""
+def save_policy(policy: SegPolicy, folder: Path) -> None:
+    """Write a checkpoint folder; adapters are merged into the weights they adapt.
+
+    What is written about the policy comes from the policy, not from the run: a run may load another than it configures.
+    """
     vlm_dir = folder / "vlm"
     vlm_dir.mkdir(parents=True, exist_ok=True)
     policy.vlm.config.architectures = ["Qwen3VLForConditionalGeneration"]
     policy.vlm.config.save_pretrained(vlm_dir)
     if policy.vlm.generation_config is not None:
         policy.vlm.generation_config.save_pretrained(vlm_dir)
-    weights = {name: tensor.cpu().contiguous() for name, tensor in policy.export_weights().items()}
-    save_file(weights, vlm_dir / "model.safetensors", metadata={"format": "pt"})
+    write_safetensors(policy.export_weights(), vlm_dir / "model.safetensors")
     processor_of(policy).save_pretrained(vlm_dir)
-    seg = {name: tensor.detach().cpu().contiguous() for name, tensor in _seg_state(policy).items()}
-    save_file(seg, folder / "seg.safetensors")
-    (folder / "policy.json").write_text(json.dumps(asdict(config), indent=2))
+    write_safetensors(_seg_state(policy), folder / "seg.safetensors")
+    (folder / "policy.json").write_text(json.dumps({"sam": asdict(policy.sam.built_from)}, indent=2))
 
 
 def processor_of(policy: SegPolicy) -> Qwen3VLProcessor:
@@ -213,4 +254,4 @@ POLICIES = {"videoseg": load_policy}
 
 def load_chat(folder: Path) -> tuple[ChatTokens, PatchLayout]:
     """Tokenizer and patch layout of a Hugging Face folder, without its weights (all a rollout worker needs)."""
-    return ChatTokens(AutoTokenizer.from_pretrained(folder)), PatchLayout.of(Qwen3VLConfig.from_pretrained(folder))
+    return ChatTokens(load_tokenizer(folder)), PatchLayout.of(Qwen3VLConfig.from_pretrained(folder))

@@ -5,7 +5,9 @@
 
 One Hugging Face folder holds everything: Qwen3-VL under `model.`, with a head of its own and as many tokens as its
 tokenizer has; the projection as `text_hidden_fcs`; SAM 2.0 Hiera-L as `grounding_encoder.sam2_model`, in which the
-layer scale `gamma` of the memory encoder is called `g_weight`. `config.json` is Qwen3-VL's under another type.
+layer scale `gamma` of the memory encoder is called `g_weight`. `config.json` is Qwen3-VL's under another type; what it
+says for the published model class (`auto_map`) is kept on the way through our layout, and the class's own Python files
+are to be copied beside it.
 (github.com/Dmmm1997/VideoSEG-O3, tools/convert_to_hf.py.)
 """
 
@@ -20,16 +22,26 @@ from typing import Any
 from accelerate import init_empty_weights
 from huggingface_hub import save_torch_state_dict
 from torch import Tensor
-from transformers import AutoTokenizer, Qwen3VLConfig, Qwen3VLForConditionalGeneration
+from transformers import Qwen3VLConfig, Qwen3VLForConditionalGeneration
 
-from configs.schema import PolicyConfig, SamConfig
+from configs.schema import SamConfig
 from env.errors import CheckpointError, command
-from policy.build import RELEASED_TYPE, load_policy, processor_of, save_policy
+from policy.build import RELEASED_TYPE, load_policy, load_tokenizer, processor_of, save_policy
 from policy.model import SegPolicy
 from policy.sam import build_sam
-from policy.weights import read_folder, require_fit
+from policy.weights import read_folder, read_json, require_fit
 
-ARCHITECTURE = "Sa2VAChatModelQwen"
+# What a published config.json says beyond Qwen3-VL's, where none was read: for its own Python files.
+CLASSES = {
+    "architectures": ["Sa2VAChatModelQwen"],
+    "auto_map": {
+        "AutoConfig": "configuration_sa2va_chat.Sa2VAChatConfigQwen",
+        "AutoModel": "modeling_sa2va_qwen.Sa2VAChatModelQwen",
+        "AutoModelForCausalLM": "modeling_sa2va_qwen.Sa2VAChatModelQwen",
+    },
+    "template": "",
+}
+KEPT = "released"  # key of our config.json that carries them: as `auto_map` itself, others would look for those files
 SAM = SamConfig(variant="sam2_hiera_l")
 SHARD = "5GB"
 
@@ -65,16 +77,17 @@ def read_config(folder: Path) -> Qwen3VLConfig:
     path = folder / "config.json"
     if not path.is_file():
         raise CheckpointError(f"{folder}: no config.json here; expected a published VideoSEG-O3 folder")
-    values = json.loads(path.read_text())
-    if values.get("model_type") != RELEASED_TYPE:
-        raise CheckpointError(f"{path}: expected model_type {RELEASED_TYPE!r}, found {values.get('model_type')!r}")
-    foreign = ("model_type", "auto_map", "architectures", "template")
-    return Qwen3VLConfig(**{name: value for name, value in values.items() if name not in foreign})
+    values = read_json(path)
+    found = values.pop("model_type", None)
+    if found != RELEASED_TYPE:
+        raise CheckpointError(f"{path}: expected model_type {RELEASED_TYPE!r}, found {found!r}; is it ours already?")
+    values[KEPT] = {name: values.pop(name) for name in CLASSES if name in values}
+    return Qwen3VLConfig(**values)
 
 
 def read_released(folder: Path, sam: SamConfig = SAM) -> SegPolicy:
     """The policy of a published folder, in the precision it is stored in."""
-    policy = empty_policy(read_config(folder), AutoTokenizer.from_pretrained(folder), sam)
+    policy = empty_policy(read_config(folder), load_tokenizer(folder), sam)
     fill(policy, read_folder(folder), folder)
     return policy.eval()
 
@@ -86,12 +99,8 @@ def write_released(policy: SegPolicy, folder: Path) -> None:
     if policy.vlm.config.tie_word_embeddings:  # the published layout always has a head of its own
         weights["model.lm_head.weight"] = weights["model.lm_head.weight"].clone()
     values = policy.vlm.config.to_dict()
-    values |= {
-        "model_type": RELEASED_TYPE,
-        "architectures": [ARCHITECTURE],
-        "tie_word_embeddings": False,
-        "template": "",
-    }
+    values.pop("_name_or_path", None)  # where this machine read it from
+    values |= CLASSES | values.pop(KEPT, {}) | {"model_type": RELEASED_TYPE, "tie_word_embeddings": False}
     values["text_config"]["tie_word_embeddings"] = False
     processor_of(policy).save_pretrained(folder)
     save_torch_state_dict(weights, folder, max_shard_size=SHARD)
@@ -108,7 +117,7 @@ def main() -> None:
     if args.back:
         write_released(load_policy(args.source), args.target)
     else:
-        save_policy(read_released(args.source), args.target, PolicyConfig(sam=SAM))
+        save_policy(read_released(args.source), args.target)
     print(f"{args.target}: written")
 
 

@@ -1,15 +1,19 @@
-"""Weight files: reads them, and holds their names and shapes against those of the module that is to take them."""
+"""Files of a checkpoint: reads JSON and weights, and holds names and shapes against the module that is to take them.
+
+Every fault is a CheckpointError that names the file, the first offending entries and what to do.
+"""
 
 from __future__ import annotations
 
 import json
 import pickle
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from env.errors import CheckpointError
@@ -18,11 +22,26 @@ INDEX, SINGLE = "model.safetensors.index.json", "model.safetensors"
 _NAMED = 3  # names that a message spells out
 
 
+def read_json(path: Path) -> dict[str, Any]:
+    """The object that a JSON file holds; CheckpointError where it is missing, cut off or anything else."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise CheckpointError(f"{path}: not found; the checkpoint folder is incomplete, copy it again") from error
+    except (ValueError, RecursionError) as error:
+        raise CheckpointError(f"{path}: no JSON, or cut off ({error}); copy it again") from error
+    if not isinstance(value, dict):
+        raise CheckpointError(f"{path}: expected a JSON object, found {type(value).__name__}; copy it again")
+    return value
+
+
 def read_folder(folder: Path) -> dict[str, Tensor]:
     """All weights of a Hugging Face folder, in one file or in shards; CheckpointError where one cannot be read."""
     if not (folder / INDEX).is_file():
         return read_safetensors(folder / SINGLE)
-    weight_map = json.loads((folder / INDEX).read_text())["weight_map"]
+    weight_map = read_json(folder / INDEX).get("weight_map")
+    if not isinstance(weight_map, dict) or not all(isinstance(shard, str) for shard in weight_map.values()):
+        raise CheckpointError(f"{folder / INDEX}: expected 'weight_map', the shard of every weight; copy it again")
     weights: dict[str, Tensor] = {}
     for shard in sorted(set(weight_map.values())):
         if Path(shard).name != shard:
@@ -36,11 +55,16 @@ def read_folder(folder: Path) -> dict[str, Tensor]:
 
 def read_safetensors(path: Path) -> dict[str, Tensor]:
     if not path.is_file():
-        raise CheckpointError(f"{path}: not found; the checkpoint folder is incomplete")
+        raise CheckpointError(f"{path}: not found; the checkpoint folder is incomplete, copy it again")
     try:
         return load_file(path)
     except SafetensorError as error:
         raise CheckpointError(f"{path}: no safetensors file, or cut off ({error}); copy it again") from error
+
+
+def write_safetensors(weights: Mapping[str, Tensor], path: Path) -> None:
+    """Write weights from any device; the metadata is what Hugging Face asks for."""
+    save_file({name: tensor.cpu().contiguous() for name, tensor in weights.items()}, path, metadata={"format": "pt"})
 
 
 def read_sam_checkpoint(path: Path) -> dict[str, Tensor]:
@@ -58,17 +82,20 @@ def read_sam_checkpoint(path: Path) -> dict[str, Tensor]:
 
 def require_fit(expected: Mapping[str, Tensor], found: Mapping[str, Tensor], where: object, advice: str = "") -> None:
     """CheckpointError, naming the first weights of each kind, unless names and shapes are the same."""
-    missing, unexpected = sorted(expected.keys() - found.keys()), sorted(found.keys() - expected.keys())
     misshapen = [
         f"weight {name} has shape {tuple(found[name].shape)}, expected {tuple(expected[name].shape)}"
         for name in sorted(expected.keys() & found.keys())
         if found[name].shape != expected[name].shape
     ]
-    faults = [
-        *([_several(missing, "missing")] if missing else []),
-        *([_several(unexpected, "not expected")] if unexpected else []),
-        *misshapen[:_NAMED],
-    ]
+    require_names(expected.keys() - found.keys(), found.keys() - expected.keys(), where, advice, misshapen)
+
+
+def require_names(
+    missing: Iterable[str], unexpected: Iterable[str], where: object, advice: str = "", misshapen: Iterable[str] = ()
+) -> None:
+    """CheckpointError, naming the first of each kind, unless no weight is missing, unexpected or misshapen."""
+    kinds = ((sorted(missing), "missing"), (sorted(unexpected), "not expected"))
+    faults = [_several(names, what) for names, what in kinds if names] + list(misshapen)[:_NAMED]
     if faults:
         raise CheckpointError(f"{where}: " + "; ".join(faults) + (f". {advice}" if advice else ""))
 

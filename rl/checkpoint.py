@@ -12,7 +12,6 @@ from typing import Any
 
 import torch
 
-from configs.schema import PolicyConfig
 from env.errors import CheckpointError
 from policy.build import save_policy
 from policy.model import SegPolicy
@@ -21,12 +20,12 @@ from policy.weights import require_fit
 KEEP = 2
 
 
-def save_checkpoint(run_dir: Path, step: int, policy: SegPolicy, state: dict[str, Any], config: PolicyConfig) -> Path:
+def save_checkpoint(run_dir: Path, step: int, policy: SegPolicy, state: dict[str, Any]) -> Path:
     """Write the state after `step` optimizer steps; older checkpoints but the last few are removed."""
     folder = run_dir / "checkpoints" / f"step-{step:06d}"
     partial = folder.with_name(folder.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
-    save_policy(policy, partial / "policy", config)
+    save_policy(policy, partial / "policy")
     torch.save({"step": step, **state}, partial / "state.pt")
     shutil.rmtree(folder, ignore_errors=True)
     os.replace(partial, folder)

@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from configs.schema import RunConfig
+from configs.schema import PolicyConfig, RunConfig
 from env.types import Trajectory
 from policy.engine_env import set_engine_env
 from rl.rollout import Assignment
@@ -25,7 +25,7 @@ class EvalWorker:
         from rl.segment import Segmenter
 
         folder = Path(checkpoint)
-        policy = load_policy(folder).eval()
+        policy = load_policy(folder, PolicyConfig(sam=config.policy.sam)).eval()  # nothing is trained here
         self._sampler = build_sampler(config.sampler, folder / "vlm", config.env.max_context_tokens, config.seed)
         frames = FrameCache(blind_looks=config.eval.blind_looks)
         shown = {False: frames, True: FrameCache(blind=True)}

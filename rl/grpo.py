@@ -53,7 +53,7 @@ def train(config: RunConfig, resume: bool = False) -> None:
         learner.load_state(state, str(run_dir))
         first_step = state["step"]
     else:
-        save_policy(policy, run_dir / "initial", config.policy)  # the KL reference, and what workers build from
+        save_policy(policy, run_dir / "initial")  # the KL reference, and what workers build from
         save_config(config, run_dir / "config.yaml")
         set_aside_checkpoints(run_dir)
 
@@ -95,7 +95,7 @@ def train(config: RunConfig, resume: bool = False) -> None:
         store.append(everything)
         journal.log(step, metrics)
         if (step + 1) % config.grpo.save_every == 0 or step + 1 == config.grpo.steps:
-            save_checkpoint(run_dir, step + 1, policy, learner.state(), config.policy)
+            save_checkpoint(run_dir, step + 1, policy, learner.state())
     journal.close()
     pool.close()
 

@@ -16,7 +16,7 @@ from PIL import Image
 from rich.console import Console
 
 from configs.load import add_config_arguments, config_from_args
-from configs.schema import RunConfig
+from configs.schema import PolicyConfig, RunConfig
 from env.errors import command
 from env.frames import FrameCache, probe
 from env.rle import is_empty, mask_or_empty
@@ -34,7 +34,7 @@ def predict(config: RunConfig, video: Path, query: str, checkpoint: Path, out: P
     """Play one greedy episode, propagate its mask and write everything to `out`."""
     ref = probe(video)
     task = Task(f"predict/{video.name}/0", ref, query, gold=())
-    policy = load_policy(checkpoint).eval()
+    policy = load_policy(checkpoint, PolicyConfig(sam=config.policy.sam)).eval()
     sampler = build_sampler(config.sampler, checkpoint / "vlm", config.env.max_context_tokens, config.seed)
     frames = FrameCache()
     (trajectory,) = Segmenter(policy, sampler, frames, frames, config.env).segment([task], 0.0, config.seed)

@@ -41,7 +41,7 @@ def train(config: RunConfig, resume: bool = False) -> Path:
     run_dir.mkdir(parents=True, exist_ok=True)
     save_config(config, run_dir / "config.yaml")
     policy = _initial_policy(config, lessons)
-    save_policy(policy, run_dir / "untrained", config.policy)
+    save_policy(policy, run_dir / "untrained")
     torch.manual_seed(config.seed)
     prompts = CaptionPrompts(policy.chat, policy.sam.hidden_dim).to(policy.device) if _has_masks_stage(config) else None
     frames = FrameCache(blind=config.env.blind)
@@ -62,7 +62,7 @@ def train(config: RunConfig, resume: bool = False) -> Path:
             _train_sequences(config, stage, policy, prompts, lessons, folder, journal, resume)
         journal.close()
         _save_stage(folder, policy, prompts)
-    save_policy(policy, run_dir / "policy", config.policy)
+    save_policy(policy, run_dir / "policy")
     return run_dir / "policy"
 
 

@@ -25,7 +25,7 @@ SAM = SamConfig(image_size=64, hidden=32, embed=16, stages=(1, 1, 1, 1))
 def make_model(folder: Path, seed: int = 0) -> Path:
     """A tiny random policy; returns its Hugging Face folder."""
     config = PolicyConfig(vocab_size=420, sam=SAM)
-    save_policy(build_small(config, CORPUS, seed), folder, config)
+    save_policy(build_small(config, CORPUS, seed), folder)
     return folder / "vlm"
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from accelerate import init_empty_weights
@@ -14,38 +15,29 @@ from hydra.utils import instantiate
 from safetensors.torch import load_file, save_file
 from sam2.sam2_video_predictor import SAM2VideoPredictor
 from torch import Tensor
-from transformers import PreTrainedTokenizerFast, Qwen3VLConfig, Qwen3VLForConditionalGeneration
+from transformers import PreTrainedTokenizerFast, Qwen3VLForConditionalGeneration
 
 from configs.load import ConfigError
 from configs.schema import PolicyConfig, SamConfig
 from env.errors import CheckpointError
+from env.types import FrameRef, VideoRef
 from policy.build import build_small, load_policy, save_policy
 from policy.model import SegPolicy
 from policy.released import empty_policy, fill, read_released, released_name, write_released
 from policy.sam import VARIANTS, build_sam
 from policy.tokenizer import train_tokenizer
-from policy.weights import read_folder
-from tests.sampler_parts import CORPUS, SAM
+from policy.tokens import expand_image_pads
+from policy.weights import INDEX, read_folder
+from tests.published_sizes import TEXT, full_size
+from tests.sampler_parts import CORPUS, frame
 
-# What the published Qwen3-VL-2B and 4B configs say; the table is as long as the tokenizer, and not tied.
-TEXT = {
-    "2B": {"hidden_size": 2048, "intermediate_size": 6144, "num_hidden_layers": 28, "num_attention_heads": 16},
-    "4B": {"hidden_size": 2560, "intermediate_size": 9728, "num_hidden_layers": 36, "num_attention_heads": 32},
-}
-VISION = {"depth": 24, "hidden_size": 1024, "intermediate_size": 4096, "num_heads": 16}
-VOCABULARY = 151674
+SAM = SamConfig(image_size=64, hidden=32, embed=16)
 
 
 def stock_sam(variant: str) -> SAM2VideoPredictor:
     """What the sam2 package itself builds."""
     tree = compose(config_name=f"configs/{variant.partition('_')[0]}/{variant}.yaml")
     return instantiate(tree.model, _recursive_=True, _target_="sam2.sam2_video_predictor.SAM2VideoPredictor")
-
-
-def full_size(size: str) -> Qwen3VLConfig:
-    text = TEXT[size] | {"vocab_size": VOCABULARY, "num_key_value_heads": 8, "head_dim": 128}
-    vision = VISION | {"out_hidden_size": TEXT[size]["hidden_size"], "deepstack_visual_indexes": [5, 11, 17]}
-    return Qwen3VLConfig(text_config=text, vision_config=vision, tie_word_embeddings=False)
 
 
 def published(size: str) -> dict[str, Tensor]:
@@ -94,21 +86,83 @@ def test_a_published_folder_that_lacks_or_adds_a_weight_is_refused(tokenizer: Pr
         fill(policy, weights, "published")
 
 
+class OneFrame:
+    """`Frames` of one picture."""
+
+    def __init__(self, pixels_HWC: np.ndarray):
+        self.pixels_HWC = pixels_HWC
+
+    def pixels(self, video: VideoRef, frame: FrameRef) -> np.ndarray:
+        return self.pixels_HWC
+
+    def full(self, video: VideoRef, frame_idx: int) -> np.ndarray:
+        return self.pixels_HWC
+
+
+@torch.no_grad()
+def seen_and_shown(policy: SegPolicy, image_HW3: np.ndarray) -> tuple[Tensor, Tensor, Tensor]:
+    """Logits over a text with a picture, and the mask and presence logits that the last token's state prompts."""
+    video = VideoRef("/none", "v", ("0",), 1, *image_HW3.shape[:2])
+    chat, layout = policy.chat, policy.layout
+    ids = chat.encode("the red circle <|vision_start|><|image_pad|><|vision_end|> moves left [SEG]")
+    ids = expand_image_pads(ids, [layout.num_tokens(*image_HW3.shape[:2])], chat.image_pad_id)
+    ids_1L = torch.tensor([ids])
+    out = policy.vlm(
+        input_ids=ids_1L,
+        pixel_values=torch.tensor(layout.patchify(image_HW3)),
+        image_grid_thw=torch.tensor([layout.grid(*image_HW3.shape[:2])]),
+        mm_token_type_ids=(ids_1L == chat.image_pad_id).int(),
+        output_hidden_states=True,
+    )
+    prompts_1C = policy.text_hidden_fcs(out.hidden_states[-1][0, -1:].float())
+    return out.logits, *policy.decode_masks(prompts_1C, [(0, video, 0)], OneFrame(image_HW3))
+
+
 def test_a_policy_survives_the_published_layout(small: SegPolicy, tmp_path: Path) -> None:
+    small = small.eval()
     write_released(small, tmp_path / "o3")
     again = read_released(tmp_path / "o3", SAM)
     assert json.loads((tmp_path / "o3" / "config.json").read_text())["model_type"] == "sa2va_chat"
     wanted = small.state_dict()
     assert again.state_dict().keys() == wanted.keys()
     assert all(torch.equal(tensor, wanted[name]) for name, tensor in again.state_dict().items())
-    save_policy(again, tmp_path / "ours", PolicyConfig(sam=SAM))
-    ours = load_policy(tmp_path / "ours")
-    ids = torch.tensor([again.chat.encode("the red circle moves left frame 12")])
-    with torch.no_grad():
-        logits = [policy.vlm(input_ids=ids).logits for policy in (small, again, ours)]
-    assert (logits[0] - logits[1]).abs().max() <= 1e-6
-    assert (logits[0] - logits[2]).abs().max() <= 1e-6
+    save_policy(again, tmp_path / "ours")
+    ours = load_policy(tmp_path / "ours").eval()
     assert not ours.vlm.config.tie_word_embeddings
+    first, blank = seen_and_shown(small, frame(1)), seen_and_shown(small, np.zeros_like(frame(1)))
+    assert all((a - b).abs().max() > 1e-3 for a, b in zip(first[:2], blank[:2], strict=True)), "the picture must matter"
+    for policy in (again, ours):
+        for expected, found in zip(first, seen_and_shown(policy, frame(1)), strict=True):
+            assert (expected - found).abs().max() <= 1e-6
+
+
+def test_what_the_published_class_needs_goes_there_and_back(
+    small: SegPolicy, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_released(small, tmp_path / "o3")
+    path = tmp_path / "o3" / "config.json"
+    values = json.loads(path.read_text())
+    assert values["auto_map"]["AutoModel"].endswith(".Sa2VAChatModelQwen")
+    values |= {"auto_map": {"AutoModel": "modeling_other.Other"}, "architectures": ["Other"], "template": "a template"}
+    path.write_text(json.dumps(values))
+    capsys.readouterr()
+    save_policy(read_released(tmp_path / "o3", SAM), tmp_path / "ours")
+    assert "custom code" not in capsys.readouterr().out, "nobody is asked to run what comes with a folder"
+    ours = load_policy(tmp_path / "ours")
+    assert "auto_map" not in json.loads((tmp_path / "ours" / "vlm" / "config.json").read_text())
+    save_policy(ours, tmp_path / "trained")
+    write_released(load_policy(tmp_path / "trained"), tmp_path / "back")
+    again = json.loads((tmp_path / "back" / "config.json").read_text())
+    assert again == values
+
+
+@pytest.mark.parametrize("name", ["config.json", "tokenizer.json", "model.safetensors"])
+def test_a_published_file_that_was_cut_off_is_named(name: str, small: SegPolicy, tmp_path: Path) -> None:
+    write_released(small, tmp_path)
+    path = tmp_path / name
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(CheckpointError, match=rf"{name}: .*cut off.*copy it again"):
+        read_released(tmp_path, SAM)
 
 
 def test_shards_are_read_and_a_lost_one_is_named(small: SegPolicy, tmp_path: Path) -> None:
@@ -125,6 +179,13 @@ def test_shards_are_read_and_a_lost_one_is_named(small: SegPolicy, tmp_path: Pat
         read_folder(tmp_path)
     shards[0].write_bytes(shards[0].read_bytes()[:-100])
     with pytest.raises(CheckpointError, match=rf"{shards[0].name}.*cut off"):
+        read_folder(tmp_path)
+    index = tmp_path / INDEX
+    index.write_text(index.read_text()[:-100])
+    with pytest.raises(CheckpointError, match=rf"{INDEX}: no JSON, or cut off"):
+        read_folder(tmp_path)
+    index.write_text('{"metadata": {}}')
+    with pytest.raises(CheckpointError, match=rf"{INDEX}: expected 'weight_map'"):
         read_folder(tmp_path)
 
 

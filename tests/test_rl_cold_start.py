@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import signal
@@ -17,7 +16,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from configs.load import save_config
+from configs.load import load_config, save_config
 from configs.schema import RunConfig, StageConfig
 from cot_data.dialogue import to_trajectory, without_frames
 from cot_data.write_trace import write_trace
@@ -221,6 +220,6 @@ def test_a_killed_run_goes_on_to_the_same_weights(micro: Micro, tmp_path: Path) 
     assert logs[0][-1]["loss/tokens"] == pytest.approx(logs[1][-1]["loss/tokens"], abs=1e-5)
 
 
-def test_stages_are_saved_with_the_config_that_made_them(micro: Micro) -> None:
-    saved = json.loads((micro.policy / "policy.json").read_text())
-    assert f"policy.hidden={saved['hidden']}" in MICRO
+def test_a_run_is_saved_with_the_config_that_made_it(micro: Micro) -> None:
+    saved = load_config(micro.policy.parent / "config.yaml")
+    assert f"policy.hidden={saved.policy.hidden}" in MICRO

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from configs.schema import RunConfig
+from configs.schema import RunConfig, SamConfig
 from env.errors import CheckpointError, DataError
 from env.store import TrajectoryStore
 from env.types import StopReason, Task, Trajectory
@@ -105,6 +105,11 @@ def test_another_evaluation_is_refused(micro: Micro, config: RunConfig, tmp_path
         "seed": (replace(config, seed=9), micro.policy, tasks),
         "env": (replace(config, env=replace(config.env, max_turns=1)), micro.policy, tasks),
         "eval": (replace(config, eval=replace(config.eval, temperature=1.0)), micro.policy, tasks),
+        "inject_every_frame": (
+            replace(config, policy=replace(config.policy, sam=SamConfig(inject_every_frame=False))),
+            micro.policy,
+            tasks,
+        ),
         "tasks": (config, micro.policy, [replace(tasks[0], expression="the cat"), tasks[1]]),
     }
     for part, changed in others.items():

@@ -236,7 +236,7 @@ def test_gold_teaches_only_answers_that_found_the_target(bench: Bench, played: l
 
 def test_saving_then_loading_is_the_identity(bench: Bench, tmp_path: Path):
     policy = bench.policy()
-    save_policy(policy, tmp_path, bench.config.policy)
+    save_policy(policy, tmp_path)
     loaded = load_policy(tmp_path).state_dict()
     assert loaded.keys() == policy.state_dict().keys()
     for name, tensor in policy.state_dict().items():
@@ -250,7 +250,7 @@ def test_adapters_are_merged_into_what_is_saved_and_sampled(bench: Bench, played
         for name, parameter in adapted.named_parameters():
             if "lora_B" in name:
                 parameter.normal_(std=0.05, generator=torch.Generator().manual_seed(len(name)))
-    save_policy(adapted, tmp_path, lora)
+    save_policy(adapted, tmp_path)
     merged = load_policy(tmp_path)
     assert not [name for name, _ in merged.named_parameters() if "lora" in name]
     trajectories = bench.play(adapted, version=9)

@@ -101,7 +101,7 @@ def main() -> None:
     tokens: dict[str, int] = {}
     with tempfile.TemporaryDirectory() as folder:
         policy = build_small(PolicyConfig(), ["the red circle moves left and stops"], seed=0)
-        save_policy(policy, Path(folder), PolicyConfig())
+        save_policy(policy, Path(folder))
         parameters = sum(tensor.numel() for tensor in policy.export_weights().values())
         chat, _ = load_chat(Path(folder) / "vlm")
         for kind in ("vllm", "hf"):
