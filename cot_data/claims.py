@@ -66,7 +66,7 @@ PATTERNS: dict[str, str] = {
     "side": rf"(?P<value>to the (?:left|right) of|above|below) (?P<other>{_NAME}) {_AT}(?P<also> and touching it)?",
     "touch": rf"touching (?P<other>{_NAME}) {_AT}",
     "best": rf"frame (\d+) shows (?:it|them|(?P<who>{_NAME})) best",
-    "span": rf"visible {_FROM}",
+    "span": rf"visible (?:{_FROM}|in frame (\d+) alone)",
     "farthest": rf"farthest (?P<value>to the left|to the right|up|down) {_AT}",
     "order": r"(?P<value>(?:into|out of) view (?:before|after) all others)",
     "as_said": rf"as the query says in {_LIST}",

@@ -126,7 +126,7 @@ def _best(view: View, claim: Claim, thing: Thing) -> str:
 
 def _span(view: View, claim: Claim, thing: Thing) -> str:
     seen = thing.seen_in(view.shown)
-    return "" if claim.frames == (seen[0], seen[-1]) else f"it is seen from frame {seen[0]} to frame {seen[-1]}"
+    return "" if {*claim.frames} == {seen[0], seen[-1]} else f"it is seen from frame {seen[0]} to frame {seen[-1]}"
 
 
 def _farthest(view: View, claim: Claim, thing: Thing) -> str:

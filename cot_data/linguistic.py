@@ -52,7 +52,8 @@ _LEAVING = words_in("leaves disappears disappear")
 
 def query_words(scene: Scene) -> str:
     """What the query asks for, in its own words: 'The query says "white dog" and "with black patches".'"""
-    parts = [scene.parsed.noun, scene.parsed.rest] if scene.parsed.head else [quotable(scene.task.expression)]
+    parsed = scene.parsed
+    parts = [parsed.quantity, parsed.noun, parsed.rest] if parsed.head else [quotable(scene.task.expression)]
     quotes = [f'"{part}"' for part in parts if part]
     return f"The query says {joined(quotes)}." if quotes else "The query is empty."
 

@@ -1,4 +1,4 @@
-"""What an expression asks for, by word lists and no model: head noun, attributes, motion, place and time words, number.
+"""What an expression asks for, by word lists and no model: noun, attributes, quantity, words of motion, place and time.
 
 Every part is a piece of the expression as it is written, so that a trace can quote it. English only; an expression
 that fits no pattern gives a parse with an empty head.
@@ -16,9 +16,7 @@ def words_in(text: str) -> frozenset[str]:
 
 
 DETERMINERS = words_in("a an the this that these those its his her their")
-NUMBERS = {
-    word: n for n, word in enumerate(["two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"], start=2)
-}
+NUMBERS = words_in("two three four five six seven eight nine ten")
 QUANTITIES = words_in("both all several some many multiple group pair")
 PREPOSITIONS = words_in(
     "in on at with without wearing holding from to of by near behind between beside under over above below next "
@@ -62,7 +60,7 @@ class Parsed:
     motions: tuple[str, ...]
     places: tuple[str, ...]
     times: tuple[str, ...]
-    count: int | None  # of objects, where a number says so
+    quantity: str  # of objects: "two", "both", "a group of"
     is_plural: bool
 
 
@@ -94,7 +92,7 @@ def parse_expression(text: str) -> Parsed:
     start, end = _noun_phrase(words)
     head = words.word(end - 1) if start < end else ""
     own = [words.word(at) for at in range(len(words))]
-    number = next((NUMBERS[word] for word in own[:start] if word in NUMBERS), None)
+    counting = [at for at in range(start) if own[at] in NUMBERS | QUANTITIES]
     motions, moving = _motions(words, start, end)
     before = tuple(words.piece(at, at + 1) for at in range(start, end - 1))
     elsewhere = [at for at in range(len(words)) if at not in moving and not start <= at < end]
@@ -106,8 +104,8 @@ def parse_expression(text: str) -> Parsed:
         motions=motions,
         places=tuple(dict.fromkeys(words.piece(at, _with_of(words, at)) for at in elsewhere if own[at] in PLACES)),
         times=tuple(dict.fromkeys(words.piece(at, at + 1) for at in elsewhere if own[at] in TIMES)),
-        count=number,
-        is_plural=number is not None or bool(QUANTITIES & set(own[:start])) or _ends_plural(head),
+        quantity=words.piece(counting[0], start) if counting else "",
+        is_plural=bool(counting) or _ends_plural(head),
     )
 
 
@@ -115,7 +113,7 @@ def _noun_phrase(words: _Words) -> tuple[int, int]:
     """(first word, end) of the first noun phrase: at the start, else behind the first determiner that has one."""
     starts = [0, *(at for at in range(len(words)) if words.word(at) in DETERMINERS)]
     for at in starts:
-        while words.word(at) in DETERMINERS | NUMBERS.keys() | QUANTITIES | {"of"}:
+        while words.word(at) in DETERMINERS | NUMBERS | QUANTITIES | {"of"}:
             at += 1
         end = at
         while end < len(words) and _is_nominal(words, end, is_first=end == at):

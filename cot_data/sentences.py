@@ -132,8 +132,9 @@ def _spatial(moment: Moment) -> list[str]:
         return [at, *_neighbours(moment, named, key)]
     seen = named.seen_in(moment.shown)
     pronoun = "them" if named.parsed.is_plural else "it"
+    span = f"from frame {seen[0]} to frame {seen[-1]}" if len(seen) > 1 else f"in frame {seen[0]} alone"
     return [
-        f"The {named.name} {be(named)} visible from frame {seen[0]} to frame {seen[-1]}.",
+        f"The {named.name} {be(named)} visible {span}.",
         f"Frame {key} shows {pronoun} best: {_it(named).lower()} {be(named)} {told}.",
         *_neighbours(moment, named, key),
     ]

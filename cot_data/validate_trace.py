@@ -53,6 +53,8 @@ def _turn_faults(turn: Turn, scene: Scene, shown: tuple[int, ...]) -> list[str]:
         if fault:
             found.append(f"{_told(claim)}: {fault}")
     kinds = {claim.kind for claim in reading.claims}
+    if {"means", "untold"} <= kinds:
+        found.append("says whom the query means, and that it cannot be told yet")
     acts = "answer" if isinstance(decision, Answer) else "look"
     if acts not in kinds:
         found.append(f"does not say which frames it is to {acts} at, as its action does")
