@@ -25,10 +25,10 @@ PLACE_PHRASES = {
 }
 UNTOLD = "cannot be told yet"
 _PLACES = {phrase: place for place, phrase in PLACE_PHRASES.items()}
-_LIST = r"frames? (\d+(?:(?:, | and |, and )\d+)*)"
+_LIST = r"frames? (\d{1,6}(?:(?:, | and |, and )\d{1,6})*)"
 _WAY = r"to the (?:left|right)(?: and (?:up|down))?|up|down"
-_AT = r"(?:in frame (\d+)|there)"
-_FROM = r"from frame (\d+) to frame (\d+)"
+_AT = r"(?:in frame (\d{1,6})|there)"
+_FROM = r"from frame (\d{1,6}) to frame (\d{1,6})"
 _FIRST_NAME, _MOST_NAMES, _QUOTE = 0xE000, 0x100, "\ue100"  # private characters, which stand for names and quotes
 _NAME = r"[\ue000-\ue0ff]+"
 
@@ -57,16 +57,16 @@ class Reading:
 PATTERNS: dict[str, str] = {
     "at": rf"(?P<value>{'|'.join(sorted(_PLACES, key=len, reverse=True))}) (?:in {_LIST}|there)",
     "absent": rf"not in {_LIST}",
-    "entry": r"into view between frames (\d+) and (\d+)",
-    "exit": r"out of view between frames (\d+) and (\d+)",
+    "entry": r"into view between frames (\d{1,6}) and (\d{1,6})",
+    "exit": r"out of view between frames (\d{1,6}) and (\d{1,6})",
     "motion": rf"(?P<value>{_WAY}|almost still) {_FROM}",
-    "growth": r"(?P<value>larger|smaller) in frame (\d+) than in frame (\d+)",
-    "size": r"(?:takes? up )?(?:about )?(?P<value>\d+) % of (?:frame (\d+)|the frame)",
+    "growth": r"(?P<value>larger|smaller) in frame (\d{1,6}) than in frame (\d{1,6})",
+    "size": r"(?:takes? up )?(?:about )?(?P<value>\d{1,6}) % of (?:frame (\d{1,6})|the frame)",
     "cut": rf"cut by the border {_AT}",
     "side": rf"(?P<value>to the (?:left|right) of|above|below) (?P<other>{_NAME}) {_AT}(?P<also> and touching it)?",
     "touch": rf"touching (?P<other>{_NAME}) {_AT}",
-    "best": rf"frame (\d+) shows (?:it|them|(?P<who>{_NAME})) best",
-    "span": rf"visible (?:{_FROM}|in frame (\d+) alone)",
+    "best": rf"frame (\d{{1,6}}) shows (?:it|them|(?P<who>{_NAME})) best",
+    "span": rf"visible (?:{_FROM}|in frame (\d{{1,6}}) alone)",
     "farthest": rf"farthest (?P<value>to the left|to the right|up|down) {_AT}",
     "order": r"(?P<value>(?:into|out of) view (?:before|after) all others)",
     "as_said": rf"as the query says in {_LIST}",
@@ -76,9 +76,9 @@ PATTERNS: dict[str, str] = {
     "none": r"nothing here answers to the query",
     "unseen": r"in none of the frames shown so far",
     "untold": UNTOLD,
-    "look": r"frames (\d+) to (\d+), with frame (\d+) large",
-    "answer": r"frames (\d+) to (\d+), key frame (\d+)",
-    "count": r"(?P<value>\d+) candidates",
+    "look": r"frames (\d{1,6}) to (\d{1,6}), with frame (\d{1,6}) large",
+    "answer": r"frames (\d{1,6}) to (\d{1,6}), key frame (\d{1,6})",
+    "count": r"(?P<value>\d{1,6}) candidates",
 }
 _EACH = {kind: re.compile(pattern, re.IGNORECASE) for kind, pattern in PATTERNS.items()}
 _ANY = re.compile("|".join(re.sub(r"\?P<\w+>", "", pattern) for pattern in PATTERNS.values()), re.IGNORECASE)

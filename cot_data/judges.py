@@ -37,11 +37,14 @@ def _unshown(view: View, claim: Claim) -> str:
 
 def _seen(view: View, claim: Claim) -> str:
     """A fault of a claim whose subject has to be seen in all of its frames."""
+    unshown = _unshown(view, claim)  # first: a frame that is not shown need not exist
+    if unshown:
+        return unshown
     thing = view.thing(claim.who)
     if thing is None:
         return "it is said of nothing that has a name"
     absent = [t for t in claim.frames if t not in thing.seen_in(claim.frames)]
-    return _unshown(view, claim) or (f"it is not in frame {absent[0]}" if absent else "")
+    return f"it is not in frame {absent[0]}" if absent else ""
 
 
 def _of_seen(judge: Callable[[View, Claim, Thing], str]) -> Callable[[View, Claim], str]:
@@ -62,20 +65,20 @@ def _at(view: View, claim: Claim, thing: Thing) -> str:
 
 
 def _absent(view: View, claim: Claim) -> str:
-    thing = view.thing(claim.who)
-    if thing is None:
-        return "it is said of nothing that has a name"
+    thing, unshown = view.thing(claim.who), _unshown(view, claim)
+    if thing is None or unshown:
+        return unshown or "it is said of nothing that has a name"
     seen = thing.seen_in(claim.frames)
-    return _unshown(view, claim) or (f"it is in frame {seen[0]}" if seen else "")
+    return f"it is in frame {seen[0]}" if seen else ""
 
 
 def _change(view: View, claim: Claim) -> str:
-    thing = view.thing(claim.who)
-    if thing is None:
-        return "it is said of nothing that has a name"
+    thing, unshown = view.thing(claim.who), _unshown(view, claim)
+    if thing is None or unshown:
+        return unshown or "it is said of nothing that has a name"
     change = evidence.Change(claim.kind == "entry", *claim.frames)
     is_true = change in evidence.changes(set(thing.seen_in(view.shown)), view.shown)
-    return _unshown(view, claim) or ("" if is_true else "the frames shown have no such change")
+    return "" if is_true else "the frames shown have no such change"
 
 
 def _motion(view: View, claim: Claim, thing: Thing) -> str:

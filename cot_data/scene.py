@@ -37,7 +37,7 @@ class Thing:
     @cached_property
     def least(self) -> int:
         """Fewest pixels by which it counts as seen: `SEEN_AREA`, but for what is smaller than that in every frame."""
-        return SEEN_AREA if see(self.masks, range(len(self.masks))) else 1
+        return SEEN_AREA if any(see(self.masks, (t,)) for t in range(len(self.masks))) else 1
 
     def seen_in(self, frames: Sequence[int]) -> list[int]:
         """Those of `frames` that show it, in order."""

@@ -72,6 +72,8 @@ def _temporal(moment: Moment) -> list[str]:
     """Who is seen when; of the target also its coming and going, and its motion."""
     named, found = moment.named, []
     for thing in moment.scene.things:
+        if not named and not moment.scene.others and thing is moment.scene.target:
+            continue  # the only name would tell who is meant
         frames = thing.seen_in(moment.new)
         if thing is not named:
             frames = _some(frames, OTHER_FRAMES if moment.is_first else 1)
@@ -83,7 +85,7 @@ def _temporal(moment: Moment) -> list[str]:
         found.append("What the query asks for is in none of the frames shown so far.")
     if not moment.scene.things:
         found.append("Nothing here answers to the query.")
-    return found or ["The new frames add little."]
+    return found or ["What decides has yet to be seen."]
 
 
 def _course(moment: Moment, thing: Thing, has_subject: bool) -> list[str]:
