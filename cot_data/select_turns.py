@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from itertools import pairwise
 
 import numpy as np
 
@@ -89,16 +88,18 @@ def _open_look(target: Thing, shown: set[int], num_frames: int) -> Look | None:
     if not wide:
         return None
     gap = max(wide, key=lambda each: each.after - each.before)
-    key_frame = gap.after if gap.is_entry else gap.before
-    return Look(Select(Interval(gap.before, gap.after + 1), key_frame), "entry" if gap.is_entry else "exit")
+    # From the end that shows the target, to see it large, up to the other one, which has been seen.
+    if gap.is_entry:
+        return Look(Select(Interval(gap.before + 1, gap.after + 1), gap.after), "entry")
+    return Look(Select(Interval(gap.before, gap.after), gap.before), "exit")
 
 
 def _search(target: Thing, shown: set[int], num_frames: int) -> Look:
-    """Into the gap between shown frames that holds the frame in which the target is seen best."""
+    """Between the shown frames around the frame that has the target best."""
     key_frame = best_frame(target.masks, set(range(num_frames)), target.least)
-    ordered = sorted({0, *shown, num_frames - 1})
-    start, end = next((a, b) for a, b in pairwise(ordered) if a <= key_frame <= b) if num_frames > 1 else (0, 0)
-    return Look(Select(Interval(start, end + 1), key_frame), "hidden")
+    start = max((t for t in shown if t < key_frame), default=-1) + 1
+    end = min((t for t in shown if t > key_frame), default=num_frames)
+    return Look(Select(Interval(start, end), key_frame), "hidden")
 
 
 def _close_look(target: Thing, shown: set[int], config: EnvConfig, task: Task) -> Look | None:

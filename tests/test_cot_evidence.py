@@ -123,15 +123,15 @@ def test_looks_go_into_the_gaps_at_both_ends_of_a_stay() -> None:
     looks = plan_looks(scene, HAND, np.random.default_rng(0))
     # shown are 0, 10, .., 40; the dog is there from 8 to 32. Both gaps are ten wide: the first comes first.
     assert [(look.select, look.reason) for look in looks] == [
-        (Select(Interval(0, 11), 10), "entry"),
-        (Select(Interval(30, 41), 30), "exit"),
+        (Select(Interval(1, 11), 10), "entry"),
+        (Select(Interval(30, 40), 30), "exit"),
     ]
 
 
 def test_what_one_frame_shows_is_searched_in_its_gap() -> None:
     once = boxes({17: (40, 40, 20, 20)})
     looks = plan_looks(scene_of(hand_task("a bird", once)), HAND, np.random.default_rng(0))
-    assert (looks[0].select, looks[0].reason) == (Select(Interval(10, 21), 17), "hidden")
+    assert (looks[0].select, looks[0].reason) == (Select(Interval(11, 20), 17), "hidden")
     assert [look.reason for look in looks[1:]] == ["entry"] or len(looks) == 1
 
 

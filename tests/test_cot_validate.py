@@ -45,7 +45,7 @@ PLANTED = {
     "beyond": ("on the left in frames 10 and 20", "on the left in frames 10 and 999", "frame 999 was not shown"),
     "endless": ("on the left in frames 10 and 20", f"on the left in frames 10 and {'9' * 5000}", "says '9+' where it"),
     "no frame": ("1 % of the frame.", "1 % of the frame; not in frame 77.", "absent .*frame 77 was not shown"),
-    "absence": ("not in frames 3 and 5", "not in frames 3 and 8", "absent dog.*it is in frame 8"),
+    "absence": ("not in frames 1, 3 and 6", "not in frames 1, 3 and 8", "absent dog.*it is in frame 8"),
     "entry": ("view between frames 0 and 10", "view between frames 10 and 20", "entry dog.*no such change"),
     "exit": ("out of view between frames 30 and 40", "into view between frames 30 and 40", "entry dog.*no such change"),
     "direction": ("moves to the right from", "moves to the left from", "motion to the left dog.*to the right from 10"),
@@ -59,10 +59,10 @@ PLANTED = {
     "target": ("the query means the dog, not the woman", "the query means the woman, not the dog", "means woman"),
     "ruled out": ("means the dog, not the woman", "means the dog, not the dog", "rules_out dog: it is the target"),
     "best": ("Frame 10 shows it best", "Frame 35 shows it best", "best dog in 35: it is not in frame 35"),
-    "stay": ("visible from frame 8 to frame 30", "visible from frame 10 to frame 30", "span dog.*from frame 8 to"),
+    "stay": ("visible from frame 8 to frame 32", "visible from frame 10 to frame 32", "span dog.*from frame 8 to"),
     "quote": ('"walking right" fits', '"walking left" fits', "quote walking left: the query does not say so"),
     "nobody": ("That holds:", "Nothing here answers to the query.", "none .*the masks have it, as the dog"),
-    "action": ("at frames 0 to 10, with frame 10", "at frames 0 to 20, with frame 10", "look.*the action is look"),
+    "action": ("at frames 1 to 10, with frame 10", "at frames 1 to 20, with frame 10", "look.*the action is look"),
     "number": ("That holds:", "All 7 of them agree:", "says '7' where it cannot be judged"),
     "number word": ("That holds:", "The three agree:", "says 'three'"),
     "negation": ("The dog is on the left", "The dog is never on the left", "says 'never'"),
@@ -74,8 +74,8 @@ PLANTED = {
         "The query cannot be told yet: the query means the dog",
         "and that it cannot be told",
     ),
-    "key": ('"end": 30, "keyframe": 10}', '"end": 30, "keyframe": 35}', "marks frame 35|expected the numbers"),
-    "interval": ('{"start": 8, "end": 30', '{"start": 0, "end": 30', "expected the numbers of the text"),
+    "key": ('"end": 32, "keyframe": 10}', '"end": 32, "keyframe": 35}', "marks frame 35|expected the numbers"),
+    "interval": ('{"start": 8, "end": 32', '{"start": 0, "end": 32', "expected the numbers of the text"),
     "json": ('{"start": 8,', "{start: 8,", "does not parse .json"),
 }
 
@@ -92,11 +92,11 @@ def test_planted_contradictions_are_caught_one_by_one(dog: Scene, name: str) -> 
 def test_an_answer_has_to_follow_from_the_frames_shown(dog: Scene) -> None:
     record = traced(dog)
     wrong = edited(
-        edited(record, '{"start": 8, "end": 30', '{"start": 10, "end": 30'), "frames 8 to 30", "frames 10 to 30"
+        edited(record, '{"start": 8, "end": 32', '{"start": 10, "end": 32'), "frames 8 to 32", "frames 10 to 32"
     )
     steps = (*record.cot_trace[:-1], replace(record.cot_trace[-1], start_frame=10))
     faults = faults_of(replace(wrong, cot_trace=steps), dog, HAND)
-    assert faults == ["turn 2: answers with frames 10 to 30, the frames shown have the target from 8 to 30"]
+    assert faults == ["turn 2: answers with frames 10 to 32, the frames shown have the target from 8 to 32"]
 
 
 def test_a_look_that_shows_nothing_new_is_a_fault(dog: Scene) -> None:
