@@ -31,6 +31,7 @@ from env.prompts import KEY_LABEL, ZOOM_LETTERS, frame_labels
 from env.types import Answer, Interval, Select, Task
 
 LOOK_SHARES = {True: 0.45, False: 0.15}  # of the traces look closer first, where that pays and where it does not
+UNCLEAR = "Step 3: unclear."  # of a look, which does not know yet who is meant
 _SAYS_LITTLE = frozenset({"the", "a", "an", "shape", "that", "is"})
 
 
@@ -74,7 +75,7 @@ class _Scene:
         labels = {} if self.task.explore else frame_labels(self.frames)
         first, last, key = (labels.get(t, str(t)) for t in (start, end, key_frame))
         text = (
-            f"Step 1: {topic(self.task.expression)} unclear. Step 2: {first} to {last}, frame {key}. Step 3: unclear. "
+            f"Step 1: {topic(self.task.expression)} unclear. Step 2: {first} to {last}, frame {key}. {UNCLEAR} "
             "Action: look."
         )
         return Thought(text, Select(Interval(start, end + 1), key_frame))

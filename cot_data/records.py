@@ -62,11 +62,12 @@ def read_records(path: Path) -> list[Record]:
 
 def write_records(path: Path, records: Iterable[Record]) -> None:
     """Write the published form, one record a line."""
-    rows = ",\n".join(json.dumps(_to_json(record)) for record in records)
+    rows = ",\n".join(json.dumps(to_json(record)) for record in records)
     Path(path).write_text(f"[\n{rows}\n]\n", encoding="utf-8")
 
 
-def _to_json(record: Record) -> dict[str, Any]:
+def to_json(record: Record) -> dict[str, Any]:
+    """The published form of a record."""
     row = asdict(record)
     row["conversations"] = [{"from": message.speaker, "value": message.value} for message in record.conversations]
     if not record.exp_id:

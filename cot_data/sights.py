@@ -49,12 +49,12 @@ def _sight(height: int, width: int, counts: str) -> Sight:
     return Sight(int(mask_HW.sum()), is_cut, place_in(mask_HW))
 
 
-def best_frame(gold: tuple[RLE | None, ...], shown: set[int]) -> int:
+def best_frame(gold: tuple[RLE | None, ...], shown: set[int], least: int = SEEN_AREA) -> int:
     """The frame that shows the target largest and whole, among the `shown` ones that show it, else among all.
 
     Of sizes that are nearly the largest the earliest wins; a target cut by the border only if all are.
     """
-    sights = see(gold, shown) or see(gold, range(len(gold))) or see(gold, range(len(gold)), least=1)
+    sights = see(gold, shown, least) or see(gold, range(len(gold))) or see(gold, range(len(gold)), least=1)
     whole = {t: sight for t, sight in sights.items() if not sight.is_cut} or sights
     largest = max(sight.area for sight in whole.values())
     return next(t for t, sight in whole.items() if sight.area >= NEARLY * largest)

@@ -17,6 +17,8 @@ from trl.trainer.sft_config import SFTConfig
 from trl.trainer.sft_trainer import SFTTrainer
 
 from configs.schema import ColdStartConfig, StageConfig
+from cot_data.brief import UNCLEAR
+from cot_data.claims import UNTOLD
 from env.rle import mask_or_empty
 from env.types import Answer, Select, Task, Trajectory
 from policy.batch import ALIKE, Batch, Frames, TokenSequence, collate, pack, to_sequence
@@ -111,8 +113,11 @@ class LessonCollator:
 
 
 def _is_named(task: Task, look: str) -> bool:
-    """Whether a look says who the target is: at a query that is a name, not where exploring is to tell."""
-    return not task.explore and bool(task.caption) and task.caption in look
+    """Whether a look says who the target is: at a query that is a name, not where exploring is to tell.
+
+    Where the data set has no names, a look says so if it does not know yet.
+    """
+    return not task.explore and (task.caption in look if task.caption else UNTOLD not in look and UNCLEAR not in look)
 
 
 def lesson_loss(
@@ -144,9 +149,15 @@ def lesson_loss(
 def _mask_loss(policy: SegPolicy, lesson: Lesson, output: PolicyOutput, stage: StageConfig, frames: Frames) -> Tensor:
     """One number per target."""
     logits, presence = policy.decode_masks(output.prompts_MC, lesson.targets, frames, not stage.freeze_sam)
-    gold_NHW = torch.from_numpy(np.stack(lesson.gold)).to(logits.device)
-    bce, dice, presence_loss = mask_losses(logits, presence, gold_NHW)
-    return bce + 0.5 * dice + 0.1 * presence_loss
+    rows_by_size: dict[tuple[int, ...], list[int]] = {}  # videos of one batch may differ in size
+    for row, gold_HW in enumerate(lesson.gold):
+        rows_by_size.setdefault(gold_HW.shape, []).append(row)
+    losses = []
+    for rows in rows_by_size.values():
+        gold_NHW = torch.from_numpy(np.stack([lesson.gold[row] for row in rows])).to(logits.device)
+        bce, dice, presence_loss = mask_losses(logits[rows], presence[rows], gold_NHW)
+        losses.append(bce + 0.5 * dice + 0.1 * presence_loss)
+    return torch.cat(losses)
 
 
 class ColdStartTrainer(SFTTrainer):

@@ -16,8 +16,8 @@ from cot_data.expressions import Track, comes_back, moves, only, order, relation
 from cot_data.generate import ShapesConfig, write_moving_shapes
 from cot_data.labelled import LabelledVideo, load_objects
 from cot_data.mevis import load_mevis
+from cot_data.select_turns import evidence_select
 from cot_data.shapes import COLORS, SHADES, Shape
-from cot_data.write_trace import evidence_select
 from env.errors import DataError
 from env.frames import Video, sample_indices
 from env.rle import decode, decode_tracklet

@@ -188,8 +188,7 @@ def test_every_trace_answers_with_what_its_frames_show(tasks: list[Task], style:
         seen = [t for t, rle in enumerate(task.gold) if rle]
         if not seen:
             assert answer.interval == Interval(0, task.video.num_frames)
-            assert len(trajectory.turns) == 1 or style == "brief"
-            assert "nothing" in text or "none" in text
+            assert "nothing here answers" in text or "none" in text
             continue
         turns = trajectory.turns[:1] if style == "brief" else trajectory.turns  # a brief look only adds its key frame
         shown = {frame.frame_idx for turn in turns for frame in turn.observation.frames}
@@ -198,9 +197,6 @@ def test_every_trace_answers_with_what_its_frames_show(tasks: list[Task], style:
         clear = [t for t in sorted(shown) if areas.get(t, 0) >= 24]
         if clear:
             assert answer.interval == Interval(clear[0], clear[-1] + 1)
-            if style == "full":
-                numbers = [int(digits) for digits in re.findall(r"\d+", text)]
-                assert numbers[1 : 1 + len(clear)] == clear  # after the 1 of "Step 1"
         shown |= {frame.frame_idx for turn in trajectory.turns for frame in turn.observation.frames}
         assert answer.key_frame in shown or not shown & set(seen)
 
@@ -214,16 +210,15 @@ def test_looks_go_where_the_evidence_is_before_the_target_is_named(tasks: list[T
         if len(trajectory.turns) == 1:
             assert style == "brief", "only a style whose looks are blind leaves evidence unseen"
             continue
-        first, last = trajectory.turns
+        first, second, *_ = trajectory.turns
         assert isinstance(first.decision, Select) and task.caption not in first.action.text
-        roles = {frame.role for frame in last.observation.frames if frame.frame_idx in task.evidence}
+        roles = {frame.role for frame in second.observation.frames if frame.frame_idx in task.evidence}
         assert "key" in roles or (style == "brief" and task.explore == "brief_event" and "zoom" in roles)
 
 
-@pytest.mark.parametrize("style", STYLES)
-def test_some_of_the_other_tasks_are_looked_into(tasks: list[Task], style: str) -> None:
+def test_some_of_the_other_tasks_are_looked_into(tasks: list[Task]) -> None:
     plain = [task for task in tasks if not task.explore and any(task.gold)]
-    turns = [len(written(task, style, i).gpt_turns) for i, task in enumerate(plain)]
+    turns = [len(written(task, "brief", i).gpt_turns) for i, task in enumerate(plain)]
     assert set(turns) == {1, 2} and abs(turns.count(2) / len(turns) - 0.25) <= 0.15
 
 
