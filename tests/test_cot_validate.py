@@ -130,18 +130,19 @@ def test_claims_are_read_in_other_words() -> None:
     assert read_claims("on the left in frame 4", ["dog"]).claims == (Claim("at", "", (4,), "left"),)
 
 
-def test_nobody_several_and_moments(dog: Scene) -> None:
-    """No target, a target of several objects, and one that a single frame shows."""
-    siblings = dog_and_woman()
-    nobody = scene_of(hand_task("a red bus", (None,) * FRAMES, 9), siblings)
-    for seed in range(8):
-        record = traced(nobody, seed)
+def test_a_query_that_nothing_answers_to() -> None:
+    nobody = scene_of(hand_task("a red bus", (None,) * FRAMES, 9), dog_and_woman())
+    records = [traced(nobody, seed) for seed in range(8)]
+    assert {record.round_num for record in records} == {1, 2}
+    for record in records:
         assert faults_of(record, nobody, HAND) == [] and "nothing here answers" in record.gpt_turns[-1]
         assert record.cot_trace[-1].start_frame == 0 and record.cot_trace[-1].end_frame == FRAMES - 1
-    lied = edited(record, "the query. Action", "the query. So the query means the dog. Action")
+    lied = edited(records[0], "the query. Action", "the query. So the query means the dog. Action")
     assert any("means dog: the masks are those of another object" in fault for fault in faults_of(lied, nobody, HAND))
     assert traced(scene_of(hand_task("a red bus", (None,) * FRAMES))).round_num == 1
 
+
+def test_a_target_of_several_objects() -> None:
     dogs = boxes(dict.fromkeys(range(FRAMES), (20, 40, 50, 10)))
     cat = hand_task("the cat", boxes(dict.fromkeys(range(FRAMES), (0, 0, 9, 9))), 1)
     scene = scene_of(hand_task("two dogs that stand", dogs), [cat])
@@ -149,6 +150,8 @@ def test_nobody_several_and_moments(dog: Scene) -> None:
     assert faults_of(record, scene, HAND) == []
     assert 'The query says "two", "dogs"' in record.gpt_turns[0] and "The dogs are" in record.gpt_turns[0]
 
+
+def test_a_target_that_one_frame_shows() -> None:
     once = scene_of(hand_task("a bird", boxes({17: (40, 40, 20, 20)})))
     record = traced(once)
     assert faults_of(record, once, HAND) == []
