@@ -107,10 +107,10 @@ def prompt_for(policy: SegPolicy, video: VideoRef, target_HW: np.ndarray) -> tor
 
 def taught_prompt(policy: SegPolicy, video: VideoRef, target_THW: np.ndarray) -> torch.Tensor:
     """A prompt [C] for `target_THW` and a mask decoder that takes it, from three frames tracked with memory."""
-    policy.sam.sam_mask_decoder.requires_grad_(True)
     frames = [0, KEY, NUM_FRAMES - 1]
     features = policy.sam.encode_frames([FrameCache().full(video, at) for at in frames])
     gold_THW = torch.tensor(target_THW[frames])
+    policy.sam.sam_mask_decoder.requires_grad_(True)  # not before the features, two levels of which go through it
 
     def losses(prompt_1C: torch.Tensor) -> torch.Tensor:
         ((logits_Thw, presence_T),) = track_videos(policy.sam, [features], prompt_1C, [1])
