@@ -46,6 +46,7 @@ RANGES: dict[str, tuple[str, float]] = {
     "grpo.steps": (">=", 0),
     "grpo.tasks_per_step": (">=", 1),
     "grpo.group_size": (">=", 2),  # the advantage of a lone trajectory is always zero
+    "grpo.refill": (">=", 1),
     "grpo.lr": (">=", 0),
     "grpo.warmup_steps": (">=", 0),
     "grpo.weight_decay": (">=", 0),

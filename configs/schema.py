@@ -187,6 +187,8 @@ class GrpoConfig:
     """Tasks per step."""
     group_size: int = 8
     """Trajectories per task."""
+    refill: int = 1
+    """Most groups drawn per step over `tasks_per_step`: above 1, others are drawn for groups of equal rewards."""
     lr: float = 1e-4
     """Learning rate."""
     warmup_steps: int = 5

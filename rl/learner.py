@@ -48,9 +48,17 @@ class Learner(Protocol):
     """What the training loop asks of whatever holds the weights that learn."""
 
     def learn(self, groups: Sequence[Sequence[Trajectory]], judge: Judge) -> dict[str, float]: ...
+    def score(self, trajectories: Sequence[Trajectory]) -> None: ...
     def export_weights(self) -> dict[str, Tensor]: ...
     def state(self) -> dict[str, Any]: ...
     def load_state(self, state: dict[str, Any], where: str) -> None: ...
+
+
+def rate(learner: Learner, groups: Sequence[Sequence[Trajectory]], judge: Judge) -> None:
+    """Score groups and have them judged without learning from them: one more forward for those that are learnt from."""
+    learner.score([trajectory for group in groups for trajectory in group])
+    for group in groups:
+        judge(group)
 
 
 @dataclass(frozen=True)
