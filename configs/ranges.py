@@ -5,7 +5,7 @@ from __future__ import annotations
 import operator
 from collections.abc import Callable
 
-from configs.schema import EnvConfig, PolicyConfig, RunConfig
+from configs.schema import EnvConfig, GrpoConfig, PolicyConfig, RunConfig
 
 _COMPARE: dict[str, Callable[[float, float], bool]] = {">=": operator.ge, ">": operator.gt, "<=": operator.le}
 
@@ -46,6 +46,7 @@ RANGES: dict[str, tuple[str, float]] = {
     "grpo.steps": (">=", 0),
     "grpo.tasks_per_step": (">=", 1),
     "grpo.group_size": (">=", 2),  # the advantage of a lone trajectory is always zero
+    "grpo.refill": (">=", 1),
     "grpo.lr": (">=", 0),
     "grpo.warmup_steps": (">=", 0),
     "grpo.weight_decay": (">=", 0),
@@ -56,6 +57,7 @@ RANGES: dict[str, tuple[str, float]] = {
     "grpo.kl_coef": (">=", 0),
     "grpo.truncate_weight": (">=", 0),
     "grpo.calibration_coef": (">=", 0),
+    "grpo.calibration_clip": (">=", 0),
     "grpo.mask_coef": (">=", 0),
     "grpo.mask_least_iou": ("<=", 1),
     "grpo.mask_frames": (">=", 1),
@@ -85,6 +87,7 @@ def problems(config: RunConfig) -> list[str]:
     if config.data.train and config.data.traces:
         found.append("data.traces: expected nothing beside data.train, whose members have traces of their own")
     found += _env_problems(config.env)
+    found += _loss_problems(config.grpo)
     if not config.policy.path:
         found += _small_policy_problems(config.policy, config.env)
     if not any(config.rewards.values()):
@@ -110,6 +113,15 @@ def _env_problems(env: EnvConfig) -> list[str]:
             found.append(f"env.{name}: expected at least size_factor squared ({env.size_factor**2}), one vision token")
     if env.max_context_tokens <= env.max_action_tokens:
         found.append(f"env.max_context_tokens: expected more than max_action_tokens ({env.max_action_tokens})")
+    return found
+
+
+def _loss_problems(grpo: GrpoConfig) -> list[str]:
+    found = []
+    if grpo.loss == "cispo" and grpo.clip_high < 1:
+        found.append(f"grpo.clip_high: expected >= 1, the cap of the ratio in loss cispo, got {grpo.clip_high}")
+    if grpo.calibration_clip > 0 and grpo.updates == 1:
+        found.append("grpo.calibration_clip: expected grpo.updates above 1, since the first moves no ratio")
     return found
 
 

@@ -185,15 +185,17 @@ class ColdStartConfig:
 @dataclass(frozen=True)
 class GrpoConfig:
     steps: int = 1000
-    """Optimizer steps."""
+    """Rollouts, each followed by `updates` optimizer steps."""
     tasks_per_step: int = 8
     """Tasks per step."""
     group_size: int = 8
     """Trajectories per task."""
+    refill: int = 1
+    """Most groups drawn per step over `tasks_per_step`: above 1, others are drawn for groups of equal rewards."""
     lr: float = 1e-4
     """Learning rate."""
     warmup_steps: int = 5
-    """Steps of linear learning-rate warm-up."""
+    """Rollouts of linear learning-rate warm-up."""
     lr_decays: bool = False
     """Let the learning rate fall in a straight line over the run, to 0 behind the last step."""
     weight_decay: float = 0.0
@@ -201,27 +203,35 @@ class GrpoConfig:
     max_grad_norm: float = 1.0
     """Gradient norm is clipped to this."""
     updates: int = 1
-    """Optimizer steps per rollout; above 1 the policy ratio leaves 1 and clipping acts."""
+    """Optimizer steps per rollout, at one learning rate; above 1 the policy ratio leaves 1 and clipping acts."""
     loss: str = "dapo"
-    """Reduction of the policy loss, a key of `rl.loss.LOSSES`."""
+    """Policy loss, a key of `rl.loss.LOSSES`: grpo, bnpo, dr_grpo, dapo, gspo or cispo."""
     clip_low: float = 0.2
     """Lower clip range of the policy ratio."""
     clip_high: float = 0.2
-    """Upper clip range of the policy ratio."""
+    """Upper clip range of the policy ratio; for `cispo` the cap itself (ScaleRL recommends 5)."""
     kl_coef: float = 0.01
-    """Weight of the k3 KL to the reference policy; 0 keeps no reference."""
+    """Weight of the KL to the reference policy; 0 keeps no reference."""
+    kl_form: str = "k3"
+    """Estimate of that KL, a key of `rl.loss.KLS`: k1, k2 or k3."""
     scale_by_std: bool = True
     """Divide advantages by the group's standard deviation."""
     truncate_weight: float = 2.0
-    """Cap of the importance weight learner/sampler of each token; 0 switches the correction off."""
+    """Cap of the importance weight learner/sampler; 0 switches the correction off."""
+    truncate_level: str = "token"
+    """What that weight compares, a key of `rl.sampler_weights.LEVELS`: each token, or the whole sequence."""
     calibration: str = "loglik"
     """Form of the mask term at [SEG], a key of `rl.calibration.CALIBRATIONS`: loglik, iou or none."""
     calibration_coef: float = 1.0
     """Weight w of the mask term in log p_text + w * log p_mask."""
     calibration_threshold: float = 0.0
     """Logit above which a rollout mask pixel counts as set (the released code: 0.5)."""
+    calibration_clip: float = 0.0
+    """Most that w * log p_mask moves the log-ratio from the second update of a rollout on, either way; 0: no bound."""
+    calibration_detach: bool = False
+    """Let the mask term count in the policy ratio but send no gradient; at the first update that is `none`."""
     mask_coef: float = 0.2
-    """Weight of the auxiliary BCE + dice mask loss."""
+    """Weight of the auxiliary mask loss, a mean over all decoded masks (rl/learner.py tells what is released)."""
     mask_least_iou: float = 0.0
     """Mean J from which the masks of an answer learn from gold; 0: every [SEG] does, as in the released recipe."""
     freeze_sam: bool = False

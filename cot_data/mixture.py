@@ -14,7 +14,6 @@ import numpy as np
 
 from cot_data.tasks import Outline, Tasks
 from env.errors import DataError
-from env.types import Task
 
 
 def epoch_length(sizes: tuple[int, ...], weights: tuple[float, ...]) -> int:
@@ -60,8 +59,8 @@ class Mixture:
     def outlines(self) -> list[Outline]:
         return [outline for part in self.parts for outline in part.outlines]
 
-    def tasks_for_step(self, per_step: int, seed: int, step: int) -> list[Task]:
-        """The `per_step` tasks of `step`, all different; an epoch's remainder is left out.
+    def places_for_step(self, per_step: int, seed: int, step: int) -> list[tuple[int, int]]:
+        """(set, item of the set) of the `per_step` tasks of `step`, all different; an epoch's remainder is left out.
 
         ValueError where a set is too small for its share of one step.
         """
@@ -71,4 +70,4 @@ class Mixture:
         if len(set(order)) < per_step:
             problem = f"{sum(self.sizes)} tasks in sets of {self.sizes} with weights {self.weights}"
             raise ValueError(f"{problem} do not give grpo.tasks_per_step {per_step} different ones; lower it")
-        return [self.parts[number][item] for number, item in order]
+        return list(order)

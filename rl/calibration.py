@@ -46,6 +46,6 @@ CALIBRATIONS: dict[str, CalibrationFn] = {"loglik": loglik, "iou": soft_iou, "no
 
 
 def _resized(logits_NHW: Tensor) -> Tensor:
-    """To the grid, in float32."""
-    logits_N1HW = logits_NHW[:, None].float()
+    """To the grid, in float32 at least."""
+    logits_N1HW = logits_NHW[:, None].to(torch.promote_types(logits_NHW.dtype, torch.float32))
     return F.interpolate(logits_N1HW, (GRID, GRID), mode="bilinear", align_corners=False)[:, 0]

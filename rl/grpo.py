@@ -26,13 +26,14 @@ from policy.build import POLICIES, save_policy
 from rewards import score
 from rl.advantage import group_advantages
 from rl.checkpoint import latest_checkpoint, load_state, save_checkpoint, set_aside_checkpoints
+from rl.draw import draw_groups
 from rl.heldout import heldout_metrics
 from rl.journal import Journal, Timer
-from rl.learner import LocalLearner
+from rl.learner import LocalLearner, rate
 from rl.metrics import trajectory_metrics
 from rl.progress import progress_bar
 from rl.rollout import Assignment
-from rl.schedule import tasks_for_step
+from rl.schedule import TaskStream
 from rl.workers import RolloutPool, check_job_paths, connect_ray
 
 
@@ -48,10 +49,12 @@ def train(config: RunConfig, resume: bool = False) -> None:
     policy = POLICIES[config.policy.kind](initial, config.policy)
     frames, shown = FrameCache(), FrameCache(blind=config.env.blind)
     learner = LocalLearner(policy, config, frames, shown)
-    first_step = 0
+    judged = partial(judge, config=config)
+    stream, first_step, cursor = TaskStream(tasks, config.grpo.tasks_per_step, config.seed), 0, 0
     if state is not None:
         learner.load_state(state, str(run_dir))
         first_step = state["step"]
+        cursor = state.get("cursor", first_step * config.grpo.tasks_per_step)  # where none is told, no step drew more
     else:
         save_policy(policy, run_dir / "initial")  # the KL reference, and what workers build from
         save_config(config, run_dir / "config.yaml")
@@ -69,16 +72,17 @@ def train(config: RunConfig, resume: bool = False) -> None:
     for step in range(first_step, config.grpo.steps):
         timer = Timer()
 
-        # 1. ROLLOUT. The workers get this step's weights, so the data is on-policy.
+        # 1. ROLLOUT. The workers get this step's weights, so the data is on-policy. Where `grpo.refill` asks for it,
+        # groups are scored here already, and others drawn for those that did alike.
         pool.publish(learner.export_weights(), version=step)
-        batch = tasks_for_step(tasks, config.grpo.tasks_per_step, config.seed, step)
-        played = rollout_groups(pool, pending, batch, config, step)
-        groups = usable_groups(played, step)
+        play = partial(rollout_groups, pool, pending, config=config, step=step)
+        drawn = draw_groups(stream, cursor, play, partial(rate, learner, judge=judged), config.grpo)
+        cursor = drawn.cursor
         timer.mark("rollout")
 
         # 2. SCORE and LEARN. One forward over a group gives old log-probs, masks and rewards, and what the loss goes
         # back through; a return means something next to its siblings'.
-        metrics = learner.learn(groups, partial(judge, config=config))
+        metrics = learner.learn(drawn.groups, judged)
         timer.mark("learn")
 
         # 3. LOOK, now and then, at tasks that it never trains on, with the weights that it has now.
@@ -88,14 +92,15 @@ def train(config: RunConfig, resume: bool = False) -> None:
             timer.mark("heldout")
 
         # 4. RECORD. What is logged is what is stored, and `env.replay` can score it again.
-        everything = [trajectory for group in played for trajectory in group]
+        everything = [trajectory for group in drawn.played for trajectory in group]
         failed = sum(trajectory.stop_reason is StopReason.ERROR for trajectory in everything)
-        metrics |= trajectory_metrics(groups) | timer.seconds
+        metrics |= trajectory_metrics(drawn.sound) | timer.seconds
         metrics |= {"rollout/failed": float(failed), "rollout/worker_deaths": float(pool.num_deaths)}
+        metrics["rollout/refilled"] = float(len(drawn.played) - config.grpo.tasks_per_step)
         store.append(everything)
         journal.log(step, metrics)
         if (step + 1) % config.grpo.save_every == 0 or step + 1 == config.grpo.steps:
-            save_checkpoint(run_dir, step + 1, policy, learner.state())
+            save_checkpoint(run_dir, step + 1, policy, learner.state() | {"cursor": cursor})
     journal.close()
     pool.close()
 
@@ -121,7 +126,7 @@ def rollout_groups(
     missing = [item for item in wanted if item.trajectory_id not in finished]
     if not finished:
         pending.drop_from(0)
-    with progress_bar(f"step {step}: rollout", len(wanted), len(finished)) as advance:
+    with progress_bar(f"step {step}: rollout", len(wanted), len(wanted) - len(missing)) as advance:
         for trajectory in pool.run(missing, version=step):
             finished[trajectory.trajectory_id] = trajectory
             pending.append([trajectory])
@@ -129,16 +134,6 @@ def rollout_groups(
     ordered = [finished[item.trajectory_id] for item in wanted]
     size = config.grpo.group_size
     return [ordered[start : start + size] for start in range(0, len(ordered), size)]
-
-
-def usable_groups(groups: list[list[Trajectory]], step: int) -> list[list[Trajectory]]:
-    """Groups without what ended as an error; one needs two members to mean anything. RuntimeError when none is left."""
-    sound = [[item for item in group if item.stop_reason is not StopReason.ERROR] for group in groups]
-    usable = [group for group in sound if len(group) > 1]
-    if not usable:
-        reasons = sorted({item.error for group in groups for item in group if item.error})[:3]
-        raise RuntimeError(f"step {step}: every group failed; reasons: {'; '.join(reasons)}")
-    return usable
 
 
 @command

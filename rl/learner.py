@@ -22,7 +22,10 @@ from policy.model import PolicyOutput, SegPolicy, binary_masks, mask_losses
 from rewards.mask import mask_iou
 from rl.calibration import CALIBRATIONS, binarise_grid
 from rl.checkpoint import restore
-from rl.loss import LossInputs, LossSettings, grpo_loss, importance_weights
+from rl.gradient_shares import backward, with_shares
+from rl.loss import LossInputs, grpo_loss, loss_settings
+from rl.names import check_names
+from rl.sampler_weights import importance_weights
 from rl.schedule import lr_scale
 
 
@@ -35,8 +38,6 @@ class Sample:
     grids: dict[int, Tensor] = field(default_factory=dict)  # turn -> rollout mask on the calibration grid, bool
 
 
-TEXT_GRAD, MASK_GRAD = "grad/text_squared", "grad/masks_squared"  # sums over a step
-
 Judge = Callable[[Sequence[Trajectory]], None]
 """Given one scored group, fills in each trajectory's scores and advantage."""
 
@@ -45,9 +46,17 @@ class Learner(Protocol):
     """What the training loop asks of whatever holds the weights that learn."""
 
     def learn(self, groups: Sequence[Sequence[Trajectory]], judge: Judge) -> dict[str, float]: ...
+    def score(self, trajectories: Sequence[Trajectory]) -> None: ...
     def export_weights(self) -> dict[str, Tensor]: ...
     def state(self) -> dict[str, Any]: ...
     def load_state(self, state: dict[str, Any], where: str) -> None: ...
+
+
+def rate(learner: Learner, groups: Sequence[Sequence[Trajectory]], judge: Judge) -> None:
+    """Score groups and have them judged without learning from them: one more forward for those that are learnt from."""
+    learner.score([trajectory for group in groups for trajectory in group])
+    for group in groups:
+        judge(group)
 
 
 @dataclass(frozen=True)
@@ -89,7 +98,8 @@ class LocalLearner:
         """`frames` is what SAM 2 sees; `shown` is what the policy is shown (grey when blind)."""
         self.policy = policy
         self.config = config.grpo
-        self.max_tokens = config.env.max_turns * config.env.max_action_tokens
+        check_names(config.grpo)
+        self.settings = loss_settings(config.grpo, config.env.max_turns * config.env.max_action_tokens)
         self.frames = frames
         self.shown = shown
         policy.sam.requires_grad_(False)
@@ -101,7 +111,9 @@ class LocalLearner:
         self.optimizer: torch.optim.Optimizer = torch.optim.AdamW(
             self.trained, self.config.lr, weight_decay=self.config.weight_decay
         )
-        self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimizer, lambda step: lr_scale(self.config, step))
+        self.schedule = torch.optim.lr_scheduler.LambdaLR(
+            self.optimizer, lambda update: lr_scale(self.config, update // self.config.updates)
+        )
 
     def _frozen_copy(self) -> SegPolicy:
         return copy.deepcopy(self.policy).requires_grad_(False)
@@ -121,11 +133,11 @@ class LocalLearner:
         sums: dict[str, float] = {}
         for rows in pack(longest, self.config.max_batch_tokens, [len(group) for group in sampled]):
             self._learn_groups([sampled[row] for row in rows], judge, totals, sums)
-        metrics = _with_mask_share(sums) | self._descend()
+        metrics = with_shares(sums) | self._descend()
         for _ in range(1, self.config.updates):
             sums = {}
             self._backward_all(everything, totals, sums)
-            metrics = _with_mask_share(sums) | self._descend()
+            metrics = with_shares(sums) | self._descend()
         return metrics
 
     def _learn_groups(
@@ -234,13 +246,11 @@ class LocalLearner:
 
     def _backward(self, forward: _Pass, totals: _Totals, sums: dict[str, float]) -> None:
         """Add this micro-batch's share of the step's gradient, and of each metric's mean to `sums`."""
-        loss, metrics = self._loss(forward, totals)
-        states = {TEXT_GRAD: forward.output.text_states_PD, MASK_GRAD: forward.output.seg_states_MD}
-        for state in states.values():
-            state.retain_grad()
-        loss.backward()
-        for name, state in states.items():
-            metrics[name] = 0.0 if state.grad is None else state.grad.square().sum().item()
+        policy_loss, metrics = self._policy_loss(forward, totals)
+        mask_loss = self._mask_loss(forward) / totals.num_masks
+        metrics["loss/masks"] = mask_loss.item()
+        output = forward.output
+        metrics |= backward(policy_loss, self.config.mask_coef * mask_loss, output.text_states_PD, output.seg_states_MD)
         for name, value in metrics.items():
             sums[name] = sums.get(name, 0.0) + value
 
@@ -248,16 +258,14 @@ class LocalLearner:
         for piece in self._pieces(samples):
             self._backward(self._forward(piece), totals, sums)
 
-    def _loss(self, forward: _Pass, totals: _Totals) -> tuple[Tensor, dict[str, float]]:
+    def _policy_loss(self, forward: _Pass, totals: _Totals) -> tuple[Tensor, dict[str, float]]:
         samples, batch, output = forward.samples, forward.batch, forward.output
-        mask_term_BL = torch.zeros_like(output.logprobs_BL)
-        old_term_BL = torch.zeros_like(output.logprobs_BL)
-        mask_loss = self._mask_loss(forward) / totals.num_masks
-        self._place_terms(forward, mask_term_BL, old_term_BL)
+        mask_term_BL, old_term_BL = self._mask_terms(forward)
         old_BL, sampling_BL = _old_logprobs(samples, batch)
-        weights_BL = None
-        if self.config.truncate_weight > 0:
-            weights_BL = importance_weights(old_BL, sampling_BL, batch.loss_mask_BL, self.config.truncate_weight)
+        weights_BL, cap = None, self.config.truncate_weight
+        if cap > 0:
+            level = self.config.truncate_level
+            weights_BL = importance_weights(old_BL, sampling_BL, batch.loss_mask_BL, cap, level)
         inputs = LossInputs(
             logprobs_BL=output.logprobs_BL,
             old_logprobs_BL=old_BL,
@@ -268,24 +276,29 @@ class LocalLearner:
             old_mask_term_BL=old_term_BL,
             sampler_weights_BL=weights_BL,
         )
-        policy_loss, metrics = grpo_loss(inputs, self._settings(), totals.num_tokens, totals.num_samples)
+        policy_loss, metrics = grpo_loss(inputs, self.settings, totals.num_tokens, totals.num_samples)
         share = int(batch.loss_mask_BL.sum()) / totals.num_tokens
         metrics = {name: value * share for name, value in metrics.items()}
         metrics["loss/policy"] = policy_loss.item()
-        metrics["loss/masks"] = mask_loss.item()
         metrics["policy/entropy"] = output.entropy_P.mean().item() * share
-        return policy_loss + self.config.mask_coef * mask_loss, metrics
-
-    def _settings(self) -> LossSettings:
-        c = self.config
-        return LossSettings(c.loss, c.clip_low, c.clip_high, c.kl_coef, self.max_tokens)
+        return policy_loss, metrics
 
     @torch.no_grad()
     def _reference_logprobs(self, batch: Batch) -> Tensor | None:
         return None if self.reference is None else self.reference(batch).logprobs_BL
 
     def _mask_loss(self, forward: _Pass) -> Tensor:
-        """Sum over targets of BCE + dice against gold (frames without gold masks train nothing)."""
+        """Sum over targets of BCE + dice + 0.1 presence against gold (frames without gold masks train nothing).
+
+        Its caller takes one mean over all targets. The released loss (trainer_videorl_cot.py, 702-903) is
+        0.2 * (mean over sampled frames + mean over key frames) of BCE + dice, and differs in four points:
+
+        - It decodes the sampled frames for every turn's [SEG]; here they are those of the last, whose masks are the
+          answer and the reward. An earlier [SEG] learns on the frame that was looked at, at a fraction of the decoding.
+        - Its two means weigh a key frame like all sampled frames together; here every mask weighs alike.
+        - It has no presence term. SAM 2 empties a mask where it judges the object absent, so that has to be learnt.
+        - It takes BCE and dice on frames without the target too; here these train presence alone, as in SAM 2.
+        """
         total = forward.output.logprobs_BL.new_zeros(())
         taught = [_taught_turns(sample.trajectory, self.config.mask_least_iou) for sample in forward.samples]
         for at, target in enumerate(forward.targets):
@@ -300,17 +313,18 @@ class LocalLearner:
             total = total + (bce + dice + 0.1 * presence).sum()
         return total
 
-    def _place_terms(self, forward: _Pass, mask_term_BL: Tensor, old_term_BL: Tensor) -> None:
-        """Write the weighted mask log-probs to their [SEG] positions; a [SEG] without a rollout mask keeps 0."""
-        form = CALIBRATIONS[self.config.calibration]
+    def _mask_terms(self, forward: _Pass) -> tuple[Tensor, Tensor]:
+        """Weighted mask log-probs at their [SEG] positions, now and in the rollout; 0 at a [SEG] without a mask."""
+        form, weight = CALIBRATIONS[self.config.calibration], self.config.calibration_coef
+        new_BL, old_BL = (torch.zeros_like(forward.output.logprobs_BL) for _ in range(2))
         for at, target in enumerate(forward.targets):
             sample = forward.samples[target.sample]
             old = sample.trajectory.turns[target.turn].mask_logprob
             if target.is_key and old is not None:
                 column = sample.sequence.seg_positions[sample.sequence.seg_turns.index(target.turn)]
                 term = form(forward.logits_NHW[at : at + 1], sample.grids[target.turn][None])[0]
-                mask_term_BL[target.sample, column] = self.config.calibration_coef * term
-                old_term_BL[target.sample, column] = self.config.calibration_coef * old
+                new_BL[target.sample, column], old_BL[target.sample, column] = term, old
+        return weight * new_BL, weight * old_BL  # weighted alike, so that an unchanged mask leaves the ratio at 1
 
     # ---- weights ----
 
@@ -331,12 +345,6 @@ class LocalLearner:
         self.optimizer.load_state_dict(state["optimizer"])
         self.schedule.load_state_dict(state["schedule"])
         torch.set_rng_state(state["rng"])
-
-
-def _with_mask_share(sums: dict[str, float]) -> dict[str, float]:
-    """`sums` with the share of the masks in the gradient that reaches the last hidden states, calibration included."""
-    text, masks = (sums.pop(name, 0.0) ** 0.5 for name in (TEXT_GRAD, MASK_GRAD))
-    return sums | {"grad/masks/share": masks / (text + masks) if text + masks > 0 else 0.0}
 
 
 def _taught_turns(trajectory: Trajectory, least_iou: float) -> range:

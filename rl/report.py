@@ -234,6 +234,7 @@ def grpo_charts(records: Sequence[Mapping[str, Any]], rewards: Sequence[str]) ->
                 "groups of equal rewards": "reward/dead_groups/share",
                 "clipped tokens": "policy/clipped/share",
                 "masks in the gradient": "grad/masks/share",
+                "calibration in the policy gradient": "grad/calibration/share",
             },
         ),
         make_chart("mask loss", records, {"masks": "loss/masks"}),

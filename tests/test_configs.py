@@ -16,7 +16,8 @@ from policy.build import POLICIES
 from policy.engines import SAMPLERS
 from rewards import PROFILES, REWARDS
 from rl.calibration import CALIBRATIONS
-from rl.loss import LOSSES
+from rl.loss import KLS, LOSSES
+from rl.sampler_weights import LEVELS
 
 SHIPPED = sorted(path.stem for path in load.SHIPPED.glob("*.yaml"))
 
@@ -69,6 +70,8 @@ def test_shipped_configs_name_what_exists(name: str):
     assert config.policy.kind in POLICIES
     assert config.sampler.kind in SAMPLERS
     assert config.grpo.loss in LOSSES
+    assert config.grpo.kl_form in KLS
+    assert config.grpo.truncate_level in LEVELS
     assert config.grpo.calibration in CALIBRATIONS
 
 
@@ -188,6 +191,8 @@ def test_numbers_are_read_as_a_person_means_them(tmp_path: Path):
         ("policy.patch_size=7", "env.size_factor: expected a multiple of policy.patch_size x merge_size, got 8"),
         ("policy.sam.stages=[1, 1]", "policy.sam.stages: expected four numbers of blocks"),
         ("rewards={}", "rewards: expected at least one weight that is not 0"),
+        ("grpo.loss=cispo", "grpo.clip_high: expected >= 1, the cap of the ratio in loss cispo, got 0.2"),
+        ("grpo.calibration_clip=0.1", "grpo.calibration_clip: expected grpo.updates above 1"),
     ],
 )
 def test_a_harmful_value_is_refused(override: str, message: str):

@@ -15,7 +15,7 @@ from cot_data.mixture import Mixture, epoch_length, epoch_order
 from cot_data.rl_records import read_rl_records
 from cot_data.training import load_source
 from env.errors import DataError
-from rl.schedule import tasks_for_step
+from rl.schedule import TaskStream
 from tests import published_layouts
 from tests.published_layouts import NAMES
 from tests.rl_parts import MICRO, write_shapes
@@ -59,11 +59,12 @@ def mixture(tmp_path: Path) -> Mixture:
 def test_a_step_takes_different_tasks_of_all_sets(tmp_path: Path) -> None:
     tasks = mixture(tmp_path)
     assert [outline.task_id.split("/")[0] for outline in tasks.outlines] == ["valid"] * 3 + ["ref_sav_eval"] * 2
-    steps = [tasks_for_step(tasks, 2, 0, step) for step in range(8)]
+    stream = TaskStream(tasks, 2, 0)
+    steps = [stream.take(2, 2 * step)[0] for step in range(8)]
     assert all(len({task.task_id for task in step}) == 2 for step in steps)
-    assert steps[5] == tasks_for_step(tasks, 2, 0, 5)
+    assert steps[5] == stream.take(2, 10)[0]
     with pytest.raises(ValueError, match=r"do not give grpo\.tasks_per_step 6 different ones"):
-        tasks_for_step(tasks, 6, 0, 0)
+        tasks.places_for_step(6, 0, 0)
 
 
 def test_ids_must_be_told_apart(tmp_path: Path) -> None:

@@ -11,7 +11,8 @@ import torch.nn.functional as F
 
 from rl.advantage import group_advantages
 from rl.calibration import GRID, binarise_grid, loglik
-from rl.loss import LOSSES, LossInputs, LossSettings, grpo_loss, importance_weights
+from rl.loss import LOSSES, LossInputs, LossSettings, grpo_loss
+from rl.sampler_weights import importance_weights
 
 B, L, V = 8, 10, 7
 SEG_AT = 4  # column of [SEG] in every row
@@ -92,7 +93,7 @@ def _rows(inputs: LossInputs, rows: slice) -> LossInputs:
 def test_one_batch_of_eight_is_eight_of_one(name: str):
     logits_BLV, masks_BHW, tokens_BL = _policy()
     grids_BHW = binarise_grid(masks_BHW, 0.0)
-    settings = LossSettings(name, kl_coef=0.1, max_tokens=L)
+    settings = LossSettings(name, clip_high=1.2 if name == "cispo" else 0.2, kl_coef=0.1, max_tokens=L)
     num_tokens = int(_mask().sum())
     results = []
     for size in (8, 1, 3):
@@ -169,6 +170,14 @@ def test_importance_weights_by_hand():
     old_BL, sampling_BL = torch.tensor([[-1.0, -1.0, -1.0, -1.0]]), torch.tensor([[-1.0, -3.0, -0.5, -9.0]])
     weights_BL = importance_weights(old_BL.requires_grad_(), sampling_BL, mask_BL, cap=2.0)
     assert weights_BL.tolist() == [pytest.approx([1.0, 2.0, np.exp(-0.5), 1.0])] and not weights_BL.requires_grad
+
+
+def test_importance_weights_of_sequences_by_hand():
+    mask_BL = torch.tensor([[True, True, False], [True, True, True], [False, False, False]])
+    difference_BL = torch.tensor([[0.3, -0.5, 9.0], [0.4, 0.4, 0.4], [7.0, 7.0, 7.0]])
+    weights_BL = importance_weights(difference_BL, torch.zeros(3, 3), mask_BL, cap=2.0, level="sequence")
+    for row, expected in zip(weights_BL.tolist(), [np.exp(-0.2), 2.0, 1.0], strict=True):
+        assert row == pytest.approx([expected] * 3)
 
 
 def test_missing_channels_are_errors():

@@ -8,12 +8,16 @@ import pytest
 import torch
 
 from rl.advantage import group_advantages
-from rl.loss import LOSSES, LossInputs, LossSettings, grpo_loss, importance_weights
+from rl.loss import LOSSES, LossInputs, LossSettings, grpo_loss
+from rl.sampler_weights import LEVELS, importance_weights
 from tests.trl_oracle import OracleTrainer, Sampled, build_oracle
 
 B, G, L = 8, 4, 12
 MAX_TOKENS = 16
 CLIP_LOW, CLIP_HIGH = 0.2, 0.3
+# TRL's words for what is not one of its loss types, and where a loss needs another bound for it to act
+TRL_LOSS = {"gspo": ("grpo", "sequence")}
+BOUNDS = {"gspo": (0.08, 0.2), "cispo": (CLIP_LOW, 1.1)}
 
 
 @pytest.fixture(scope="module")
@@ -44,16 +48,26 @@ def _sampled(seed: int) -> Sampled:
     )
 
 
-@pytest.mark.parametrize("cap", [0.0, 1.2, 2.0])
+def _set(oracle: OracleTrainer, loss: str, kl_coef: float, level: str, cap: float) -> None:
+    oracle.loss_type, oracle.importance_sampling_level = TRL_LOSS.get(loss, (loss, "token"))
+    oracle.beta = kl_coef
+    oracle.epsilon_low, oracle.epsilon_high = BOUNDS.get(loss, (CLIP_LOW, CLIP_HIGH))
+    oracle.use_vllm = cap > 0
+    oracle.vllm_importance_sampling_mode = f"{level}_truncate"
+    oracle.vllm_importance_sampling_clip_max, oracle.vllm_importance_sampling_clip_min = cap, None
+
+
+def _bound_share(metrics: dict[str, float], loss: str) -> float:
+    """TRL's share of what the bound acts on: of tokens, for gspo of sequences."""
+    return metrics["cispo_clip_ratio" if loss == "cispo" else "clip_ratio/region_mean"]
+
+
+@pytest.mark.parametrize(("level", "cap"), [("token", 0.0), *((level, cap) for level in LEVELS for cap in (1.2, 2.0))])
 @pytest.mark.parametrize("kl_coef", [0.0, 0.04])
 @pytest.mark.parametrize("loss", LOSSES)
-def test_loss_and_gradient_equal_trl(oracle: OracleTrainer, loss: str, kl_coef: float, cap: float):
+def test_loss_and_gradient_equal_trl(oracle: OracleTrainer, loss: str, kl_coef: float, level: str, cap: float):
     sampled = _sampled(seed=int(100 * kl_coef + 10 * cap))
-    oracle.loss_type, oracle.beta = loss, kl_coef
-    oracle.epsilon_low, oracle.epsilon_high = CLIP_LOW, CLIP_HIGH
-    oracle.use_vllm = cap > 0
-    oracle.vllm_importance_sampling_mode = "token_truncate"
-    oracle.vllm_importance_sampling_clip_max, oracle.vllm_importance_sampling_clip_min = cap, None
+    _set(oracle, loss, kl_coef, level, cap)
     expected, made, trl_metrics = oracle.loss(sampled)
     (expected_gradient_BL,) = torch.autograd.grad(expected, sampled.logprobs_BL)
 
@@ -62,9 +76,10 @@ def test_loss_and_gradient_equal_trl(oracle: OracleTrainer, loss: str, kl_coef: 
     assert (advantages_B - made["advantages"]).abs().max() < 1e-6
     weights_BL = None
     if cap > 0:
-        weights_BL = importance_weights(sampled.old_BL, sampled.sampling_BL, sampled.mask_BL, cap)
+        weights_BL = importance_weights(sampled.old_BL, sampled.sampling_BL, sampled.mask_BL, cap, level)
         assert (weights_BL - made["importance_sampling_ratio"])[sampled.mask_BL].abs().max() < 1e-6
         assert weights_BL.max() == pytest.approx(cap)  # the cap is at work
+        assert weights_BL.min() < 0.9
 
     inputs = LossInputs(
         sampled.logprobs_BL,
@@ -74,20 +89,32 @@ def test_loss_and_gradient_equal_trl(oracle: OracleTrainer, loss: str, kl_coef: 
         ref_logprobs_BL=sampled.ref_BL,
         sampler_weights_BL=weights_BL,
     )
-    settings = LossSettings(loss, CLIP_LOW, CLIP_HIGH, kl_coef, MAX_TOKENS)
+    settings = LossSettings(loss, *BOUNDS.get(loss, (CLIP_LOW, CLIP_HIGH)), kl_coef, MAX_TOKENS)
     value, metrics = grpo_loss(inputs, settings, int(sampled.mask_BL.sum()), B)
     (gradient_BL,) = torch.autograd.grad(value, sampled.logprobs_BL)
     assert abs(value.item() - expected.item()) < 1e-6
     assert (gradient_BL - expected_gradient_BL).abs().max() < 1e-6
     assert expected_gradient_BL.abs().max() > 1e-3
 
-    assert metrics["policy/clipped/share"] == pytest.approx(trl_metrics["clip_ratio/region_mean"], abs=1e-6)
-    assert 0.05 < metrics["policy/clipped/share"] < 0.5
+    if loss == "gspo":  # TRL counts sequences, ours are told per token
+        bound = sum(_bound_of_row(inputs, settings, row) for row in range(B))
+        assert bound / B == pytest.approx(_bound_share(trl_metrics, loss), abs=1e-6)
+    else:
+        assert metrics["policy/clipped/share"] == pytest.approx(_bound_share(trl_metrics, loss), abs=1e-6)
+    assert 0.02 < metrics["policy/clipped/share"] < 0.6
     if kl_coef:
         assert metrics["policy/kl/mean"] == pytest.approx(trl_metrics["kl"], abs=1e-6)
-    if cap > 0:
+    if cap > 0 and level == "token":  # of sequences TRL tells the mean over sequences
         mean_ratio = trl_metrics["sampling/importance_sampling_ratio/mean"]
         assert metrics["policy/sampler_weight/mean"] == pytest.approx(mean_ratio, abs=1e-6)
+
+
+def _bound_of_row(inputs: LossInputs, settings: LossSettings, row: int) -> float:
+    rows: dict[str, torch.Tensor] = {
+        name: value[row : row + 1] for name, value in vars(inputs).items() if value is not None
+    }
+    _, metrics = grpo_loss(LossInputs(**rows), settings, 1, 1)
+    return metrics["policy/clipped/share"]
 
 
 def test_unscaled_advantages_equal_trl(oracle: OracleTrainer):
