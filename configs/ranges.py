@@ -54,6 +54,7 @@ RANGES: dict[str, tuple[str, float]] = {
     "grpo.updates": (">=", 1),
     "grpo.clip_low": (">=", 0),
     "grpo.clip_high": (">=", 0),
+    "grpo.least_entropy": (">=", 0),
     "grpo.kl_coef": (">=", 0),
     "grpo.truncate_weight": (">=", 0),
     "grpo.calibration_coef": (">=", 0),

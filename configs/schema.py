@@ -210,6 +210,8 @@ class GrpoConfig:
     """Lower clip range of the policy ratio."""
     clip_high: float = 0.2
     """Upper clip range of the policy ratio; for `cispo` the cap itself (ScaleRL recommends 5)."""
+    least_entropy: float = 0.0
+    """Nats; tokens of less entropy (and without a mask) get no policy gradient, only the KL's. 0: all tokens learn."""
     kl_coef: float = 0.01
     """Weight of the KL to the reference policy; 0 keeps no reference."""
     kl_form: str = "k3"

@@ -275,6 +275,7 @@ class LocalLearner:
             mask_term_BL=mask_term_BL,
             old_mask_term_BL=old_term_BL,
             sampler_weights_BL=weights_BL,
+            entropy_BL=_at_actions(output.entropy_P, batch),
         )
         policy_loss, metrics = grpo_loss(inputs, self.settings, totals.num_tokens, totals.num_samples)
         share = int(batch.loss_mask_BL.sum()) / totals.num_tokens
@@ -361,6 +362,13 @@ def _fill_logprobs(sample: Sample, logprobs_L: Tensor) -> None:
     for number, turn in enumerate(sample.trajectory.turns):
         at = (turn_idx == number).nonzero()[:, 0].to(logprobs_L.device)
         turn.old_logprobs = tuple(logprobs_L[at].tolist())
+
+
+def _at_actions(values_P: Tensor, batch: Batch) -> Tensor:
+    """Values of the action tokens as [B, L], 0 elsewhere."""
+    values_BL = torch.zeros(batch.input_ids_BL.shape, device=values_P.device)
+    values_BL[batch.loss_mask_BL] = values_P
+    return values_BL
 
 
 def _old_logprobs(samples: Sequence[Sample], batch: Batch) -> tuple[Tensor, Tensor]:

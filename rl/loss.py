@@ -25,6 +25,7 @@ class LossSettings:
     kl_form: str = "k3"  # a key of KLS
     calibration_clip: float = 0.0  # most that the mask term moves the log-ratio, either way; 0: as far as it likes
     calibration_detach: bool = False  # the mask term counts in the ratio and sends no gradient
+    least_entropy: float = 0.0  # nats; tokens of less, and without a mask term, learn from the KL alone
 
 
 def loss_settings(config: GrpoConfig, max_tokens: int) -> LossSettings:
@@ -38,6 +39,7 @@ def loss_settings(config: GrpoConfig, max_tokens: int) -> LossSettings:
         kl_form=config.kl_form,
         calibration_clip=config.calibration_clip,
         calibration_detach=config.calibration_detach,
+        least_entropy=config.least_entropy,
     )
 
 
@@ -53,6 +55,7 @@ class LossInputs:
     mask_term_BL: Tensor | None = None  # weighted log p_mask at [SEG], 0 elsewhere; carries gradient
     old_mask_term_BL: Tensor | None = None  # the same before the first update
     sampler_weights_BL: Tensor | None = None  # see `rl.sampler_weights`
+    entropy_BL: Tensor | None = None  # nats, of the distributions behind the text; needed where least_entropy is not 0
 
 
 @dataclass(frozen=True)
@@ -104,6 +107,10 @@ def grpo_loss(
         token_loss_BL = token_loss_BL * weights_BL
         means["policy/sampler_weight/mean"] = weights_BL
         means["policy/mismatch/mean"] = weights_BL.log().abs()
+    if settings.least_entropy > 0:
+        decides_BL = _decides(inputs, old_term_BL, settings.least_entropy)
+        token_loss_BL = token_loss_BL * decides_BL
+        means["policy/decides/share"] = decides_BL
     if settings.kl_coef != 0:
         if inputs.ref_logprobs_BL is None:
             raise ValueError(f"kl_coef is {settings.kl_coef}, but there are no reference log-probs")
@@ -135,6 +142,18 @@ def _mask_channel(inputs: LossInputs, settings: LossSettings) -> tuple[Tensor, T
     if settings.calibration_detach:
         moved_BL = moved_BL.detach()
     return torch.where(inputs.mask_BL, old_BL, 0.0), moved_BL
+
+
+def _decides(inputs: LossInputs, old_term_BL: Tensor, least: float) -> Tensor:
+    """1.0 where the policy was in doubt or named a mask, else 0.0: [B, L].
+
+    A token written without doubt decided nothing, yet gets the advantage of what its neighbours decided (Wang et al.
+    2025, arXiv 2506.01939; TRL's `top_entropy_quantile`). The bound is a number, not a quantile, so that a token's part
+    does not depend on which others are in its micro-batch.
+    """
+    if inputs.entropy_BL is None:
+        raise ValueError(f"least_entropy is {least}, but there are no entropies")
+    return ((inputs.entropy_BL >= least) | (old_term_BL != 0)).float()
 
 
 def _sequence_mean(values_BL: Tensor, mask_BL: Tensor) -> Tensor:

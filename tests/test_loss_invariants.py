@@ -80,8 +80,9 @@ def _inputs(logprobs_BL: torch.Tensor, term_BL: torch.Tensor) -> LossInputs:
     mask_BL = _mask()
     weights_BL = importance_weights(old_BL, old_BL + noise_3BL[1], mask_BL, cap=1.3)
     old_term_BL = _at_seg(torch.full((B,), -0.4))
+    reference_BL, entropy_BL = old_BL + noise_3BL[2], noise_3BL[2].abs()
     return LossInputs(
-        logprobs_BL, old_BL, mask_BL, ADVANTAGES, (old_BL + noise_3BL[2]), term_BL, old_term_BL, weights_BL
+        logprobs_BL, old_BL, mask_BL, ADVANTAGES, reference_BL, term_BL, old_term_BL, weights_BL, entropy_BL
     )
 
 
@@ -93,7 +94,8 @@ def _rows(inputs: LossInputs, rows: slice) -> LossInputs:
 def test_one_batch_of_eight_is_eight_of_one(name: str):
     logits_BLV, masks_BHW, tokens_BL = _policy()
     grids_BHW = binarise_grid(masks_BHW, 0.0)
-    settings = LossSettings(name, clip_high=1.2 if name == "cispo" else 0.2, kl_coef=0.1, max_tokens=L)
+    high = 1.2 if name == "cispo" else 0.2
+    settings = LossSettings(name, clip_high=high, kl_coef=0.1, max_tokens=L, least_entropy=0.2)
     num_tokens = int(_mask().sum())
     results = []
     for size in (8, 1, 3):
@@ -138,6 +140,21 @@ def test_the_mask_term_moves_the_ratio_and_never_the_kl():
     assert not gradient_BL[:, SEG_AT].any() and clipped["policy/clipped/share"] == pytest.approx(B / num_tokens)
 
 
+def test_tokens_written_without_doubt_learn_from_the_kl_alone():
+    text_BL = torch.tensor([[-1.0, -0.01, -2.0, -0.02]], requires_grad=True)
+    entropy_BL = torch.tensor([[0.9, 0.05, 0.1, 0.01]])
+    term_BL = torch.tensor([[0.0, 0.0, 0.0, -0.3]])  # [SEG] is written without doubt; its mask is a decision
+    inputs = LossInputs(text_BL, text_BL.detach(), text_BL < 0, torch.ones(1), None, term_BL, term_BL, None, entropy_BL)
+    loss, metrics = grpo_loss(inputs, LossSettings(least_entropy=0.1), 4, 1)
+    (gradient_BL,) = torch.autograd.grad(loss, text_BL)
+    assert gradient_BL.tolist() == [pytest.approx([-0.25, 0.0, -0.25, -0.25])]
+    assert metrics["policy/decides/share"] == 0.75
+    inputs = replace(inputs, ref_logprobs_BL=text_BL.detach() - 0.5)
+    loss, _ = grpo_loss(inputs, LossSettings(kl_coef=0.1, least_entropy=0.1), 4, 1)
+    (gradient_BL,) = torch.autograd.grad(loss, text_BL)
+    assert gradient_BL[0, 1].item() == pytest.approx(0.1 * (1 - np.exp(-0.5)) / 4)
+
+
 def test_what_lies_outside_of_the_mask_is_ignored():
     logits_BLV, masks_BHW, tokens_BL = _policy()
     clean = _inputs(_logprobs(logits_BLV, tokens_BL), _at_seg(loglik(masks_BHW, binarise_grid(masks_BHW, 0.0))))
@@ -145,11 +162,9 @@ def test_what_lies_outside_of_the_mask_is_ignored():
     dirty_BL = clean.logprobs_BL.detach().clone()
     dirty_BL[outside_BL] = float("nan")
     dirty_BL.requires_grad_()
-    spoiled = {
-        name: getattr(clean, name).detach().masked_fill(outside_BL, float("nan"))
-        for name in ("old_logprobs_BL", "ref_logprobs_BL", "mask_term_BL", "old_mask_term_BL", "sampler_weights_BL")
-    }
-    settings = LossSettings(kl_coef=0.1)
+    channels = [name for name in vars(clean) if name.endswith("_BL") and name not in ("logprobs_BL", "mask_BL")]
+    spoiled = {name: getattr(clean, name).detach().masked_fill(outside_BL, float("nan")) for name in channels}
+    settings = LossSettings(kl_coef=0.1, least_entropy=0.2)
     expected, expected_metrics = grpo_loss(clean, settings, 60, B)
     loss, metrics = grpo_loss(replace(clean, logprobs_BL=dirty_BL, **spoiled), settings, 60, B)
     (gradient_BL,) = torch.autograd.grad(loss, dirty_BL)
@@ -185,6 +200,8 @@ def test_missing_channels_are_errors():
     inputs = LossInputs(text_BL, text_BL, text_BL == 0, torch.ones(1))
     with pytest.raises(ValueError, match=r"kl_coef is 0.1, but there are no reference log-probs"):
         grpo_loss(inputs, LossSettings(kl_coef=0.1), 2, 1)
+    with pytest.raises(ValueError, match=r"least_entropy is 0.2, but there are no entropies"):
+        grpo_loss(inputs, LossSettings(least_entropy=0.2), 2, 1)
     with pytest.raises(ValueError, match="mask_term_BL and old_mask_term_BL go together"):
         grpo_loss(replace(inputs, mask_term_BL=text_BL), LossSettings(), 2, 1)
     with pytest.raises(ValueError, match=r"set LossSettings.max_tokens"):

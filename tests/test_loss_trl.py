@@ -45,6 +45,7 @@ def _sampled(seed: int) -> Sampled:
         mask_BL,
         lengths,
         rewards_B,
+        torch.rand(B, L, generator=generator),
     )
 
 
@@ -107,6 +108,33 @@ def test_loss_and_gradient_equal_trl(oracle: OracleTrainer, loss: str, kl_coef: 
     if cap > 0 and level == "token":  # of sequences TRL tells the mean over sequences
         mean_ratio = trl_metrics["sampling/importance_sampling_ratio/mean"]
         assert metrics["policy/sampler_weight/mean"] == pytest.approx(mean_ratio, abs=1e-6)
+
+
+@pytest.mark.parametrize("quantile", [0.2, 0.5])
+@pytest.mark.parametrize("loss", LOSSES)
+def test_the_loss_on_doubtful_tokens_equals_trl(oracle: OracleTrainer, loss: str, quantile: float):
+    """TRL's bound is a quantile of the batch's entropies; ours, set to that value, keeps the same tokens."""
+    sampled = _sampled(seed=11)
+    _set(oracle, loss, kl_coef=0.04, level="token", cap=0)
+    oracle.top_entropy_quantile = quantile
+    expected, made, _ = oracle.loss(sampled)
+    oracle.top_entropy_quantile = 1.0
+    (expected_gradient_BL,) = torch.autograd.grad(expected, sampled.logprobs_BL)
+    least = torch.quantile(sampled.entropy_BL[sampled.mask_BL], 1 - quantile).item()
+    inputs = LossInputs(
+        sampled.logprobs_BL,
+        sampled.old_BL,
+        sampled.mask_BL,
+        made["advantages"],
+        ref_logprobs_BL=sampled.ref_BL,
+        entropy_BL=sampled.entropy_BL,
+    )
+    settings = LossSettings(loss, *BOUNDS.get(loss, (CLIP_LOW, CLIP_HIGH)), 0.04, MAX_TOKENS, least_entropy=least)
+    value, metrics = grpo_loss(inputs, settings, int(sampled.mask_BL.sum()), B)
+    (gradient_BL,) = torch.autograd.grad(value, sampled.logprobs_BL)
+    assert abs(value.item() - expected.item()) < 1e-6
+    assert (gradient_BL - expected_gradient_BL).abs().max() < 1e-6
+    assert metrics["policy/decides/share"] == pytest.approx(quantile, abs=0.03)
 
 
 def _bound_of_row(inputs: LossInputs, settings: LossSettings, row: int) -> float:

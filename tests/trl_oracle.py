@@ -28,6 +28,7 @@ class Sampled:
     mask_BL: Tensor
     lengths_B: list[int]
     rewards_B: Tensor
+    entropy_BL: Tensor
 
 
 class OracleTrainer(GRPOTrainer):
@@ -48,7 +49,7 @@ class OracleTrainer(GRPOTrainer):
             values_BL = sampled.logprobs_BL
         else:
             values_BL = sampled.ref_BL if model is self.ref_model else sampled.old_BL
-        return values_BL, torch.zeros_like(sampled.old_BL), None
+        return values_BL, sampled.entropy_BL, None
 
     def _calculate_rewards(self, *args: Any) -> Tensor:
         return self.sampled.rewards_B[:, None]
