@@ -12,8 +12,8 @@ import pytest
 from PIL import Image
 
 from env.store import TrajectoryStore
-from tests.bench import calibration_arms
-from tests.bench.arm import SETTINGS
+from tests.bench import arm, calibration_arms
+from tests.bench.arm import SETTINGS, Arm
 from tests.bench.arms import GROUPS, gains, table
 from tests.bench.arms_plot import LOOKS, SMOOTH, plot, read_curve
 from tests.bench.arms_strip import deed, pick, strip
@@ -43,6 +43,24 @@ def test_a_gain_is_the_mean_over_tasks_of_the_mean_over_seeds() -> None:
     assert set(found) == {f"{setting}, {group}" for setting in ("greedy", "T=1") for group in GROUPS}
     assert found["greedy, all"] == pytest.approx((by_task.mean(), by_task.std(ddof=1) / 5**0.5))
     assert found["T=1, exploring pays"] == pytest.approx((0.2, 0.1))
+
+
+def test_what_is_drawn_several_times_is_averaged_by_task(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[str, ...]] = []
+
+    def evaluate(*command: str) -> None:
+        asked.append(command)
+        folder, seed = Path(command[command.index("--out") + 1]), int("seed=1" in command)
+        rows = [{"task_id": "t", "explore": "", "family": "motion", "jf": 0.4 + 0.2 * seed, "j_visible": None}]
+        folder.mkdir(parents=True)
+        (folder / "results.json").write_text(json.dumps({"checkpoint": "c", "sighted": {"rows": rows}}))
+
+    monkeypatch.setattr(arm, "run", evaluate)
+    judged = arm.judge(tmp_path, Arm("cold start", tmp_path, samples=2), tmp_path, num_tasks=1)
+    assert len(asked) == 3 and set(judged) == {"greedy", "T=1"}
+    expected = {"task_id": "t", "explore": "", "family": "motion", "jf": pytest.approx(0.5), "j_visible": None}
+    assert judged["T=1"]["sighted"]["rows"] == [expected]
+    assert judged["greedy"]["sighted"]["rows"][0]["jf"] == 0.4
 
 
 def test_the_table_has_a_line_per_group_and_arm() -> None:

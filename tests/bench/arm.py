@@ -38,6 +38,7 @@ class Arm:
     start: Path
     sets: tuple[str, ...] = ()
     asks_what_looks_give: bool = False  # judged in WITHOUT_LOOKS too
+    samples: int = 1  # episodes per task at temperature 1, averaged
 
 
 def arguments(description: str | None) -> argparse.ArgumentParser:
@@ -103,13 +104,34 @@ def judge(policy: Path, arm: Arm, out: Path, num_tasks: int) -> dict[str, Any]:
     for setting, overrides in SETTINGS.items():
         if setting in WITHOUT_LOOKS and not arm.asks_what_looks_give:
             continue
-        folder = out / "eval" / f"{arm.name} {setting}".replace(" ", "_")
-        if not (folder / "results.json").is_file():
-            places = (f"data.eval_root={out / 'data/heldout'}", f"eval.num_tasks={num_tasks}")
-            command = ("--checkpoint", str(policy), "--out", str(folder), *sets(*places, *overrides))
-            run("rl.evaluate", "--config", "tiny", *command)
-        results[setting] = json.loads((folder / "results.json").read_text())
+        samples = arm.samples if setting == "T=1" else 1
+        drawn = [_evaluate(policy, f"{arm.name} {setting}", overrides, seed, out, num_tasks) for seed in range(samples)]
+        views = [view for view in ("sighted", "blind") if view in drawn[0]]
+        results[setting] = {view: {"rows": _averaged([each[view]["rows"] for each in drawn])} for view in views}
     return results
+
+
+def _evaluate(
+    policy: Path, name: str, overrides: Sequence[str], seed: int, out: Path, num_tasks: int
+) -> dict[str, Any]:
+    name = (f"{name} {seed}" if seed else name).replace(" ", "_")
+    folder = out / "eval" / name
+    if not (folder / "results.json").is_file():
+        places = (f"data.eval_root={out / 'data/heldout'}", f"eval.num_tasks={num_tasks}", f"seed={seed}")
+        command = ("--checkpoint", str(policy), "--out", str(folder), *sets(*places, *overrides))
+        run("rl.evaluate", "--config", "tiny", *command)
+    return json.loads((folder / "results.json").read_text())
+
+
+def _averaged(drawn: Sequence[Sequence[dict[str, Any]]]) -> list[dict[str, Any]]:
+    """Rows of the same tasks in the same order -> one row per task; what is no number is the first one's."""
+    return [
+        {
+            key: sum(row[key] for row in rows) / len(rows) if isinstance(value, float | int) else value
+            for key, value in rows[0].items()
+        }
+        for rows in zip(*drawn, strict=True)
+    ]
 
 
 def values(results: dict[str, Any], group: str, measure: str, view: str = "sighted") -> np.ndarray:

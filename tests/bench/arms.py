@@ -4,9 +4,9 @@
 
 Arms: the shipped cold start, and others (`--cold-starts`); GRPO from the shipped one, once per seed; the same with
 rewards shuffled within each group (nothing can be learnt from them); GRPO from the untrained policy (`--untrained`).
-Each is judged on the same tasks at greedy decoding and at temperature 1; the shipped one and what GRPO makes of it
-also held to one turn (a select then is no answer), and with all it asks to see shown grey. What is done is kept: run
-it again to go on.
+Each is judged on the same tasks at greedy decoding and at temperature 1 (there the cold start as often as there are
+seeds, so that its luck weighs no more than theirs); the shipped one and what GRPO makes of it also held to one turn (a
+select then is no answer), and with all it asks to see shown grey. What is done is kept: run it again to go on.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ def main() -> None:
     parser.add_argument("--untrained", type=Path, help="an untrained policy, for the arm without a cold start")
     args = parser.parse_args()
     groups = {
-        "cold start": [Arm("cold start", SHIPPED, asks_what_looks_give=True)],
+        "cold start": [Arm("cold start", SHIPPED, asks_what_looks_give=True, samples=len(args.seeds))],
         "cold start, other seeds": [Arm(f"cold-{n}", policy.resolve()) for n, policy in enumerate(args.cold_starts)],
         "GRPO": [Arm(f"grpo-{seed}", SHIPPED, (f"seed={seed}",), True) for seed in args.seeds],
         "shuffled rewards": [Arm("shuffled", SHIPPED, ("grpo.shuffle_rewards=true",))],
