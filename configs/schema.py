@@ -125,6 +125,8 @@ class PolicyConfig:
     """Scale of the LoRA adapters."""
     freeze_vision: bool = False
     """Keep the vision tower of `path` fixed; the sampler then keeps its encoder cache over weight syncs."""
+    freeze_embeddings: bool = False
+    """Keep the token embeddings of `path` fixed, and with them a head that is tied to them (LoRA does so anyway)."""
 
 
 @dataclass(frozen=True)

@@ -40,7 +40,7 @@ OUTPUT_SCALE = 0.1  # of the blocks' output projections at the start: blocks tha
 def build_small(config: PolicyConfig, corpus: Iterable[str], seed: int, phrases: Iterable[str] = ()) -> SegPolicy:
     """The embedded default: the real classes with small numbers, and a tokenizer trained on `corpus`.
 
-    Each of `phrases` ("dark red") is one token of it. Nothing is frozen: `policy.freeze_vision` is for what is loaded.
+    Each of `phrases` ("dark red") is one token of it. Nothing is frozen: `policy.freeze_*` is for what is loaded.
     """
     phrases = list(phrases)
     torch.manual_seed(seed)
@@ -52,7 +52,9 @@ def build_small(config: PolicyConfig, corpus: Iterable[str], seed: int, phrases:
                 parameter.mul_(OUTPUT_SCALE)
         _compose_phrases(vlm.model.language_model.embed_tokens.weight, tokenizer, phrases)
         nn.init.normal_(vlm.model.visual.pos_embed.weight)  # or the place of a cell drowns beside whitened patches
-    return _finish(SegPolicy(vlm, tokenizer, build_sam(config.sam)), replace(config, freeze_vision=False))
+    return _finish(
+        SegPolicy(vlm, tokenizer, build_sam(config.sam)), replace(config, freeze_vision=False, freeze_embeddings=False)
+    )
 
 
 def _compose_phrases(embedding_VD: torch.Tensor, tokenizer: PreTrainedTokenizerBase, phrases: Iterable[str]) -> None:
@@ -161,6 +163,8 @@ def _saved_sam(path: Path, config: PolicyConfig | None) -> SamConfig:
 def _finish(policy: SegPolicy, config: PolicyConfig | None) -> SegPolicy:
     if config and config.freeze_vision:
         policy.vlm.model.visual.requires_grad_(False)
+    if config and config.freeze_embeddings:
+        policy.vlm.model.language_model.embed_tokens.requires_grad_(False)
     if config and config.lora_rank:
         policy.add_lora(config.lora_rank, config.lora_alpha)
     return policy.to(compute_device())

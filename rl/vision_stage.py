@@ -70,8 +70,12 @@ def train_vision(
     seed: int,
 ) -> None:
     """Train the vision tower and the word embeddings on single frames, small and large. ConfigError if it is frozen."""
-    if not any(parameter.requires_grad for parameter in policy.vlm.model.visual.parameters()):
-        raise ConfigError("cold_start.stages: a stage `vision` trains the tower that policy.freeze_vision keeps fixed")
+    for part, key in (
+        (policy.vlm.model.visual, "freeze_vision"),
+        (policy.vlm.get_input_embeddings(), "freeze_embeddings"),
+    ):
+        if not all(parameter.requires_grad for parameter in part.parameters()):
+            raise ConfigError(f"cold_start.stages: a stage `vision` trains what policy.{key} keeps fixed")
     rng = np.random.default_rng(seed)
     whiten_patches(policy, frames, [_pick(videos[int(at)], env, rng) for at in rng.choice(len(videos), WHITENED)])
     namer = CellNamer(policy).to(policy.device)

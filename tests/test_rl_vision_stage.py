@@ -88,14 +88,17 @@ def test_a_few_steps_teach_to_name_cells_and_leave_the_rest_alone(
     assert moved and all("visual" in name or "embed_tokens" in name or "lm_head" in name for name in moved)
 
 
-def test_only_a_tower_that_is_loaded_can_be_frozen(micro: Micro, videos: list[LabelledVideo], tmp_path: Path) -> None:
+@pytest.mark.parametrize(("key", "frozen"), [("freeze_vision", "visual"), ("freeze_embeddings", "embed_tokens")])
+def test_only_what_is_loaded_can_be_frozen(
+    micro: Micro, videos: list[LabelledVideo], tmp_path: Path, key: str, frozen: str
+) -> None:
     """The tiny default keeps it fixed in GRPO: the cold start before that must train it all the same."""
-    config = replace(load_config("tiny").policy, vision_hidden=32, vision_layers=1, hidden=32, layers=1)
-    assert config.freeze_vision
+    small = replace(load_config("tiny").policy, vision_hidden=32, vision_layers=1, hidden=32, layers=1)
+    config = replace(small, **{"freeze_vision": False, "freeze_embeddings": False, key: True})
     built = build_small(config, ["the dark red shape"], seed=0)
     assert all(parameter.requires_grad for parameter in built.vlm.parameters())
     loaded = load_policy(micro.policy, config)
-    trained = {name for name, parameter in loaded.vlm.named_parameters() if parameter.requires_grad}
-    assert trained and not any("visual" in name for name in trained)
-    with pytest.raises(ConfigError, match=r"stage `vision` trains the tower that policy\.freeze_vision keeps"):
+    kept = {name for name, parameter in loaded.vlm.named_parameters() if not parameter.requires_grad}
+    assert kept == {name for name, _ in loaded.vlm.named_parameters() if frozen in name} != set()
+    with pytest.raises(ConfigError, match=rf"stage `vision` trains what policy\.{key} keeps fixed"):
         train_vision(loaded, videos, FrameCache(), micro.config(tmp_path).env, StageConfig(), Journal(tmp_path), seed=0)

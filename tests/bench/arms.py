@@ -19,7 +19,12 @@ from tests.bench.arm import WITHOUT_LOOKS, Arm, arguments, cell, conduct, of, va
 from tests.bench.arms_plot import plot
 
 # Where nothing is settled yet nothing is kept fixed, and every mask may learn from gold.
-LEARNS_ALL = ("policy.freeze_vision=false", "grpo.freeze_sam=false", "grpo.mask_least_iou=0")
+LEARNS_ALL = (
+    "policy.freeze_vision=false",
+    "policy.freeze_embeddings=false",
+    "grpo.freeze_sam=false",
+    "grpo.mask_least_iou=0",
+)
 GROUPS = ("all", "exploring pays", "exploring does not pay")
 
 
