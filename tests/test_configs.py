@@ -50,7 +50,7 @@ def test_tiny_has_the_shape_of_the_laptop_recipe():
     assert (config.env.prompt, config.policy.path, config.sampler.dtype) == ("brief", "", "float32")
     assert [stage.kind for stage in config.cold_start.stages] == ["masks", "vision", "captions", "dialogue"]
     assert config.cold_start.stages[-1].freeze_sam
-    assert config.rewards == PROFILES["default"] | {"promptness": 0.4}
+    assert config.rewards == PROFILES["default"] | {"promptness": 0.3}
 
 
 def test_videoseg_o3_is_the_published_recipe():
