@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from configs.profiles import PROFILES
+
 
 @dataclass(frozen=True)
 class SourceConfig:
@@ -288,9 +290,7 @@ class RunConfig:
     """Supervised stages."""
     grpo: GrpoConfig = field(default_factory=GrpoConfig)
     """Reinforcement learning."""
-    rewards: dict[str, float] = field(
-        default_factory=lambda: {"format": 0.5, "interval_iou": 1.0, "key_frame": 0.5, "mask_iou": 2.0}
-    )
-    """Reward name (a key of `rewards.REWARDS`) to weight."""
+    rewards: dict[str, float] = field(default_factory=lambda: dict(PROFILES["default"]))
+    """Reward name (a key of `rewards.REWARDS`) to weight; or the name of a profile, a key of `configs.profiles`."""
     eval: EvalConfig = field(default_factory=EvalConfig)
     """Held-out evaluation."""

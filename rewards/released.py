@@ -27,9 +27,10 @@ _MAX_LITERAL = 4096  # characters; longer ones could exhaust the stack of Python
 
 
 def strict_format(trajectory: Trajectory) -> float:
-    """1 where every turn has thinking and a block with JSON and [SEG], be it a select or an answer, else -1.
+    """1 where every turn has thinking and a block with JSON and [SEG], else -1.
 
-    0 without turns.
+    Edge cases: 0 without turns; the first such block counts, a select as much as an answer, whatever stands around it.
+    Why: released; its text asks for an answer in the last turn, its code does not.
     """
     if not trajectory.turns:
         return 0.0
@@ -37,15 +38,21 @@ def strict_format(trajectory: Trajectory) -> float:
 
 
 def step_format(trajectory: Trajectory) -> float:
-    """Share of four keywords found as substrings of the first thinking, mean over turns, 0..1."""
+    """Share of four keywords found as substrings of the first thinking, mean over turns, 0..1.
+
+    Edge cases: 0 without turns; "Step 11" counts as "step 1" and "interaction" as "action".
+    Why: released; holds a policy to the form of the traces.
+    """
     shares = [_share_of_keywords(turn.action.text) for turn in trajectory.turns]
     return sum(shares) / len(shares) if shares else 0.0
 
 
 def vtg_iou_dense(trajectory: Trajectory) -> float | None:
-    """Half the precision of the last turn's span where that is at least 0.5 (0.25..0.5), else -0.5.
+    """Half the precision of the last turn's span where that is at least 0.5, else -0.5: -0.5 or 0.25..0.5.
 
-    Where the target is never visible every span that is not empty scores 0.5.
+    Edge cases: the last frame that the text names is left out, so that one frame alone is no span; -0.5 where the text
+    does not parse; 0.5 for any span where the target is never visible; None where gold is unknown.
+    Why: released under the name of an IoU. One frame that shows the target is as good as the whole interval.
     """
     num_frames = len(trajectory.task.gold)
     if num_frames == 0:
@@ -64,7 +71,12 @@ def vtg_iou_dense(trajectory: Trajectory) -> float | None:
 
 
 def vtg_keyframe(trajectory: Trajectory) -> float | None:
-    """1 where the last turn's key frame shows the target, else -1."""
+    """1 where the key frame that the last turn names shows the target, else -1.
+
+    Edge cases: a missing key frame is frame 0, others are clamped to the video; -1 where the text does not parse, and
+    for all where the target is never visible; None where gold is unknown.
+    Why: released; SAM 2 starts from that frame in inference.
+    """
     if not trajectory.task.gold:
         return None
     span = _last_span(trajectory)
@@ -72,7 +84,12 @@ def vtg_keyframe(trajectory: Trajectory) -> float | None:
 
 
 def maskiou_dense(trajectory: Trajectory) -> float | None:
-    """Mean tier of J over the frames of the last turn's masks, -1..1.5; -1 without masks, 0 without turns."""
+    """Mean tier of J over the frames of the last turn's masks, -1..1.5.
+
+    Edge cases: both empty is J 1; -1 without masks, 0 without turns; neither an answer nor text that parses is needed;
+    None where gold is unknown.
+    Why: released. Its tiers hold back what is hardly a match and pay three times for what lies above 0.4.
+    """
     if not trajectory.task.gold:
         return None
     if not trajectory.turns:
@@ -82,7 +99,13 @@ def maskiou_dense(trajectory: Trajectory) -> float | None:
 
 
 def keyframe_vs_mask_dense(trajectory: Trajectory) -> float | None:
-    """Tier, -1, 0 or 0.5, of the last key-frame J minus the mean J of the video; 0 for one turn."""
+    """Tier, -1, 0 or 0.5, of the last key-frame J minus the mean J of the video's frames.
+
+    Edge cases: 0 for one turn; J is 0 without a mask, and both empty is 1 in the video but 0 on the key frame; None
+    where gold is unknown.
+    Why: released; the frame that was looked at should be segmented better than the others. The tiers above 0.5 that it
+    means are never reached.
+    """
     if not trajectory.task.gold:
         return None
     if len(trajectory.turns) < 2:
@@ -93,7 +116,11 @@ def keyframe_vs_mask_dense(trajectory: Trajectory) -> float | None:
 
 
 def progressive_keyframe_dense(trajectory: Trajectory) -> float | None:
-    """Tier, -1, 0 or 0.5, of the last key-frame J minus the best earlier one; 0 for one turn."""
+    """Tier, -1, 0 or 0.5, of the last key-frame J minus the best earlier one.
+
+    Edge cases: 0 for one turn; J is 0 without a mask and where both are empty; None where gold is unknown.
+    Why: released; turns should improve on one another. The tiers above 0.5 that it means are never reached.
+    """
     if not trajectory.task.gold:
         return None
     if len(trajectory.turns) < 2:

@@ -98,7 +98,7 @@ class LocalLearner:
         """`frames` is what SAM 2 sees; `shown` is what the policy is shown (grey when blind)."""
         self.policy = policy
         self.config = config.grpo
-        check_names(config.grpo)
+        check_names(config)
         self.settings = loss_settings(config.grpo, config.env.max_turns * config.env.max_action_tokens)
         self.frames = frames
         self.shown = shown
