@@ -242,6 +242,10 @@ class GrpoConfig:
     """Whether SAM 2 stays as it is; else its mask decoder and prompt encoder learn, as in the released recipe."""
     mask_frames: int = 4
     """Evenly spaced frames on which the last [SEG] is decoded for rewards and mask loss, besides its key frame."""
+    masks: str = "sampled"
+    """Which masks rewards read, a key of `rl.targets.MASKS`: sampled, released (what the profile `videoseg_o3` is meant
+    for) or tracked, which takes an image encoding of every frame of each video and a step of SAM 2's memory for every
+    frame of each trajectory, and stores as many masks."""
     max_batch_tokens: int = 16384
     """Most padded tokens of one micro-batch."""
     workers: int = 1

@@ -1,9 +1,14 @@
 """The seven rewards of the released VideoSEG-O3 code (d9681d9), number for number, faults included.
 
 They read the text by themselves, as the released functions do, and ask for no answer; the released regular expressions
-are spelled out as searches that take linear time on any text. Known differences of the inputs:
-a turn's key frame is the one it names (released: the one that the turn before it selected, first the middle frame), and
-masks are compared at full size.
+are spelled out as searches that take linear time on any text.
+
+Masks are those of the released code with `grpo.masks: released` (`rl/targets.py`): `trajectory.masks` holds the evenly
+spaced frames and nothing else, all means run over exactly these; a turn's key frame is the one that it was shown (the
+middle one first), not the one that it names; text that does not parse has masks where it has [SEG]. With other
+settings the same functions run over what is there: the named key frame, which also counts among the frames.
+A difference remains: of several [SEG] in one turn the last is taken. The released code does so for key frames only, and
+takes means over all of them on the other frames.
 """
 
 from __future__ import annotations
@@ -15,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from env.types import Malformed, Trajectory, Turn
+from env.types import Trajectory, Turn
 from rewards.base import frame_j, mask_pair, text_between, visible_frames
 from rewards.jf import region_j
 from rewards.ladders import RELEASED_DELTA_KEY_FRAMES, RELEASED_DELTA_KEY_MASK, RELEASED_MASK_IOU, climb
@@ -206,7 +211,7 @@ def _video_j(trajectory: Trajectory) -> list[float]:
 
 def _key_j(trajectory: Trajectory, turn: Turn) -> float:
     """J on the turn's key frame; 0 where it has no mask, and (unlike in the video) where both masks are empty."""
-    if turn.key_mask is None or isinstance(turn.decision, Malformed):
+    if turn.key_mask is None or turn.key_mask_frame is None:
         return 0.0
-    gold_HW, pred_HW = mask_pair(trajectory, turn.decision.key_frame, turn.key_mask)
+    gold_HW, pred_HW = mask_pair(trajectory, turn.key_mask_frame, turn.key_mask)
     return region_j(gold_HW, pred_HW) if gold_HW.any() or pred_HW.any() else 0.0

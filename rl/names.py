@@ -8,6 +8,7 @@ from rewards import check_weights
 from rl.calibration import CALIBRATIONS
 from rl.loss import KLS, LOSSES
 from rl.sampler_weights import LEVELS
+from rl.targets import MASKS
 
 
 def check_names(config: RunConfig) -> None:
@@ -19,6 +20,7 @@ def check_names(config: RunConfig) -> None:
         ("kl_form", grpo.kl_form, KLS),
         ("truncate_level", grpo.truncate_level, LEVELS),
         ("calibration", grpo.calibration, CALIBRATIONS),
+        ("masks", grpo.masks, MASKS),
     ):
         if name not in known:
             raise ConfigError(f"grpo.{key}: unknown {name!r}; known are {', '.join(known)}")

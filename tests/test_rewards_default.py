@@ -100,6 +100,7 @@ CASES: dict[str, list[tuple[Trajectory, float | None]]] = {
         (trajectory([select(), answer(key_frame=8)], key_masks=[TARGET, EMPTY]), 0.0),  # other frames show the target
         (trajectory([answer(key_frame=8)], key_masks=[EMPTY], gold=NO_TARGET), 1.0),
         (trajectory([answer(key_frame=8)], key_masks=[HALF], gold=NO_TARGET), 0.0),
+        (trajectory([answer(key_frame=8)], key_masks=[HALF], mask_frames=[3]), 1 / 3),  # where it was decoded
         (trajectory([select()], MAX_TURNS, key_masks=[TARGET]), 0.0),
         (trajectory([answer()], key_masks=[TARGET], gold=()), None),
     ],
