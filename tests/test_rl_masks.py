@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from cot_data.datasets import load_tasks
 from cot_data.dialogue import to_trajectory
 from cot_data.write_trace import write_trace
 from env.frames import FrameCache
-from env.types import FrameRef, Observation, StopReason, Trajectory
+from env.types import FrameRef, Observation, Select, StopReason, Trajectory
 from policy import SHIPPED
 from policy.batch import TokenSequence
 from policy.build import load_policy
@@ -126,8 +127,8 @@ def test_released_masks_are_of_the_frames_that_were_shown(told: list[Trajectory]
         num_frames = ours.task.video.num_frames
         assert sorted(ours.masks) == list(released_frames(num_frames, load_config("tiny").grpo.mask_frames))
         assert ours.turns[0].key_mask_frame == num_frames // 2
-        for before, turn in zip(ours.turns, ours.turns[1:], strict=False):
-            assert turn.key_mask_frame == before.decision.key_frame
+        for before, turn in pairwise(ours.turns):
+            assert isinstance(before.decision, Select) and turn.key_mask_frame == before.decision.key_frame
         assert all(turn.mask_frame is None for turn in plain.turns)
         score(ours, PROFILES["videoseg_o3"])
 
