@@ -13,6 +13,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 
 import yaml
 
+from configs.profiles import PROFILES
 from configs.ranges import problems
 from configs.schema import RunConfig
 
@@ -29,8 +30,9 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
     """Read a YAML file, or a shipped config by its bare name (`tiny`), over the defaults of `configs.schema`.
 
     A file may state only its differences: `extends: other.yaml` names a file beside it, or a shipped config, one level
-    deep. Sections are merged key by key; lists and the reward weights are replaced whole. `overrides` are `a.b=c` texts
-    whose value is YAML; list elements count from 0 (`cold_start.stages.0.steps=5`). Raises ConfigError.
+    deep. Sections are merged key by key; lists and the reward weights are replaced whole, these by other weights or by
+    the name of a profile (`rewards: videoseg_o3`). `overrides` are `a.b=c` texts whose value is YAML; list elements
+    count from 0 (`cold_start.stages.0.steps=5`). Raises ConfigError.
     """
     file = _find(str(path), Path())
     raw = _read(file)
@@ -135,6 +137,8 @@ def _value(hint: Any, base: Any, raw: Any, where: str, path: tuple[str, ...]) ->
         item = get_args(hint)[0]
         new = item() if is_dataclass(item) and isinstance(item, type) else None
         return tuple(_value(item, new, part, where, (*path, str(i))) for i, part in enumerate(raw))
+    if origin is dict and isinstance(raw, str):
+        return _profile(raw, where, path)
     if origin is dict and isinstance(raw, Mapping):
         item = get_args(hint)[1]
         return {str(key): _value(item, None, part, where, (*path, str(key))) for key, part in raw.items()}
@@ -145,6 +149,13 @@ def _value(hint: Any, base: Any, raw: Any, where: str, path: tuple[str, ...]) ->
     if hint in (int, str, bool) and type(raw) is hint:
         return raw
     raise ConfigError(f"{where}: {'.'.join(path)}: expected {_wanted(hint)}, got {_kind(raw)} {raw!r}")
+
+
+def _profile(name: str, where: str, path: tuple[str, ...]) -> dict[str, float]:
+    """The reward weights of that name; `rewards` is the only field of names with numbers."""
+    if name not in PROFILES:
+        raise ConfigError(f"{where}: {'.'.join(path)}: no profile {name!r}; known are {', '.join(PROFILES)}")
+    return dict(PROFILES[name])
 
 
 def _override(config: RunConfig, text: str) -> RunConfig:
@@ -206,7 +217,7 @@ def _wanted(hint: Any) -> str:
     if get_origin(hint) is tuple:
         return f"a list, each element {_wanted(get_args(hint)[0])}"
     if get_origin(hint) is dict:
-        return "names with numbers"
+        return "names with numbers, or the name of a profile"
     return {int: "a whole number", float: "a number", str: "a text", bool: "true or false"}[hint]
 
 

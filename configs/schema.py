@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from configs.profiles import PROFILES
+
 
 @dataclass(frozen=True)
 class SourceConfig:
@@ -242,6 +244,10 @@ class GrpoConfig:
     """Whether SAM 2 stays as it is; else its mask decoder and prompt encoder learn, as in the released recipe."""
     mask_frames: int = 4
     """Evenly spaced frames on which the last [SEG] is decoded for rewards and mask loss, besides its key frame."""
+    masks: str = "sampled"
+    """Which masks rewards read, a key of `rl.targets.MASKS`: sampled, released (what the profile `videoseg_o3` is meant
+    for) or tracked, which takes an image encoding of every frame of each video and a step of SAM 2's memory for every
+    frame of each trajectory, and stores as many masks."""
     max_batch_tokens: int = 16384
     """Most padded tokens of one micro-batch."""
     workers: int = 1
@@ -290,9 +296,7 @@ class RunConfig:
     """Supervised stages."""
     grpo: GrpoConfig = field(default_factory=GrpoConfig)
     """Reinforcement learning."""
-    rewards: dict[str, float] = field(
-        default_factory=lambda: {"format": 0.5, "interval_iou": 1.0, "key_frame": 0.5, "mask_iou": 2.0}
-    )
-    """Reward name (a key of `rewards.REWARDS`) to weight."""
+    rewards: dict[str, float] = field(default_factory=lambda: dict(PROFILES["default"]))
+    """Reward name (a key of `rewards.REWARDS`) to weight; or the name of a profile, a key of `configs.profiles`."""
     eval: EvalConfig = field(default_factory=EvalConfig)
     """Held-out evaluation."""

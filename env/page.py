@@ -17,7 +17,7 @@ from env.frames import FrameCache
 from env.overlay import ImageBook, gold_mask, outline_path, region_iou, visible_runs
 from env.rle import is_empty
 from env.table import decision_word, frames_shown, summary
-from env.types import RLE, FrameRef, Malformed, StopReason, Task, Trajectory, Turn
+from env.types import RLE, FrameRef, StopReason, Task, Trajectory, Turn
 
 THINK = re.compile(r"<think>(.*?)(?:</think>|$)", re.DOTALL)
 SHOWN_SIDE = 288  # longest side in pixels of an embedded frame as the policy saw it
@@ -145,8 +145,8 @@ def _turn_view(turn: Turn, task: Task, images: ImageBook) -> TurnView:
     for ref in turn.observation.frames:
         frames.append(ShownFrame(ref, images.add(task.video, ref.frame_idx, ref.width, ref.height, SHOWN_SIDE)))
     key = None
-    if not isinstance(turn.decision, Malformed):
-        key = _mask_view(task, turn.decision.key_frame, turn.key_mask, images)
+    if turn.key_mask_frame is not None:
+        key = _mask_view(task, turn.key_mask_frame, turn.key_mask, images)
     tokens = _token_views(turn)
     differences = [abs(token.difference) for token in tokens if token.difference is not None]
     return TurnView(

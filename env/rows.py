@@ -133,6 +133,7 @@ def trajectory_from_row(row: Row, tasks: dict[str, Task]) -> Trajectory:
 
 def _turn_to_row(turn: Turn) -> Row:
     action = turn.action
+    key_frame = -1 if turn.mask_frame is None else turn.mask_frame  # -1: that of the decision
     return {
         "system": turn.observation.system,
         "parts": [_part_to_row(part) for part in turn.observation.parts],
@@ -144,7 +145,7 @@ def _turn_to_row(turn: Turn) -> Row:
         "weights_version": action.weights_version,
         "finish": action.finish,
         "decision": _decision_to_row(turn.decision),
-        "key_masks": [] if turn.key_mask is None else [_mask_to_row(-1, turn.key_mask)],
+        "key_masks": [] if turn.key_mask is None else [_mask_to_row(key_frame, turn.key_mask)],
         **_optional_to_row("mask_logprob", turn.mask_logprob),
     }
 
@@ -153,7 +154,7 @@ def _turn_from_row(row: Row) -> Turn:
     finish = take(row, "finish", str)
     if finish != "stop" and finish != "length":
         raise ValueError(f"field `finish`: expected stop or length, found {finish!r}")
-    key_masks = _masks_from_rows(_rows(row, "key_masks"))
+    key_frame, key_mask = next(iter(_masks_from_rows(_rows(row, "key_masks")).items()), (-1, None))
     parts = tuple(_part_from_row(part) for part in _rows(row, "parts"))
     return Turn(
         observation=Observation(parts, take(row, "system", str)),
@@ -167,8 +168,9 @@ def _turn_from_row(row: Row) -> Turn:
         decision=_decision_from_row(take(row, "decision", dict)),
         observation_ids=_list(row, "observation_ids", int),
         old_logprobs=_list(row, "old_logprobs", float),
-        key_mask=next(iter(key_masks.values()), None),
+        key_mask=key_mask,
         mask_logprob=_optional_from_row(row, "mask_logprob"),
+        mask_frame=None if key_frame < 0 else key_frame,
     )
 
 

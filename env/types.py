@@ -156,6 +156,14 @@ class Turn:
     old_logprobs: tuple[float, ...] = ()  # [L] of the learner before its update
     key_mask: RLE | None = None  # mask decoded from this turn's [SEG] on its own key frame
     mask_logprob: float | None = None  # log p_mask of the [SEG] (calibration), None where there is no mask
+    mask_frame: int | None = None  # frame of `key_mask` where that is not the key frame of the decision
+
+    @property
+    def key_mask_frame(self) -> int | None:
+        """Source frame that `key_mask` is of; None where no frame is told, as in a malformed turn."""
+        if self.mask_frame is not None:
+            return self.mask_frame
+        return None if isinstance(self.decision, Malformed) else self.decision.key_frame
 
 
 @dataclass(frozen=True)

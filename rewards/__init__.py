@@ -1,16 +1,24 @@
-"""Rewards: pure functions of a trajectory, free of torch. To add one, write it and name it in `REWARDS`."""
+"""Rewards: pure functions of a trajectory, free of torch. To add one, write it and name it in `REWARDS` and `RANGES`.
+
+Each says its range, its edge cases and why it is there. `configs/profiles.py` names the sums that runs use.
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 from configs.load import ConfigError
+from configs.profiles import PROFILES
 from env.types import Scores, StopReason, Trajectory
 from rewards import released
 from rewards.base import RewardFn
 from rewards.format import format_reward, promptness, steps
+from rewards.looks import DEAREST, progress, turn_price
 from rewards.mask import key_frame_gain, key_mask_iou, mask_iou, tracklet_jf
 from rewards.temporal import interval_iou, key_frame
+
+__all__ = ["PROFILES", "RANGES", "REWARDS", "check_weights", "score"]
 
 REWARDS: dict[str, RewardFn] = {
     "format": format_reward,
@@ -22,6 +30,8 @@ REWARDS: dict[str, RewardFn] = {
     "key_mask_iou": key_mask_iou,
     "key_frame_gain": key_frame_gain,
     "tracklet_jf": tracklet_jf,
+    "progress": progress,
+    "turn_price": turn_price,
     "o3_strict_format": released.strict_format,
     "o3_step_format": released.step_format,
     "o3_vtg_iou_dense": released.vtg_iou_dense,
@@ -42,6 +52,8 @@ RANGES: dict[str, tuple[float, float]] = {
     "key_mask_iou": (0, 1),
     "key_frame_gain": (-1, 2),
     "tracklet_jf": (0, 1),
+    "progress": (-1, 1),
+    "turn_price": (-math.inf, 0),  # -1 for each turn after the first
     "o3_strict_format": (-1, 1),
     "o3_step_format": (0, 1),
     "o3_vtg_iou_dense": (-0.5, 0.5),
@@ -51,11 +63,16 @@ RANGES: dict[str, tuple[float, float]] = {
     "o3_progressive_keyframe_dense": (-1, 0.5),
 }
 
-# Weights by profile: `default` is what the paper describes, `videoseg_o3` what its released code adds up.
-PROFILES: dict[str, dict[str, float]] = {
-    "default": {"format": 0.5, "interval_iou": 1.0, "key_frame": 0.5, "mask_iou": 2.0},
-    "videoseg_o3": {name: 1.0 for name in REWARDS if name.startswith("o3_")},
-}
+
+def check_weights(weights: Mapping[str, float]) -> None:
+    """ConfigError on a name that is not known, and on a price of turns that may outweigh what they gain."""
+    _check_names(weights)
+    price, earned = weights.get("turn_price", 0.0), weights.get("key_mask_iou", 0.0) + weights.get("progress", 0.0)
+    if price > 0 and DEAREST * price >= earned:
+        raise ConfigError(
+            f"rewards.turn_price: {price:g} is too dear, expected less than {earned / DEAREST:g}: {DEAREST:g} times "
+            f"the price has to be less than key_mask_iou and progress together ({earned:g}), or gains would not pay"
+        )
 
 
 def score(trajectory: Trajectory, weights: Mapping[str, float]) -> Scores:
@@ -64,11 +81,15 @@ def score(trajectory: Trajectory, weights: Mapping[str, float]) -> Scores:
     Parts that do not apply to the task are None and left out of the sum. ConfigError on an unknown name; ValueError for
     a trajectory that ended as an error, which says nothing about the policy.
     """
-    unknown = sorted(weights.keys() - REWARDS.keys())
-    if unknown:
-        raise ConfigError(f"rewards: unknown {', '.join(unknown)}; known are {', '.join(REWARDS)}")
+    _check_names(weights)
     if trajectory.stop_reason is StopReason.ERROR:
         raise ValueError(f"trajectory {trajectory.trajectory_id} ended as an error ({trajectory.error}): not scored")
     breakdown = {name: REWARDS[name](trajectory) for name in weights}
     total = sum(weights[name] * value for name, value in breakdown.items() if value is not None)
     return Scores(float(total), breakdown)
+
+
+def _check_names(weights: Mapping[str, float]) -> None:
+    unknown = sorted(weights.keys() - REWARDS.keys())
+    if unknown:
+        raise ConfigError(f"rewards: unknown {', '.join(unknown)}; known are {', '.join(REWARDS)}")

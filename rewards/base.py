@@ -11,7 +11,7 @@ from env.rle import decode, is_empty
 from env.types import RLE, Answer, StopReason, Trajectory
 from rewards.jf import region_j
 
-# A number, or None where the reward does not apply to the trajectory's task (it is then left out of the sum).
+# A number, or None where the reward does not apply to the trajectory (it is then left out of the sum).
 RewardFn = Callable[[Trajectory], float | None]
 
 

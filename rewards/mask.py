@@ -1,17 +1,25 @@
-"""Rewards for the masks. They do not apply where gold is unknown; an absent target is matched by an empty mask."""
+"""Rewards for the masks. They do not apply where gold is unknown; an absent target is matched by an empty mask.
+
+A task without a target is scored by abstaining: an answer whose masks are all empty earns what perfect masks earn.
+"""
 
 from __future__ import annotations
 
 import numpy as np
 
-from env.types import Malformed, Trajectory, Turn
-from rewards.base import final_answer, frame_j, mask_pair
-from rewards.jf import boundary_f, region_j
+from env.types import Trajectory, Turn
+from rewards.base import final_answer, frame_j, mask_pair, visible_frames
+from rewards.jf import frame_jf
 from rewards.ladders import KEY_FRAME_GAIN, climb
 
 
 def mask_iou(trajectory: Trajectory) -> float | None:
-    """Mean J, 0..1, over the frames of `trajectory.masks`; 0 without an answer or without masks."""
+    """Mean J, 0..1, over the frames of `trajectory.masks`: some evenly spaced ones and the key frame, or all.
+
+    Edge cases: 0 without an answer or without masks; a frame without the target counts 1 where its mask is empty, else
+    0, so that a task without a target scores the share of frames left empty; None where gold is unknown.
+    Why: region overlap is half of what segmentation is judged by, and the cheaper half.
+    """
     if not trajectory.task.gold:
         return None
     if final_answer(trajectory) is None or not trajectory.masks:
@@ -21,26 +29,39 @@ def mask_iou(trajectory: Trajectory) -> float | None:
 
 
 def tracklet_jf(trajectory: Trajectory) -> float | None:
-    """Mean J&F, 0..1, over the frames of `trajectory.masks`; 0 without an answer or without masks."""
+    """Mean J&F, 0..1, over the frames of `trajectory.masks`.
+
+    With `grpo.masks: tracked` those are all frames as inference segments them: the key frame's mask carried through the
+    video by SAM 2. Otherwise a sample of frames, each decoded on its own, stands for them.
+    Edge cases: those of `mask_iou`.
+    Why: it is the figure that benchmarks report. Only tracked masks tell the policy that a key frame has to be one
+    from which the target can be followed.
+    """
     if not trajectory.task.gold:
         return None
     if final_answer(trajectory) is None or not trajectory.masks:
         return 0.0
     pairs = [mask_pair(trajectory, frame_idx, rle) for frame_idx, rle in sorted(trajectory.masks.items())]
-    return float(np.mean([(region_j(*pair) + boundary_f(*pair)) / 2 for pair in pairs]))
+    return float(np.mean([frame_jf(*pair) for pair in pairs]))
 
 
 def key_mask_iou(trajectory: Trajectory) -> float | None:
-    """J, 0..1, of the mask on the answered key frame; 0 without an answer or without that mask."""
+    """J, 0..1, of the answer's mask on its key frame: the frame's quality, as SAM 2 starts from this mask.
+
+    Edge cases: 0 without an answer, without that mask, and on a frame that does not show the target although others do;
+    where none does 1 for an empty mask, else 0. None where gold is unknown.
+    Why: `key_frame` is content with any sight of the target. Here a frame in which it is large and unobstructed pays.
+    """
     if not trajectory.task.gold:
         return None
     return 0.0 if final_answer(trajectory) is None else turn_key_j(trajectory, trajectory.turns[-1])
 
 
 def key_frame_gain(trajectory: Trajectory) -> float | None:
-    """Score, -1..2, of the last key-frame J minus the best earlier one; -1 without an answer.
+    """Score, -1..2, of the last key-frame J minus the best earlier one: the tiers that the released code means.
 
-    Does not apply to one-turn episodes, which have nothing to gain on.
+    Edge cases: -1 without an answer; None for one turn, which has nothing to gain on, and where gold is unknown.
+    Why: to compare against the paper's idea of progress. A bad first turn pays here, so the default has `progress`.
     """
     if not trajectory.task.gold or len(trajectory.turns) < 2:
         return None
@@ -51,7 +72,11 @@ def key_frame_gain(trajectory: Trajectory) -> float | None:
 
 
 def turn_key_j(trajectory: Trajectory, turn: Turn) -> float:
-    """J of a turn's mask on its own key frame; 0 where it has no mask."""
-    if turn.key_mask is None or isinstance(turn.decision, Malformed):
+    """J, 0..1, of a turn's mask on its key frame; 0 where it has none, or where only other frames show the target.
+
+    An empty mask on a frame without the target agrees with gold and yet shows nothing, so it is no evidence.
+    """
+    frame_idx, visible = turn.key_mask_frame, visible_frames(trajectory)
+    if turn.key_mask is None or frame_idx is None or (visible and frame_idx not in visible):
         return 0.0
-    return frame_j(trajectory, turn.decision.key_frame, turn.key_mask)
+    return frame_j(trajectory, frame_idx, turn.key_mask)

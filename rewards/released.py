@@ -1,9 +1,14 @@
 """The seven rewards of the released VideoSEG-O3 code (d9681d9), number for number, faults included.
 
 They read the text by themselves, as the released functions do, and ask for no answer; the released regular expressions
-are spelled out as searches that take linear time on any text. Known differences of the inputs:
-a turn's key frame is the one it names (released: the one that the turn before it selected, first the middle frame), and
-masks are compared at full size.
+are spelled out as searches that take linear time on any text.
+
+Masks are those of the released code with `grpo.masks: released` (`rl/targets.py`): `trajectory.masks` holds the evenly
+spaced frames and nothing else, all means run over exactly these; a turn's key frame is the one that it was shown (the
+middle one first), not the one that it names; text that does not parse has masks where it has [SEG]. With other
+settings the same functions run over what is there: the named key frame, which also counts among the frames.
+A difference remains: of several [SEG] in one turn the last is taken. The released code does so for key frames only, and
+takes means over all of them on the other frames.
 """
 
 from __future__ import annotations
@@ -15,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from env.types import Malformed, Trajectory, Turn
+from env.types import Trajectory, Turn
 from rewards.base import frame_j, mask_pair, text_between, visible_frames
 from rewards.jf import region_j
 from rewards.ladders import RELEASED_DELTA_KEY_FRAMES, RELEASED_DELTA_KEY_MASK, RELEASED_MASK_IOU, climb
@@ -27,9 +32,10 @@ _MAX_LITERAL = 4096  # characters; longer ones could exhaust the stack of Python
 
 
 def strict_format(trajectory: Trajectory) -> float:
-    """1 where every turn has thinking and a block with JSON and [SEG], be it a select or an answer, else -1.
+    """1 where every turn has thinking and a block with JSON and [SEG], else -1.
 
-    0 without turns.
+    Edge cases: 0 without turns; the first such block counts, a select as much as an answer, whatever stands around it.
+    Why: released; its text asks for an answer in the last turn, its code does not.
     """
     if not trajectory.turns:
         return 0.0
@@ -37,15 +43,21 @@ def strict_format(trajectory: Trajectory) -> float:
 
 
 def step_format(trajectory: Trajectory) -> float:
-    """Share of four keywords found as substrings of the first thinking, mean over turns, 0..1."""
+    """Share of four keywords found as substrings of the first thinking, mean over turns, 0..1.
+
+    Edge cases: 0 without turns; "Step 11" counts as "step 1" and "interaction" as "action".
+    Why: released; holds a policy to the form of the traces.
+    """
     shares = [_share_of_keywords(turn.action.text) for turn in trajectory.turns]
     return sum(shares) / len(shares) if shares else 0.0
 
 
 def vtg_iou_dense(trajectory: Trajectory) -> float | None:
-    """Half the precision of the last turn's span where that is at least 0.5 (0.25..0.5), else -0.5.
+    """Half the precision of the last turn's span where that is at least 0.5, else -0.5: -0.5 or 0.25..0.5.
 
-    Where the target is never visible every span that is not empty scores 0.5.
+    Edge cases: the last frame that the text names is left out, so that one frame alone is no span; -0.5 where the text
+    does not parse; 0.5 for any span where the target is never visible; None where gold is unknown.
+    Why: released under the name of an IoU. One frame that shows the target is as good as the whole interval.
     """
     num_frames = len(trajectory.task.gold)
     if num_frames == 0:
@@ -64,7 +76,12 @@ def vtg_iou_dense(trajectory: Trajectory) -> float | None:
 
 
 def vtg_keyframe(trajectory: Trajectory) -> float | None:
-    """1 where the last turn's key frame shows the target, else -1."""
+    """1 where the key frame that the last turn names shows the target, else -1.
+
+    Edge cases: a missing key frame is frame 0, others are clamped to the video; -1 where the text does not parse, and
+    for all where the target is never visible; None where gold is unknown.
+    Why: released; SAM 2 starts from that frame in inference.
+    """
     if not trajectory.task.gold:
         return None
     span = _last_span(trajectory)
@@ -72,7 +89,12 @@ def vtg_keyframe(trajectory: Trajectory) -> float | None:
 
 
 def maskiou_dense(trajectory: Trajectory) -> float | None:
-    """Mean tier of J over the frames of the last turn's masks, -1..1.5; -1 without masks, 0 without turns."""
+    """Mean tier of J over the frames of the last turn's masks, -1..1.5.
+
+    Edge cases: both empty is J 1; -1 without masks, 0 without turns; neither an answer nor text that parses is needed;
+    None where gold is unknown.
+    Why: released. Its tiers hold back what is hardly a match and pay three times for what lies above 0.4.
+    """
     if not trajectory.task.gold:
         return None
     if not trajectory.turns:
@@ -82,7 +104,13 @@ def maskiou_dense(trajectory: Trajectory) -> float | None:
 
 
 def keyframe_vs_mask_dense(trajectory: Trajectory) -> float | None:
-    """Tier, -1, 0 or 0.5, of the last key-frame J minus the mean J of the video; 0 for one turn."""
+    """Tier, -1, 0 or 0.5, of the last key-frame J minus the mean J of the video's frames.
+
+    Edge cases: 0 for one turn; J is 0 without a mask, and both empty is 1 in the video but 0 on the key frame; None
+    where gold is unknown.
+    Why: released; the frame that was looked at should be segmented better than the others. The tiers above 0.5 that it
+    means are never reached.
+    """
     if not trajectory.task.gold:
         return None
     if len(trajectory.turns) < 2:
@@ -93,7 +121,11 @@ def keyframe_vs_mask_dense(trajectory: Trajectory) -> float | None:
 
 
 def progressive_keyframe_dense(trajectory: Trajectory) -> float | None:
-    """Tier, -1, 0 or 0.5, of the last key-frame J minus the best earlier one; 0 for one turn."""
+    """Tier, -1, 0 or 0.5, of the last key-frame J minus the best earlier one.
+
+    Edge cases: 0 for one turn; J is 0 without a mask and where both are empty; None where gold is unknown.
+    Why: released; turns should improve on one another. The tiers above 0.5 that it means are never reached.
+    """
     if not trajectory.task.gold:
         return None
     if len(trajectory.turns) < 2:
@@ -179,7 +211,7 @@ def _video_j(trajectory: Trajectory) -> list[float]:
 
 def _key_j(trajectory: Trajectory, turn: Turn) -> float:
     """J on the turn's key frame; 0 where it has no mask, and (unlike in the video) where both masks are empty."""
-    if turn.key_mask is None or isinstance(turn.decision, Malformed):
+    if turn.key_mask is None or turn.key_mask_frame is None:
         return 0.0
-    gold_HW, pred_HW = mask_pair(trajectory, turn.decision.key_frame, turn.key_mask)
+    gold_HW, pred_HW = mask_pair(trajectory, turn.key_mask_frame, turn.key_mask)
     return region_j(gold_HW, pred_HW) if gold_HW.any() or pred_HW.any() else 0.0

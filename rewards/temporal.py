@@ -7,7 +7,12 @@ from rewards.base import final_answer, visible_frames
 
 
 def interval_iou(trajectory: Trajectory) -> float | None:
-    """IoU, 0..1, of the answered interval and the frames that show the target, as sets; 0 without an answer."""
+    """IoU, 0..1, of the answered interval and the frames that show the target, as sets.
+
+    Edge cases: 0 without an answer; below 1 for every interval where the target comes and goes; None where the target
+    is never visible or gold is unknown.
+    Why: says when. A precision, as released, is best served by a single frame.
+    """
     visible = visible_frames(trajectory)
     if not visible:
         return None
@@ -19,7 +24,12 @@ def interval_iou(trajectory: Trajectory) -> float | None:
 
 
 def key_frame(trajectory: Trajectory) -> float | None:
-    """1 where the answered key frame shows the target, else 0; 0 without an answer."""
+    """1 where the answered key frame shows the target, else 0.
+
+    Edge cases: 0 without an answer; one visible pixel will do; None where the target is never visible or gold is
+    unknown.
+    Why: SAM 2 starts there. A frame without the target loses the whole video, however good the prompt.
+    """
     visible = visible_frames(trajectory)
     if not visible:
         return None

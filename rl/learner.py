@@ -14,9 +14,8 @@ import torch
 from torch import Tensor
 
 from configs.schema import RunConfig
-from env.frames import sample_indices
 from env.rle import encode, mask_or_empty
-from env.types import Answer, Interval, Select, Trajectory
+from env.types import Trajectory
 from policy.batch import ALIKE, Batch, Frames, TokenSequence, collate, pack, to_sequence
 from policy.model import PolicyOutput, SegPolicy, binary_masks, mask_losses
 from rewards.mask import mask_iou
@@ -27,6 +26,8 @@ from rl.loss import LossInputs, grpo_loss, loss_settings
 from rl.names import check_names
 from rl.sampler_weights import importance_weights
 from rl.schedule import lr_scale
+from rl.segment import track
+from rl.targets import Target, mask_targets
 
 
 @dataclass
@@ -60,24 +61,13 @@ def rate(learner: Learner, groups: Sequence[Sequence[Trajectory]], judge: Judge)
 
 
 @dataclass(frozen=True)
-class _Target:
-    """One mask to decode: a [SEG] (row among the batch's) on one frame."""
-
-    prompt_row: int
-    sample: int  # position within the micro-batch
-    turn: int
-    frame_idx: int
-    is_key: bool
-
-
-@dataclass(frozen=True)
 class _Pass:
     """One forward over a micro-batch: what scoring reads, and what the loss goes back through."""
 
     samples: Sequence[Sample]
     batch: Batch
     output: PolicyOutput
-    targets: list[_Target]
+    targets: list[Target]
     logits_NHW: Tensor  # masks of `targets`
     presence_N: Tensor
 
@@ -98,7 +88,7 @@ class LocalLearner:
         """`frames` is what SAM 2 sees; `shown` is what the policy is shown (grey when blind)."""
         self.policy = policy
         self.config = config.grpo
-        check_names(config.grpo)
+        check_names(config)
         self.settings = loss_settings(config.grpo, config.env.max_turns * config.env.max_action_tokens)
         self.frames = frames
         self.shown = shown
@@ -210,21 +200,22 @@ class LocalLearner:
             _fill_logprobs(sample, forward.output.logprobs_BL[row])
         if forward.targets:
             self._fill_masks(forward)
+        if self.config.masks == "tracked":
+            self._track(forward)
 
-    def _targets(self, samples: Sequence[Sample]) -> list[_Target]:
-        """Every [SEG] of a well-formed turn on its own key frame; the last one also on evenly spaced frames."""
-        targets, prompt_row = [], 0
-        for at, sample in enumerate(samples):
-            video = sample.trajectory.task.video
-            spread = sample_indices(Interval(0, video.num_frames), self.config.mask_frames)
-            for turn in sample.sequence.seg_turns:
-                decision = sample.trajectory.turns[turn].decision
-                if isinstance(decision, Select | Answer):
-                    targets.append(_Target(prompt_row, at, turn, decision.key_frame, True))
-                    if turn == len(sample.trajectory.turns) - 1:
-                        targets += [_Target(prompt_row, at, turn, frame, False) for frame in spread]
-                prompt_row += 1
-        return targets
+    def _track(self, forward: _Pass) -> None:
+        """Put the tracked masks of every frame in place of those that were decoded one by one."""
+        trajectories = [sample.trajectory for sample in forward.samples]
+        prompts: list[Tensor | None] = [None] * len(trajectories)
+        for target in forward.targets:
+            if target.turn == len(trajectories[target.sample].turns) - 1:
+                prompts[target.sample] = forward.output.prompts_MC[target.prompt_row]
+        for _ in track(self.policy, trajectories, prompts, self.frames):
+            pass  # each is filled in as it comes
+
+    def _targets(self, samples: Sequence[Sample]) -> list[Target]:
+        pairs = [(sample.trajectory, sample.sequence) for sample in samples]
+        return mask_targets(pairs, self.config.masks, self.config.mask_frames)
 
     def _fill_masks(self, forward: _Pass) -> None:
         logits_NHW, presence_N = forward.logits_NHW, forward.presence_N
@@ -239,7 +230,9 @@ class LocalLearner:
             if target.is_key:
                 sample.grids[target.turn] = grids[at]
                 turn.key_mask, turn.mask_logprob = rle, float(terms_N[at])
-            if target.turn == len(trajectory.turns) - 1:
+                if target.frame_idx != turn.key_mask_frame:
+                    turn.mask_frame = target.frame_idx
+            if target.is_answer:
                 trajectory.masks[target.frame_idx] = rle
 
     # ---- the loss ----
@@ -322,9 +315,8 @@ class LocalLearner:
             sample = forward.samples[target.sample]
             old = sample.trajectory.turns[target.turn].mask_logprob
             if target.is_key and old is not None:
-                column = sample.sequence.seg_positions[sample.sequence.seg_turns.index(target.turn)]
                 term = form(forward.logits_NHW[at : at + 1], sample.grids[target.turn][None])[0]
-                new_BL[target.sample, column], old_BL[target.sample, column] = term, old
+                new_BL[target.sample, target.column], old_BL[target.sample, target.column] = term, old
         return weight * new_BL, weight * old_BL  # weighted alike, so that an unchanged mask leaves the ratio at 1
 
     # ---- weights ----

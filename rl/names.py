@@ -1,21 +1,26 @@
-"""Names in `grpo` that are keys of a dict, checked before the first rollout instead of behind it."""
+"""Names in a config that are keys of a dict, checked before the first rollout instead of behind it."""
 
 from __future__ import annotations
 
 from configs.load import ConfigError
-from configs.schema import GrpoConfig
+from configs.schema import RunConfig
+from rewards import check_weights
 from rl.calibration import CALIBRATIONS
 from rl.loss import KLS, LOSSES
 from rl.sampler_weights import LEVELS
+from rl.targets import MASKS
 
 
-def check_names(config: GrpoConfig) -> None:
-    """ConfigError on a name that is not known, with those that are."""
+def check_names(config: RunConfig) -> None:
+    """ConfigError on a name in `grpo` or `rewards` that is not known, with those that are."""
+    check_weights(config.rewards)
+    grpo = config.grpo
     for key, name, known in (
-        ("loss", config.loss, LOSSES),
-        ("kl_form", config.kl_form, KLS),
-        ("truncate_level", config.truncate_level, LEVELS),
-        ("calibration", config.calibration, CALIBRATIONS),
+        ("loss", grpo.loss, LOSSES),
+        ("kl_form", grpo.kl_form, KLS),
+        ("truncate_level", grpo.truncate_level, LEVELS),
+        ("calibration", grpo.calibration, CALIBRATIONS),
+        ("masks", grpo.masks, MASKS),
     ):
         if name not in known:
             raise ConfigError(f"grpo.{key}: unknown {name!r}; known are {', '.join(known)}")

@@ -46,7 +46,13 @@ def with_masks(
     policy: SegPolicy, trajectories: Sequence[Trajectory], shown: Frames, frames: Frames
 ) -> Iterator[Trajectory]:
     """Played trajectories in their order, each once `masks` of every frame are filled where that can be done."""
-    prompts = last_prompts(policy, trajectories, shown)
+    yield from track(policy, trajectories, last_prompts(policy, trajectories, shown), frames)
+
+
+def track(
+    policy: SegPolicy, trajectories: Sequence[Trajectory], prompts: Sequence[torch.Tensor | None], frames: Frames
+) -> Iterator[Trajectory]:
+    """`with_masks` where the last [SEG] states [C] are known; those of None are left as they are."""
     for batch in _batches(policy, trajectories):
         decided = [at for at in batch if prompts[at] is not None]
         propagate(policy, [(trajectories[at], prompts[at]) for at in decided], frames)

@@ -44,12 +44,13 @@ def trajectory(
     masks: dict[int, RLE] | None = None,
     key_masks: list[RLE | None] | None = None,
     gold: tuple[RLE | None, ...] = GOLD,
+    mask_frames: list[int | None] | None = None,
 ) -> Trajectory:
-    """Turns as the environment parses them; `key_masks` has one entry a turn."""
-    kept = key_masks or [None] * len(texts)
+    """Turns as the environment parses them; `key_masks` and `mask_frames` (where they were decoded) have one a turn."""
+    kept, frames = key_masks or [None] * len(texts), mask_frames or [None] * len(texts)
     turns = [
-        Turn(Observation(()), Action(text), parse_action(text, T), key_mask=key_mask)
-        for text, key_mask in zip(texts, kept, strict=True)
+        Turn(Observation(()), Action(text), parse_action(text, T), key_mask=key_mask, mask_frame=mask_frame)
+        for text, key_mask, mask_frame in zip(texts, kept, frames, strict=True)
     ]
     return Trajectory("0/made/video/0/0", make_task(gold), 0, 0, turns, stop, masks=masks or {})
 

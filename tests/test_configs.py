@@ -50,7 +50,8 @@ def test_tiny_has_the_shape_of_the_laptop_recipe():
     assert (config.env.prompt, config.policy.path, config.sampler.dtype) == ("brief", "", "float32")
     assert [stage.kind for stage in config.cold_start.stages] == ["masks", "vision", "captions", "dialogue"]
     assert config.cold_start.stages[-1].freeze_sam
-    assert config.rewards == PROFILES["default"] | {"promptness": 0.3}
+    weights = {"format": 0.5, "interval_iou": 1.0, "key_frame": 0.5, "mask_iou": 2.0, "promptness": 0.3}
+    assert config.rewards == weights
 
 
 def test_videoseg_o3_is_the_published_recipe():
@@ -115,6 +116,14 @@ def test_overrides_reach_sections_lists_and_rewards():
     assert load_config("tiny", ["rewards={format: 1}"]).rewards == {"format": 1.0}
 
 
+def test_rewards_may_be_the_name_of_a_profile(tmp_path: Path):
+    assert load_config(written(tmp_path, "rewards: videoseg_o3")).rewards == PROFILES["videoseg_o3"]
+    changed = load_config("tiny", ["rewards=default", "rewards.progress=0"])
+    assert changed.rewards == PROFILES["default"] | {"progress": 0.0}
+    assert PROFILES["default"]["progress"] != 0, "what one config changes is its own"
+    assert all(weights.keys() <= REWARDS.keys() for weights in PROFILES.values())
+
+
 @pytest.mark.parametrize(
     ("override", "message"),
     [
@@ -152,6 +161,8 @@ def test_a_bad_override_is_named(override: str, message: str):
         ("cold_start: {stages: {kind: masks}}", "cold_start.stages: expected a list, each element a section of keys"),
         ("cold_start: {stages: [{lr: x}]}", "cold_start.stages.0.lr: expected a number, got str 'x'"),
         ("policy: {sam: {stages: [1, x, 2, 1]}}", "policy.sam.stages.1: expected a whole number, got str 'x'"),
+        ("rewards: videoseg", "rewards: no profile 'videoseg'; known are default, videoseg_o3"),
+        ("rewards: 3", "rewards: expected names with numbers, or the name of a profile, got int 3"),
         ("rewards: {format: high}", "rewards.format: expected a number, got str 'high'"),
         ("grop: {}", "grop: no such key; did you mean grpo?"),
         ("1: 2", "1: no such key"),

@@ -56,7 +56,16 @@ def full_trajectory(trajectory_id="3/demo/clip/0/1", step=3, task=FULL_TASK):
             key_mask=MASK,
             mask_logprob=-0.25,
         ),
-        Turn(Observation(frames), Action("x", finish="length"), Malformed("cut_off", "d"), mask_logprob=0.0),
+        Turn(
+            Observation(frames),
+            Action("x", finish="length"),
+            Malformed("cut_off", "d"),
+            (),
+            (),
+            MASK,
+            0.0,
+            mask_frame=2,
+        ),
         Turn(Observation(()), Action(""), Answer(Interval(2, 3), 2)),
     ]
     return Trajectory(

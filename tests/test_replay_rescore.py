@@ -47,13 +47,13 @@ def test_unchanged_rewards_agree(tmp_path, capsys):
 
 def test_a_changed_part_and_total_are_told(tmp_path, capsys):
     right = right_scores(tmp_path / "right")
-    part = right.breakdown["mask_iou"]
+    part = right.breakdown["tracklet_jf"]
     assert part is not None
-    changed = Scores(right.total + 2 * 0.25, {**right.breakdown, "mask_iou": part + 0.25})
+    changed = Scores(right.total + 2 * 0.25, {**right.breakdown, "tracklet_jf": part + 0.25})
     write_run(tmp_path / "changed", changed)
     assert main([str(tmp_path / "changed"), "--rescore"]) == 1
     printed = capsys.readouterr().out
-    assert f"mask_iou: stored {part + 0.25:.12g}, now {part:.12g}" in printed
+    assert f"tracklet_jf: stored {part + 0.25:.12g}, now {part:.12g}" in printed
     assert f"total: stored {right.total + 0.5:.12g}, now {right.total:.12g}" in printed
     assert "interval_iou" not in printed
 

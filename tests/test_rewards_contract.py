@@ -81,9 +81,9 @@ def test_the_total_is_the_weighted_sum_of_what_applies():
     scores = score(case, {"format": 0.5, "interval_iou": 2.0, "mask_iou": 3.0, "key_frame": 0.0})
     assert scores.breakdown == {"format": 1.0, "interval_iou": 0.25, "mask_iou": 8 / 24, "key_frame": 1.0}
     assert scores.total == pytest.approx(0.5 + 0.5 + 1.0)  # weight 0: recorded, not counted
-    no_target = score(trajectory([answer()], masks={2: EMPTY}, gold=NO_TARGET), PROFILES["default"])
-    assert no_target.breakdown == {"format": 1.0, "interval_iou": None, "key_frame": None, "mask_iou": 1.0}
-    assert no_target.total == 0.5 + 2.0
+    no_target = score(trajectory([answer()], masks={2: EMPTY}, gold=NO_TARGET), {"interval_iou": 1.0, "mask_iou": 3.0})
+    assert no_target.breakdown == {"interval_iou": None, "mask_iou": 1.0}
+    assert no_target.total == 3.0
 
 
 def test_the_paper_profile_requires_an_answer():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 
 import pytest
 
@@ -96,7 +97,10 @@ CASES: dict[str, list[tuple[Trajectory, float | None]]] = {
         (trajectory([answer()], key_masks=[HALF]), 1 / 3),
         (trajectory([answer()], key_masks=[EMPTY]), 0.0),
         (trajectory([answer()]), 0.0),
-        (trajectory([select(), answer(key_frame=8)], key_masks=[TARGET, EMPTY]), 1.0),  # both empty there
+        (trajectory([select(), answer(key_frame=8)], key_masks=[TARGET, EMPTY]), 0.0),  # other frames show the target
+        (trajectory([answer(key_frame=8)], key_masks=[EMPTY], gold=NO_TARGET), 1.0),
+        (trajectory([answer(key_frame=8)], key_masks=[HALF], gold=NO_TARGET), 0.0),
+        (trajectory([answer(key_frame=8)], key_masks=[HALF], mask_frames=[3]), 1 / 3),  # where it was decoded
         (trajectory([select()], MAX_TURNS, key_masks=[TARGET]), 0.0),
         (trajectory([answer()], key_masks=[TARGET], gold=()), None),
     ],
@@ -109,6 +113,7 @@ CASES: dict[str, list[tuple[Trajectory, float | None]]] = {
         (trajectory([select(), answer()], key_masks=[None, HALF]), 2.0),
         (trajectory([select(), select()], MAX_TURNS, key_masks=[EMPTY, TARGET]), -1.0),
         (trajectory([select(), JUNK], MALFORMED, key_masks=[TARGET, None]), -1.0),
+        (trajectory([select(), answer(key_frame=8)], key_masks=[HALF, EMPTY]), -1.0),  # no gain by an empty frame
         (trajectory([select(), answer()], key_masks=[HALF, TARGET], gold=()), None),
     ],
     "tracklet_jf": [
@@ -119,7 +124,41 @@ CASES: dict[str, list[tuple[Trajectory, float | None]]] = {
         (trajectory([answer()]), 0.0),
         (trajectory([select()], MAX_TURNS, masks=GOOD), 0.0),
         (trajectory([answer()], masks={1: EMPTY}, gold=NO_TARGET), 1.0),
+        (trajectory([answer()], masks={1: EMPTY, 2: TARGET, 3: EMPTY, 4: EMPTY}, gold=NO_TARGET), 0.75),
         (trajectory([answer()], masks=GOOD, gold=()), None),
+    ],
+    "progress": [
+        (trajectory([answer()], key_masks=[TARGET]), 0.0),
+        (trajectory([select(), answer()], key_masks=[HALF, TARGET]), 2 / 3),
+        (trajectory([select(), answer()], key_masks=[None, HALF]), 1 / 3),
+        (trajectory([select(), answer()], key_masks=[TARGET, HALF]), -2 / 3),
+        (trajectory([select(), select(), answer()], key_masks=[HALF, EMPTY, TARGET]), 2 / 3),  # against the first
+        (trajectory([select(), answer(key_frame=8)], key_masks=[HALF, EMPTY]), -1 / 3),  # a frame without the target
+        (trajectory([select(key_frame=8), answer()], key_masks=[EMPTY, TARGET]), 1.0),
+        (trajectory([select(), select()], MAX_TURNS, key_masks=[HALF, TARGET]), -1 / 3),  # never answered
+        (trajectory([select(), JUNK], MALFORMED, key_masks=[TARGET, None]), -1.0),
+        (trajectory([select()], MAX_TURNS, key_masks=[TARGET]), 0.0),
+        (trajectory([], TOO_LONG), 0.0),
+        (trajectory([select(), answer()], key_masks=[HALF, EMPTY], gold=NO_TARGET), 1.0),  # it came to abstain
+        (trajectory([select(), answer()], key_masks=[HALF, TARGET], gold=()), None),
+    ],
+    "turn_price": [
+        (trajectory([answer()], key_masks=[TARGET]), 0.0),
+        (trajectory([select(), answer()], key_masks=[HALF, TARGET]), -1.0),  # gained 2/3, so the full price
+        (trajectory([select(), answer()], key_masks=[EMPTY, HALF]), -2 / 3),  # twice the gain
+        (trajectory([select(), answer()], key_masks=[HALF, HALF]), -1.0),  # gained nothing
+        (trajectory([select(), answer()], key_masks=[TARGET, HALF]), -1.0),
+        (trajectory([select(), select(), answer()], key_masks=[HALF, HALF, HALF]), -2.0),
+        (trajectory([select(), select(), answer()], key_masks=[EMPTY, EMPTY, HALF]), -2 / 3),  # both for one gain
+        (trajectory([select(), select(), answer()], key_masks=[EMPTY, HALF, HALF]), -2 / 3),  # the rest of that gain
+        (trajectory([select(), select(), answer()], key_masks=[EMPTY, HALF, TARGET]), -5 / 3),  # 2/3, and 1 more
+        (trajectory([select(), select(), answer()], key_masks=[TARGET, EMPTY, HALF]), -5 / 3),  # 1, and 2/3 since then
+        (trajectory([select(), select(), answer()], key_masks=[TARGET, HALF, EMPTY]), -2.0),
+        (trajectory([select(), select()], MAX_TURNS, key_masks=[EMPTY, TARGET]), -1.0),  # never answered
+        (trajectory([JUNK], MALFORMED), 0.0),
+        (trajectory([], TOO_LONG), 0.0),
+        (trajectory([select(), answer()], key_masks=[HALF, EMPTY], gold=NO_TARGET), -1.0),
+        (trajectory([select(), answer()], key_masks=[HALF, TARGET], gold=()), None),
     ],
 }
 
@@ -156,6 +195,13 @@ def test_the_default_ladder_never_falls():
 
 def test_the_default_profile_is_the_default_config():
     assert PROFILES["default"] == RunConfig().rewards
+
+
+def test_every_reward_says_its_range_its_edge_cases_and_why():
+    for name, reward in REWARDS.items():
+        text = reward.__doc__ or ""
+        assert re.search(r"\d", text.partition("Edge cases: ")[0]), name
+        assert "Why: " in text.partition("Edge cases: ")[2], name
 
 
 def test_steps_take_linear_time_on_tags_that_never_close():

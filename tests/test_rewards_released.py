@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from env.types import RLE, Trajectory
-from rewards import PROFILES, REWARDS
+from rewards import PROFILES, REWARDS, score
 from rewards.ladders import RELEASED_DELTA_KEY_MASK, RELEASED_MASK_IOU, climb
 from tests.reward_cases import (
     EMPTY,
@@ -45,9 +45,10 @@ J_231 = square(top=3, left=4)  # 6 / 26
 J_167 = square(left=5)  # 4 / 24: the border cuts a column
 
 
-def vs_mask(key: RLE | None, *video: RLE) -> Trajectory:
-    """Two turns; the last one's mask on its key frame, and those of the video."""
-    return trajectory([select(), answer()], masks=dict(enumerate(video, 2)), key_masks=[None, key])
+def vs_mask(key: RLE | None, *video: RLE, shown: int | None = None, key_frame: int = 3) -> Trajectory:
+    """Two turns; the last one's mask on the frame shown, else on its key frame, and those of the video."""
+    texts = [select(), answer(key_frame=key_frame)]
+    return trajectory(texts, masks=dict(enumerate(video, 2)), key_masks=[None, key], mask_frames=[None, shown])
 
 
 def progress(*keys: RLE | None) -> Trajectory:
@@ -164,6 +165,10 @@ CASES: dict[str, list[tuple[Trajectory, float | None]]] = {
         # Both empty: 0 on the key frame, 1 in the video.
         (trajectory([select(), answer(key_frame=8)], masks={8: EMPTY}, key_masks=[None, EMPTY]), -1.0),
         (trajectory([select(), answer()], key_masks=[None, TARGET]), 0.5),
+        # On the frame that the turn was shown, whatever it names; and for text that does not parse.
+        (vs_mask(TARGET, TARGET, shown=8), -1.0),
+        (vs_mask(TARGET, HALF, shown=4, key_frame=8), 0.5),
+        (trajectory([select(), "[SEG]"], MALFORMED, {2: HALF}, [None, TARGET], mask_frames=[5, 3]), 0.5),
         (trajectory([select(), answer()], key_masks=[None, TARGET], gold=()), None),
     ],
     "progressive_keyframe_dense": [
@@ -179,9 +184,37 @@ CASES: dict[str, list[tuple[Trajectory, float | None]]] = {
         (progress(TARGET, HALF, TARGET), 0.0),  # the best earlier turn, not the one before
         (trajectory([select()] * 3, MAX_TURNS, key_masks=[TARGET, EMPTY, TARGET]), 0.0),
         (trajectory([select(), answer(key_frame=8)], key_masks=[HALF, EMPTY]), -1.0),
+        (trajectory([select(), answer()], key_masks=[HALF, TARGET], mask_frames=[5, 8]), -1.0),
+        (trajectory([select(key_frame=8), answer()], key_masks=[HALF, TARGET], mask_frames=[5, None]), 0.5),
+        (trajectory([select(), "[SEG]"], MALFORMED, key_masks=[HALF, TARGET], mask_frames=[5, 3]), 0.5),
         (trajectory([select(), answer()], key_masks=[HALF, TARGET], gold=()), None),
     ],
 }
+
+
+# One whole episode, as the released code decodes it: masks of frames 0, 2, 4, 6 and 9 of ten; the first key mask on the
+# middle frame, the second on frame 3, which the first turn selected. Frame 7, which the answer names, has none.
+EPISODE = trajectory(
+    [select(key_frame=3), answer(2, 5, key_frame=7)],
+    masks={0: EMPTY, 2: TARGET, 4: HALF, 6: TARGET, 9: EMPTY},
+    key_masks=[HALF, TARGET],
+    mask_frames=[5, 3],
+)
+EPISODE_SCORES = {
+    "o3_strict_format": 1.0,
+    "o3_step_format": 1.0,
+    "o3_vtg_iou_dense": 0.49999985098838806,  # [2, 5): three frames, all of which show the target
+    "o3_vtg_keyframe": -1.0,  # frame 7 does not
+    "o3_maskiou_dense": (1.5 + 1.5 + 0 - 1 + 1.5) / 5,  # over J = 1, 1, 1/3, 0, 1
+    "o3_keyframe_vs_mask_dense": 0.5,  # 1 - (1 + 1 + 1/3 + 0 + 1) / 5
+    "o3_progressive_keyframe_dense": 0.5,  # 1 - 1/3
+}
+
+
+def test_a_whole_episode_scores_what_the_released_code_adds_up():
+    scores = score(EPISODE, PROFILES["videoseg_o3"])
+    assert scores.breakdown == pytest.approx(EPISODE_SCORES)
+    assert scores.total == pytest.approx(3.199999850988388)
 
 
 @pytest.mark.parametrize(
