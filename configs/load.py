@@ -27,26 +27,17 @@ class ConfigError(Exception):
 
 
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
-    """Read a YAML file, or a shipped config by its bare name (`tiny`), over the defaults of `configs.schema`.
+    """Read a YAML file, or a shipped config by its name (`tiny`, `videoseg_o3/2b_grpo`), over the schema's defaults.
 
-    A file may state only its differences: `extends: other.yaml` names a file beside it, or a shipped config, one level
-    deep. Sections are merged key by key; lists and the reward weights are replaced whole, these by other weights or by
-    the name of a profile (`rewards: videoseg_o3`). `overrides` are `a.b=c` texts whose value is YAML; list elements
-    count from 0 (`cold_start.stages.0.steps=5`). Raises ConfigError.
+    A file may state only its differences: `extends: other.yaml` names a file beside it, or a shipped config, which may
+    extend another in turn. Sections are merged key by key; lists and the reward weights are replaced whole, these by
+    other weights or by the name of a profile (`rewards: videoseg_o3`). `overrides` are `a.b=c` texts whose value is
+    YAML; list elements count from 0 (`cold_start.stages.0.steps=5`). Raises ConfigError.
     """
-    file = _find(str(path), Path())
-    raw = _read(file)
     config = RunConfig()
-    if "extends" in raw:
-        parent = raw.pop("extends")
-        if not isinstance(parent, str):
-            raise ConfigError(f"{file}: extends: expected a file name, got {parent!r}")
-        base = _find(parent, file.parent)
-        base_raw = _read(base)
-        if "extends" in base_raw:
-            raise ConfigError(f"{file}: extends: {base} itself extends another file; inheritance goes one level deep")
-        config = _fill(config, base_raw, str(base), ())
-    config = _fill(config, raw, str(file), ())
+    file = _find(str(path), Path())
+    for link, raw in _chain(file):
+        config = _fill(config, raw, str(link), ())
     for override in overrides:
         config = _override(config, override)
     validate(config, " ".join([str(file), *(f"--set {text}" for text in overrides)]))
@@ -92,16 +83,39 @@ def config_from_args(args: argparse.Namespace) -> RunConfig:
         raise SystemExit(f"config error: {error}") from error
 
 
+def _chain(file: Path) -> list[tuple[Path, dict[Any, Any]]]:
+    """What `file` extends, and what that extends, down to `file` itself: (file, its keys). ConfigError for a cycle."""
+    chain: list[tuple[Path, dict[Any, Any]]] = []
+    known: set[Path] = set()
+    while True:
+        known.add(file.resolve())
+        raw = _read(file)
+        chain.append((file, raw))
+        if "extends" not in raw:
+            return chain[::-1]
+        parent = raw.pop("extends")
+        if not isinstance(parent, str):
+            raise ConfigError(f"{file}: extends: expected a file name, got {parent!r}")
+        file = _find(parent, file.parent)
+        if file.resolve() in known:
+            names = " extends ".join(str(link) for link, _ in chain)
+            raise ConfigError(f"{chain[-1][0]}: extends: goes round in a circle: {names} extends {file}")
+
+
 def _find(name: str, folder: Path) -> Path:
-    """A file as given (relative to `folder`), or the shipped config of that bare name."""
+    """A file as given (relative to `folder`), or the shipped config of that name."""
     file = folder / name
     if file.is_file():
         return file
-    shipped = SHIPPED / f"{name}.yaml"
-    if Path(name).name == name and shipped.is_file():
-        return shipped
-    names = ", ".join(sorted(p.stem for p in SHIPPED.glob("*.yaml")))
-    raise ConfigError(f"{file}: no such file; give the path of a YAML file or one of the shipped configs: {names}")
+    if name in (names := shipped_names()):
+        return SHIPPED / f"{name}.yaml"
+    known = ", ".join(names)
+    raise ConfigError(f"{file}: no such file; give the path of a YAML file or one of the shipped configs: {known}")
+
+
+def shipped_names() -> list[str]:
+    """What `--config` takes besides paths: the shipped files below `configs/`, without their suffix."""
+    return sorted(path.relative_to(SHIPPED).with_suffix("").as_posix() for path in SHIPPED.rglob("*.yaml"))
 
 
 def _read(file: Path) -> dict[Any, Any]:

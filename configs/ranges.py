@@ -5,11 +5,14 @@ from __future__ import annotations
 import operator
 from collections.abc import Callable
 
-from configs.schema import EnvConfig, GrpoConfig, PolicyConfig, RunConfig
+from configs.schema import EnvConfig, GrpoConfig, PolicyConfig, RunConfig, StageConfig
 
 _COMPARE: dict[str, Callable[[float, float], bool]] = {">=": operator.ge, ">": operator.gt, "<=": operator.le}
 
 STAGES = ("masks", "vision", "captions", "dialogue")  # kinds of cold-start stages
+OF_SEQUENCES = ("captions", "dialogue")  # those that learn from sequences
+LR_SCHEDULES = ("plateau", "cosine")
+COMPUTE_DTYPES = ("float32", "bfloat16")
 
 # key -> (comparison, bound); `*` stands for every element of a list
 RANGES: dict[str, tuple[str, float]] = {
@@ -27,20 +30,26 @@ RANGES: dict[str, tuple[str, float]] = {
     "policy.vision_layers": (">=", 1),
     "policy.init_std": (">", 0),
     "policy.lora_rank": (">=", 0),
+    "policy.lora_dropout": (">=", 0),
     "policy.sam.image_size": (">=", 32),
     "policy.sam.memory_layers": (">=", 1),
     "sampler.memory_gb": (">", 0),
     "sampler.gpu_memory_fraction": ("<=", 1),
     "sampler.max_sequences": (">=", 1),
     "cold_start.stages.*.steps": (">=", 0),
+    "cold_start.stages.*.epochs": (">=", 0),
     "cold_start.stages.*.batch_size": (">=", 1),
     "cold_start.stages.*.readings": (">=", 0),
     "cold_start.stages.*.lr": (">", 0),
     "cold_start.stages.*.mask_coef": (">=", 0),
+    "cold_start.stages.*.bce_coef": (">=", 0),
+    "cold_start.stages.*.dice_coef": (">=", 0),
+    "cold_start.stages.*.mask_points": (">=", 0),
     "cold_start.stages.*.align_coef": (">=", 0),
     "cold_start.stages.*.decision_weight": (">", 0),
     "cold_start.mask_frames": (">=", 1),
     "cold_start.weight_decay": (">=", 0),
+    "cold_start.max_batch_tokens": (">=", 0),
     "cold_start.log_every": (">=", 1),
     "cold_start.save_every": (">=", 1),
     "grpo.steps": (">=", 0),
@@ -82,13 +91,15 @@ def problems(config: RunConfig) -> list[str]:
             if not _COMPARE[sign](value, bound):
                 found.append(f"{path}: expected {sign} {bound}, got {value}")
     for i, stage in enumerate(config.cold_start.stages):
-        if stage.kind not in STAGES:
-            found.append(f"cold_start.stages.{i}.kind: expected one of {', '.join(STAGES)}, got {stage.kind!r}")
+        found += [f"cold_start.stages.{i}.{problem}" for problem in _stage_problems(stage)]
+    if len(config.cold_start.betas) != 2 or not all(0 <= beta < 1 for beta in config.cold_start.betas):
+        found.append(f"cold_start.betas: expected two numbers from 0 to below 1, got {config.cold_start.betas}")
     found += [f"data.train.{i}.root: expected a folder" for i, each in enumerate(config.data.train) if not each.root]
     if config.data.train and config.data.traces:
         found.append("data.traces: expected nothing beside data.train, whose members have traces of their own")
     found += _env_problems(config.env)
     found += _loss_problems(config.grpo)
+    found += _training_problems(config.policy)
     if not config.policy.path:
         found += _small_policy_problems(config.policy, config.env)
     if not any(config.rewards.values()):
@@ -105,6 +116,32 @@ def _values(value: object, keys: list[str], path: str) -> list[tuple[str, float]
         assert isinstance(value, tuple)
         return [found for i, part in enumerate(value) for found in _values(part, keys[1:], f"{path}.{i}")]
     return _values(getattr(value, keys[0]), keys[1:], f"{path}.{keys[0]}".lstrip("."))
+
+
+def _stage_problems(stage: StageConfig) -> list[str]:
+    """Without the name of the list in front."""
+    found = []
+    if stage.kind not in STAGES:
+        found.append(f"kind: expected one of {', '.join(STAGES)}, got {stage.kind!r}")
+    if stage.lr_schedule not in LR_SCHEDULES:
+        found.append(f"lr_schedule: expected one of {', '.join(LR_SCHEDULES)}, got {stage.lr_schedule!r}")
+    if stage.epochs and stage.kind not in OF_SEQUENCES:
+        found.append(f"epochs: expected 0 in a stage of {stage.kind}, which draws frames without end; set steps")
+    if stage.freeze_sam and stage.sam_parts:
+        found.append("sam_parts: expected nothing beside freeze_sam, which keeps all of SAM 2 fixed")
+    return found
+
+
+def _training_problems(policy: PolicyConfig) -> list[str]:
+    found = []
+    if policy.compute_dtype not in COMPUTE_DTYPES:
+        dtypes = ", ".join(COMPUTE_DTYPES)
+        found.append(f"policy.compute_dtype: expected one of {dtypes}, got {policy.compute_dtype!r}")
+    if policy.lora_dropout >= 1:
+        found.append(f"policy.lora_dropout: expected less than 1, got {policy.lora_dropout}")
+    if not policy.lora_rank and (policy.lora_dropout or policy.lora_modules_to_save):
+        found.append("policy.lora_rank: expected above 0 where lora_dropout or lora_modules_to_save is set")
+    return found
 
 
 def _env_problems(env: EnvConfig) -> list[str]:

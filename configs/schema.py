@@ -125,10 +125,20 @@ class PolicyConfig:
     """Rank of LoRA adapters on the language model; 0 trains all weights."""
     lora_alpha: int = 16
     """Scale of the LoRA adapters."""
+    lora_dropout: float = 0.0
+    """Share of an adapter's inputs that is dropped in the cold start, 0 to below 1; GRPO and evaluation drop none."""
+    lora_modules_to_save: tuple[str, ...] = ()
+    """Modules that train in full beside the adapters: `lm_head`, or a part of the language model (`embed_tokens`)."""
     freeze_vision: bool = False
     """Keep the vision tower of `path` fixed; the sampler then keeps its encoder cache over weight syncs."""
     freeze_embeddings: bool = False
     """Keep the token embeddings of `path` fixed, and with them a head that is tied to them (LoRA does so anyway)."""
+    compute_dtype: str = "float32"
+    """Precision of forward and backward of vision tower and language model: float32, or bfloat16 by autocast. Weights,
+    optimizer, log-probs and SAM 2 stay in float32."""
+    recompute_activations: bool = False
+    """Activation checkpointing of the same: their blocks run again in the backward pass, which saves most of the memory
+    and costs about a third more time."""
 
 
 @dataclass(frozen=True)
@@ -156,20 +166,33 @@ class StageConfig:
     frame shows), `dialogue` (VTS-CoT traces)."""
     steps: int = 1000
     """Optimizer steps."""
+    epochs: int = 0
+    """Passes over the traces, in place of `steps`, for `captions` and `dialogue`; 0: `steps` counts."""
     batch_size: int = 8
     """Sequences (frames for `masks` and `vision`) per step."""
     readings: int = 0
     """Further traces per step of `dialogue`, without frames: from what was seen to the answer."""
     lr: float = 1.5e-3
-    """Learning rate after 5 % of the steps and until the last 35 %, over which it falls to 0."""
+    """Highest learning rate, reached after the first 5 % of the steps."""
+    lr_schedule: str = "plateau"
+    """Of `captions` and `dialogue`, after that: `plateau` (held until the last 35 % of the steps, over which it falls
+    to 0) or `cosine` (falls to 0 from there on)."""
     mask_coef: float = 1.0
-    """Weight of the BCE + dice mask loss at every [SEG]."""
+    """Weight of the mask loss at every [SEG]: `bce_coef` x BCE + `dice_coef` x dice + 0.1 x that of the presence."""
+    bce_coef: float = 1.0
+    """Weight of BCE in the mask loss."""
+    dice_coef: float = 0.5
+    """Weight of dice in the mask loss."""
+    mask_points: int = 0
+    """Points of each mask at which BCE and dice are taken, most of them where it is unsure; 0: every pixel."""
     align_coef: float = 0.0
     """Weight of the pull of projected [SEG] states towards the caption prompts of the `masks` stage."""
     decision_weight: float = 1.0
     """Weight of tokens that decide (what an extra look shows, interval, key frame, name) against 1 for all others."""
     freeze_sam: bool = False
     """Keep SAM 2 fixed in this stage."""
+    sam_parts: tuple[str, ...] = ()
+    """Modules of SAM 2 that learn in `captions` and `dialogue`, such as `sam_mask_decoder`; empty: all of them."""
 
 
 @dataclass(frozen=True)
@@ -180,6 +203,10 @@ class ColdStartConfig:
     """Frames whose masks are supervised at each [SEG], its key frame among them."""
     weight_decay: float = 0.05
     """AdamW weight decay."""
+    betas: tuple[float, ...] = (0.9, 0.98)
+    """AdamW decay rates of the gradient's mean and of its square, in `captions` and `dialogue`."""
+    max_batch_tokens: int = 0
+    """Most padded tokens of one micro-batch, whose gradients add up to that of the step's batch; 0: one micro-batch."""
     log_every: int = 10
     """Steps between metric records."""
     save_every: int = 500

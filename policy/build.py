@@ -33,6 +33,7 @@ from policy.tokens import ChatTokens
 from policy.weights import read_json, read_safetensors, require_fit, require_names, write_safetensors
 
 HEAD_DIM = 32  # the smallest that vLLM's CPU attention takes
+COMPUTE_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 RELEASED_TYPE = "sa2va_chat"  # `model_type` of a checkpoint as VideoSEG-O3 publishes it (`policy.released`)
 OUTPUT_SCALE = 0.1  # of the blocks' output projections at the start: blocks that begin small learn sooner (LOG.md)
 
@@ -166,7 +167,12 @@ def _finish(policy: SegPolicy, config: PolicyConfig | None) -> SegPolicy:
     if config and config.freeze_embeddings:
         policy.vlm.model.language_model.embed_tokens.requires_grad_(False)
     if config and config.lora_rank:
-        policy.add_lora(config.lora_rank, config.lora_alpha)
+        policy.add_lora(config.lora_rank, config.lora_alpha, config.lora_dropout, config.lora_modules_to_save)
+    policy.eval()  # nothing is dropped but where a trainer asks for it
+    if config:
+        policy.compute_dtype = COMPUTE_DTYPES[config.compute_dtype]
+        if config.recompute_activations:
+            policy.recompute_activations()
     return policy.to(compute_device())
 
 
@@ -178,7 +184,9 @@ def compute_device() -> torch.device:
 def _load_vlm(folder: Path) -> tuple[Qwen3VLForConditionalGeneration, PreTrainedTokenizerBase]:
     tokenizer = load_tokenizer(folder)
     try:
-        loaded: Any = Qwen3VLForConditionalGeneration.from_pretrained(folder, output_loading_info=True)
+        # Published weights are bfloat16, whose last bit is larger than an update at the rates they are trained with.
+        load = Qwen3VLForConditionalGeneration.from_pretrained
+        loaded: Any = load(folder, output_loading_info=True, dtype=torch.float32)
     except (OSError, RuntimeError, ValueError, SafetensorError) as error:
         raise CheckpointError(f"{folder}: weights or config.json cannot be read ({error}); copy it again") from error
     vlm, info = loaded

@@ -5,6 +5,7 @@ Names inside checkpoints follow the released layout (`text_hidden_fcs.{0,2}.*`, 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -14,8 +15,10 @@ from peft.tuners.lora.layer import Linear as LoraLinear
 from torch import Tensor, nn
 from transformers import PretrainedConfig, PreTrainedTokenizerBase, Qwen3VLForConditionalGeneration
 
+from configs.load import ConfigError
 from env.types import VideoRef
 from policy.batch import Batch, Frames
+from policy.mask_points import at_points
 from policy.patches import PatchLayout
 from policy.sam import SegSam2
 from policy.tokens import ChatTokens
@@ -45,6 +48,7 @@ class SegPolicy(nn.Module):
         self.sam = sam
         self.chat = ChatTokens(tokenizer)
         self.layout = PatchLayout.of(vlm.config)
+        self.compute_dtype = torch.float32  # of vision tower and language model
 
     @property
     def config(self) -> PretrainedConfig:
@@ -59,22 +63,41 @@ class SegPolicy(nn.Module):
     def device(self) -> torch.device:
         return next(self.text_hidden_fcs.parameters()).device
 
-    def add_lora(self, rank: int, alpha: int) -> None:
-        """Freeze the language model's matrices and train low-rank adapters on them (PEFT)."""
+    def add_lora(self, rank: int, alpha: int, dropout: float = 0.0, modules_to_save: Sequence[str] = ()) -> None:
+        """Freeze the language model's matrices and train low-rank adapters on them (PEFT).
+
+        `dropout` acts in train mode only. `modules_to_save` (`lm_head`, children of the language model) train in full.
+        """
+        parts = {"lm_head": self.vlm.lm_head, **dict(self.vlm.model.language_model.named_children())}
+        if unknown := sorted(set(modules_to_save) - parts.keys()):
+            known = ", ".join(parts)
+            raise ConfigError(f"policy.lora_modules_to_save: expected some of {known}, found {', '.join(unknown)}")
         for parameter in self.vlm.parameters():
             parameter.requires_grad_(False)
-        inject_adapter_in_model(LoraConfig(r=rank, lora_alpha=alpha, target_modules=LORA_TARGETS), self.vlm)
+        config = LoraConfig(r=rank, lora_alpha=alpha, lora_dropout=dropout, target_modules=LORA_TARGETS)
+        inject_adapter_in_model(config, self.vlm)
+        for name in modules_to_save:
+            parts[name].requires_grad_(True)
+
+    def recompute_activations(self) -> None:
+        """Keep the inputs of each block alone for the backward pass, which runs the block again."""
+        self.vlm.gradient_checkpointing_enable({"use_reentrant": False})
+        self.vlm.train()  # transformers recomputes in this mode only
+        for module in self.vlm.modules():
+            if isinstance(module, nn.Dropout):  # but what is dropped would part learner and sampler
+                module.eval()
 
     def forward(self, batch: Batch) -> PolicyOutput:
         """One teacher-forced pass: log-probs of the action tokens and the prompts of every [SEG]."""
-        hidden_BLD = self.vlm.model(
-            input_ids=batch.input_ids_BL,
-            attention_mask=batch.attention_mask_BL,
-            pixel_values=batch.pixel_values,
-            image_grid_thw=batch.image_grid_thw,
-            mm_token_type_ids=batch.image_mask_BL,
-            use_cache=False,
-        ).last_hidden_state
+        with torch.autocast(self.device.type, self.compute_dtype, enabled=self.compute_dtype != torch.float32):
+            hidden_BLD = self.vlm.model(
+                input_ids=batch.input_ids_BL,
+                attention_mask=batch.attention_mask_BL,
+                pixel_values=batch.pixel_values,
+                image_grid_thw=batch.image_grid_thw,
+                mm_token_type_ids=batch.image_mask_BL,
+                use_cache=False,
+            ).last_hidden_state
         rows, columns = batch.loss_mask_BL.nonzero(as_tuple=True)
         # Only the positions that train reach the vocabulary: [P, V] instead of [B, L, V].
         text_states_PD = hidden_BLD[rows, columns - 1]
@@ -118,15 +141,20 @@ class SegPolicy(nn.Module):
         return weights
 
 
-def mask_losses(logits_NHW: Tensor, presence_N: Tensor, gold_NHW: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def mask_losses(
+    logits_NHW: Tensor, presence_N: Tensor, gold_NHW: Tensor, num_points: int = 0
+) -> tuple[Tensor, Tensor, Tensor]:
     """BCE and dice per mask and BCE of the presence logit, each [N]; masks without the target only train presence.
 
     `gold_NHW` is bool or 0..1 at any size; the logits are resized to it, as in SAM 2's own training: borders are learnt
-    as sharp as they are judged.
+    as sharp as they are judged. With `num_points` BCE and dice are those of so many points (`policy.mask_points`).
     """
     gold_NHW = gold_NHW.float()
     present_N = (gold_NHW.flatten(1).amax(1) > 0).float()
-    logits_NHW = F.interpolate(logits_NHW[:, None], gold_NHW.shape[-2:], mode="bilinear", align_corners=False)[:, 0]
+    if num_points:
+        logits_NHW, gold_NHW = at_points(logits_NHW, gold_NHW, num_points)
+    else:
+        logits_NHW = F.interpolate(logits_NHW[:, None], gold_NHW.shape[-2:], mode="bilinear", align_corners=False)[:, 0]
     bce_N = F.binary_cross_entropy_with_logits(logits_NHW, gold_NHW, reduction="none").flatten(1).mean(1)
     probability, target = logits_NHW.sigmoid().flatten(1), gold_NHW.flatten(1)
     dice_N = 1 - (2 * (probability * target).sum(1) + 1) / (probability.sum(1) + target.sum(1) + 1)

@@ -25,7 +25,10 @@ class EvalWorker:
         from rl.segment import Segmenter
 
         folder = Path(checkpoint)
-        policy = load_policy(folder, PolicyConfig(sam=config.policy.sam)).eval()  # nothing is trained here
+        needed = PolicyConfig(
+            sam=config.policy.sam, compute_dtype=config.policy.compute_dtype
+        )  # nothing is trained here
+        policy = load_policy(folder, needed)
         self._sampler = build_sampler(config.sampler, folder / "vlm", config.env.max_context_tokens, config.seed)
         frames = FrameCache(blind_looks=config.eval.blind_looks)
         shown = {False: frames, True: FrameCache(blind=True)}

@@ -104,6 +104,7 @@ def claim(out: Path, config: RunConfig, checkpoint: Path, tasks: Sequence[Task])
         "env": json.loads(json.dumps(asdict(config.env))),
         "sampler": {"kind": config.sampler.kind, "dtype": config.sampler.dtype},
         "eval": {"temperature": config.eval.temperature, "blind_looks": config.eval.blind_looks},
+        "compute_dtype": config.policy.compute_dtype,
         "inject_every_frame": config.policy.sam.inject_every_frame,
         "seed": config.seed,
         "tasks": {"n": len(tasks), "sha256": _hash_tasks(tasks)},

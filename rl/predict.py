@@ -34,7 +34,7 @@ def predict(config: RunConfig, video: Path, query: str, checkpoint: Path, out: P
     """Play one greedy episode, propagate its mask and write everything to `out`."""
     ref = probe(video)
     task = Task(f"predict/{video.name}/0", ref, query, gold=())
-    policy = load_policy(checkpoint, PolicyConfig(sam=config.policy.sam)).eval()
+    policy = load_policy(checkpoint, PolicyConfig(sam=config.policy.sam, compute_dtype=config.policy.compute_dtype))
     sampler = build_sampler(config.sampler, checkpoint / "vlm", config.env.max_context_tokens, config.seed)
     frames = FrameCache()
     (trajectory,) = Segmenter(policy, sampler, frames, frames, config.env).segment([task], 0.0, config.seed)

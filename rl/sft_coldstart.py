@@ -8,7 +8,9 @@ frames). The last two run in TRL's SFTTrainer. Writes `<run_dir>/policy`.
 from __future__ import annotations
 
 import argparse
+import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -24,8 +26,9 @@ from env.types import Trajectory
 from policy.build import POLICIES, build_small, save_policy
 from policy.model import SegPolicy
 from rl.caption_prompts import CaptionPrompts, train_masks
-from rl.cold_start_trainer import ColdStartTrainer, LessonCollator
+from rl.cold_start_trainer import ColdStartTrainer
 from rl.journal import Journal
+from rl.lesson_collator import LessonCollator
 from rl.lessons import Lessons
 from rl.vision_stage import train_vision
 
@@ -88,11 +91,13 @@ def _train_sequences(
 ) -> None:
     make, num_rows = _makers(config, stage, lessons)
     frames = FrameCache(blind=config.env.blind)
-    mask_frames = config.cold_start.mask_frames
-    collator = LessonCollator(policy, make, lessons.reading, frames, mask_frames, stage, config.seed)
-    trainer = ColdStartTrainer(
-        policy, prompts, stage, config.cold_start, collator, num_rows, folder, journal, config.seed
+    shared = config.cold_start
+    if stage.epochs:
+        stage = replace(stage, steps=math.ceil(stage.epochs * num_rows / (stage.batch_size + stage.readings)))
+    collator = LessonCollator(
+        policy, make, lessons.reading, frames, shared.mask_frames, stage, config.seed, shared.max_batch_tokens
     )
+    trainer = ColdStartTrainer(policy, prompts, stage, shared, collator, num_rows, folder, journal, config.seed)
     checkpoints = sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1]))
     trainer.train(resume_from_checkpoint=str(checkpoints[-1]) if resume and checkpoints else None)
 

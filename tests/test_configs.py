@@ -19,7 +19,7 @@ from rl.calibration import CALIBRATIONS
 from rl.loss import KLS, LOSSES
 from rl.sampler_weights import LEVELS
 
-SHIPPED = sorted(path.stem for path in load.SHIPPED.glob("*.yaml"))
+SHIPPED = load.shipped_names()
 
 
 def error_of(path: str | Path, *overrides: str) -> str:
@@ -34,7 +34,10 @@ def written(folder: Path, text: str, name: str = "mine.yaml") -> Path:
 
 
 def test_the_shipped_configs_are_the_ones_the_readme_names():
-    assert SHIPPED == ["clips", "smoke", "tiny", "tiny_long", "videoseg_o3_2b", "videoseg_o3_4b"]
+    assert [name for name in SHIPPED if "/" not in name] == ["clips", "smoke", "tiny", "tiny_long"]
+    stages = ("cold_start", "eval", "eval_nodes", "grpo", "grpo_nodes", "sft")
+    published = ["base", *(f"{size}_{stage}" for size in ("2b", "4b") for stage in stages)]
+    assert [name for name in SHIPPED if "/" in name] == sorted(f"videoseg_o3/{name}" for name in published)
 
 
 @pytest.mark.parametrize("name", SHIPPED)
@@ -52,14 +55,6 @@ def test_tiny_has_the_shape_of_the_laptop_recipe():
     assert config.cold_start.stages[-1].freeze_sam
     weights = {"format": 0.5, "interval_iou": 1.0, "key_frame": 0.5, "mask_iou": 2.0, "promptness": 0.3}
     assert config.rewards == weights
-
-
-def test_videoseg_o3_is_the_published_recipe():
-    config = load_config("videoseg_o3_4b")
-    assert (config.grpo.lr, config.grpo.group_size, config.grpo.kl_coef) == (3e-6, 4, 0.04)
-    assert (config.grpo.calibration, config.grpo.calibration_threshold, config.grpo.mask_coef) == ("loglik", 0.5, 0.2)
-    assert config.rewards == PROFILES["videoseg_o3"]
-    assert len(config.rewards) == 7
 
 
 @pytest.mark.parametrize("name", SHIPPED)
@@ -95,11 +90,25 @@ def test_extends_merges_sections_and_replaces_lists_and_rewards(tmp_path: Path):
     assert [stage.steps for stage in config.cold_start.stages] == [9]
 
 
-def test_extends_accepts_a_shipped_name_and_only_one_level(tmp_path: Path):
+def test_extends_takes_a_shipped_name_or_a_file_beside_it(tmp_path: Path):
     assert load_config(written(tmp_path, "extends: tiny\nseed: 7")) == replace(load_config("tiny"), seed=7)
-    assert "smoke.yaml itself extends another file" in error_of(written(tmp_path, "extends: smoke"))
     assert "nowhere.yaml: no such file" in error_of(written(tmp_path, "extends: nowhere.yaml"))
     assert "extends: expected a file name, got 3" in error_of(written(tmp_path, "extends: 3"))
+
+
+def test_extends_goes_as_deep_as_one_likes_and_the_last_word_counts(tmp_path: Path):
+    written(tmp_path, "seed: 1\nenv: {max_turns: 5, strip_frames: 4, zoom_frames: 2}", "base.yaml")
+    written(tmp_path, "extends: base.yaml\nenv: {strip_frames: 6, zoom_frames: 7}", "two.yaml")
+    config = load_config(written(tmp_path, "extends: two.yaml\nenv: {zoom_frames: 8}", "four.yaml"))
+    assert (config.seed, config.env.max_turns, config.env.strip_frames, config.env.zoom_frames) == (1, 5, 6, 8)
+    assert config == load_config(tmp_path / "base.yaml", ["env.strip_frames=6", "env.zoom_frames=8"])
+
+
+def test_extends_that_goes_round_is_named(tmp_path: Path):
+    one, two = written(tmp_path, "extends: two.yaml", "one.yaml"), written(tmp_path, "extends: one.yaml", "two.yaml")
+    assert error_of(one) == f"{two}: extends: goes round in a circle: {one} extends {two} extends {one}"
+    own = written(tmp_path, "extends: own.yaml", "own.yaml")
+    assert error_of(own) == f"{own}: extends: goes round in a circle: {own} extends {own}"
 
 
 def test_overrides_reach_sections_lists_and_rewards():
@@ -204,6 +213,13 @@ def test_numbers_are_read_as_a_person_means_them(tmp_path: Path):
         ("rewards={}", "rewards: expected at least one weight that is not 0"),
         ("grpo.loss=cispo", "grpo.clip_high: expected >= 1, the cap of the ratio in loss cispo, got 0.2"),
         ("grpo.calibration_clip=0.1", "grpo.calibration_clip: expected grpo.updates above 1"),
+        ("cold_start.betas=[0.9]", "cold_start.betas: expected two numbers from 0 to below 1, got (0.9,)"),
+        ("cold_start.betas=[0.9, 1]", "cold_start.betas: expected two numbers from 0 to below 1"),
+        ("cold_start.stages.3.lr_schedule=cosin", "stages.3.lr_schedule: expected one of plateau, cosine, got 'cosin'"),
+        ("cold_start.stages.0.epochs=1", "stages.0.epochs: expected 0 in a stage of masks"),
+        ("cold_start.stages.3.sam_parts=[memory_encoder]", "stages.3.sam_parts: expected nothing beside freeze_sam"),
+        ("policy.compute_dtype=bf16", "policy.compute_dtype: expected one of float32, bfloat16, got 'bf16'"),
+        ("policy.lora_modules_to_save=[lm_head]", "policy.lora_rank: expected above 0 where lora_dropout or"),
     ],
 )
 def test_a_harmful_value_is_refused(override: str, message: str):

@@ -148,7 +148,7 @@ def test_the_command_with_a_teacher_that_goes_away_and_comes_back(
     monkeypatch.setattr("cot_data.build.AT_ONCE", 1)
     with endpoint(tutor) as (url, _):
         words = ["build", str(shapes), "--out", str(out), "--limit", "16", "--teacher", url, "--teacher-model", "tutor"]
-        monkeypatch.setattr(sys, "argv", [*words, "--config", "videoseg_o3_2b"])
+        monkeypatch.setattr(sys, "argv", [*words, "--config", "videoseg_o3/2b_cold_start"])
         with pytest.raises(SystemExit, match="refused the request: status 400"):
             main()
         main()

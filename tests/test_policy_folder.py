@@ -78,7 +78,7 @@ def test_the_shipped_folder_was_saved_with_more_and_loads(small: SegPolicy):
 
 
 def test_a_plain_qwen3_vl_asks_for_the_sam_2_that_the_recipe_names(folder: Path, tmp_path: Path):
-    recipe = load_config("videoseg_o3_2b").policy
+    recipe = load_config("videoseg_o3/2b_grpo").policy
     assert recipe.sam.variant == "sam2_hiera_l"
     with pytest.raises(CheckpointError, match=r"vlm: a plain Qwen3-VL.*policy\.sam\.checkpoint.* of sam2_hiera_l "):
         load_policy(folder / "vlm", recipe)
@@ -137,7 +137,7 @@ def test_a_full_size_policy_saves_and_loads_every_weight(
         vlm = Qwen3VLForConditionalGeneration(full_size(size, is_tied))
         policy = SegPolicy(vlm, tokenizer, build_sam(SamConfig(variant="sam2_hiera_l")))
         save_policy(policy, tmp_path)
-        loaded = load_policy(tmp_path, load_config("videoseg_o3_2b").policy)
+        loaded = load_policy(tmp_path, load_config("videoseg_o3/2b_grpo").policy)
     wanted = {name: tuple(tensor.shape) for name, tensor in policy.state_dict().items()}
     assert {name: tuple(tensor.shape) for name, tensor in loaded.state_dict().items()} == wanted
     assert all(parameter.is_meta for parameter in loaded.parameters())

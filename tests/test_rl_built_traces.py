@@ -22,7 +22,8 @@ from env.frames import FrameCache
 from env.types import Trajectory
 from policy.build import load_policy
 from policy.model import SegPolicy
-from rl.cold_start_trainer import Lesson, LessonCollator, lesson_loss
+from rl.lesson_collator import Lesson, LessonCollator
+from rl.lesson_loss import lesson_loss
 from rl.sft_coldstart import train
 from tests.rl_parts import MICRO, Micro, read_lines, write_shapes
 

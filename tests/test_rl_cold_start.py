@@ -26,7 +26,8 @@ from env.types import Answer, Select, Trajectory
 from policy.batch import ALIKE, to_sequence
 from policy.build import load_policy
 from policy.model import SegPolicy
-from rl.cold_start_trainer import Lesson, LessonCollator, lesson_loss
+from rl.lesson_collator import Lesson, LessonCollator
+from rl.lesson_loss import lesson_loss
 from rl.sft_coldstart import train
 from tests.rl_parts import MICRO, Micro, read_lines
 
@@ -56,7 +57,7 @@ def lesson_of(policy: SegPolicy, items: list[Trajectory], num_mask_frames: int =
         policy, items.__getitem__, items.__getitem__, FrameCache(), num_mask_frames, stage, seed=0
     )
     sequences = [to_sequence(item, policy.chat, policy.layout) for item in items]
-    return collator.lesson(items, sequences, np.random.default_rng(0))
+    return collator.lesson(items, sequences, np.random.default_rng(0).spawn(len(items)))
 
 
 def rows(count: int) -> list[dict[str, int]]:

@@ -18,8 +18,9 @@ from configs.load import load_config
 from env.frames import FrameCache
 from policy import SHIPPED
 from policy.build import load_policy
-from rl import cold_start_trainer
-from rl.cold_start_trainer import Lesson, LessonCollator, lesson_loss
+from rl import lesson_collator
+from rl.lesson_collator import Lesson, LessonCollator
+from rl.lesson_loss import lesson_loss
 from rl.lessons import Lessons
 
 
@@ -46,7 +47,7 @@ def main() -> None:
     for step in range(args.steps + 1):
         rows = [{"index": int(at)} for at in rng.integers(0, len(lessons), stage.batch_size + stage.readings)]
         for name, least_share in (("one batch", 0.0), ("like lengths", 0.8)):
-            cold_start_trainer.ALIKE = least_share
+            lesson_collator.ALIKE = least_share
             start = time.process_time()
             made = collator(rows)["lessons"]
             lesson_loss(policy, None, made, stage, frames)[0].backward()
