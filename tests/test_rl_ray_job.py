@@ -40,6 +40,15 @@ def submit(job_server: str, *arguments: str, timeout: float) -> subprocess.Compl
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=timeout, check=False)
 
 
+def end(head: psutil.Process) -> None:
+    family = [head, *head.children(recursive=True)]
+    head.send_signal(signal.SIGTERM)
+    _, alive = psutil.wait_procs(family, timeout=30)
+    for process in alive:
+        process.kill()
+    psutil.wait_procs(alive, timeout=30)
+
+
 @pytest.fixture
 def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """Address of the job server of a new head node; its processes are ended by their ids (never `ray stop`)."""
@@ -64,12 +73,8 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
             time.sleep(0.5)
         yield f"http://127.0.0.1:{dashboard}"
     finally:
-        family = [psutil.Process(head.pid), *psutil.Process(head.pid).children(recursive=True)]
-        head.send_signal(signal.SIGTERM)
-        _, alive = psutil.wait_procs(family, timeout=30)
-        for process in alive:
-            process.kill()
-        psutil.wait_procs(alive, timeout=30)
+        if head.poll() is None:  # else it has ended by itself, and the assertion above tells why
+            end(psutil.Process(head.pid))
         shutil.rmtree(folder, ignore_errors=True)
 
 
