@@ -56,7 +56,7 @@ def main() -> None:
     )
     parser.add_argument("--data", type=Path, required=True, help="Moving Shapes, held out")
     args = parser.parse_args()
-    policy = load_policy(args.run / "policy").eval()
+    policy = load_policy(args.run / "policy")
     prompts = CaptionPrompts(policy.chat, policy.sam.hidden_dim)
     load_model(prompts, str(args.run / "stage-0-masks" / "prompts.safetensors"))
     frames = FrameCache()
