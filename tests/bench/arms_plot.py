@@ -37,9 +37,10 @@ def plot_looks(axis: Axes, runs: Mapping[str, Sequence[Path]]) -> None:
         for (metric, label), color in zip(LOOKS.items(), ("C0", "C2", "C1"), strict=True):
             curve_B = read_curve(folders, metric)
             steps_B = SMOOTH * np.arange(len(curve_B)) + SMOOTH / 2
-            axis.plot(steps_B, 100 * curve_B, style, color=color, label=f"{label}, {name}" if style == "-" else name)
+            axis.plot(steps_B, 100 * curve_B, style, color=color, label=label if style == "-" else None)
+        axis.plot([], [], style, color="0.3", label=name)
     axis.set(xlabel="step of GRPO", ylabel="episodes that look closer, %", ylim=(0, 100))
-    axis.legend(fontsize=7)
+    axis.legend(fontsize=7, loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=2, frameon=False)
 
 
 def plot_gains(axis: Axes, gains: Gains) -> None:
@@ -53,13 +54,13 @@ def plot_gains(axis: Axes, gains: Gains) -> None:
     axis.axvline(0, color="0.3", linewidth=1)
     axis.set_yticks(range(len(rows)), rows)
     axis.invert_yaxis()
-    axis.set_xlabel("J&F over the cold start, points (standard error over tasks)")
-    axis.legend(fontsize=7)
+    axis.set_xlabel("J&F over the cold start, points")
+    axis.legend(fontsize=7, loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=2, frameon=False)
 
 
 def plot(runs: Mapping[str, Sequence[Path]], gains: Gains, path: Path) -> None:
     """`runs` are folders of GRPO by arm."""
-    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.8), layout="constrained")
+    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4), layout="constrained")
     plot_looks(left, runs)
     plot_gains(right, gains)
     figure.savefig(path, dpi=150)
