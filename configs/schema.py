@@ -68,6 +68,8 @@ class EnvConfig:
     """Most tokens of a whole trajectory, observations included."""
     max_seconds: float = 600.0
     """Wall-clock limit of one episode, which then ends as an error and is not scored."""
+    max_turn_seconds: float = 300.0
+    """Wall-clock limit of one turn, counted while the sampler writes it; the episode then ends as an error."""
     blind: bool = False
     """Show grey frames instead of the video: the baseline that only reads the question."""
 
@@ -155,6 +157,10 @@ class SamplerConfig:
     """GPUs that Ray reserves for each rollout worker; a fraction shares one GPU with the learner."""
     max_sequences: int = 64
     """Most conversations that the engine decodes at once."""
+    stall_seconds: float = 600.0
+    """Silence of a worker, which answers twice a second, after which it counts as stuck and is replaced."""
+    load_seconds: float = 3600.0
+    """The same while it waits for its place on the cluster and loads its engine."""
 
 
 @dataclass(frozen=True)
@@ -280,7 +286,12 @@ class GrpoConfig:
     workers: int = 1
     """Rollout workers."""
     max_attempts: int = 3
-    """Times a group is tried when its worker dies, before its trajectories end as errors."""
+    """Times an episode is tried when its worker fails, before it ends as an error."""
+    min_group: int = 2
+    """Fewest sound trajectories with which a group is trained on."""
+    max_rollout_seconds: float = 7200.0
+    """Wall-clock limit of a step's rollout (each round of it, where `refill` asks for more); what is unfinished then
+    ends as errors, and groups do with the members they have."""
     save_every: int = 10
     """Steps between checkpoints."""
     eval_every: int = 0

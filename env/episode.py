@@ -46,6 +46,11 @@ class VideoSegEnv:
         self._num_turns = 0
         self._is_over = False
 
+    @property
+    def seconds(self) -> float:
+        """Since the first observation."""
+        return 0.0 if self._started is None else self._clock() - self._started
+
     def first_observation(self) -> Observation:
         """The strip, the detail frames and the query; starts the clock. EnvError when called twice."""
         if self._started is not None:
@@ -71,7 +76,7 @@ class VideoSegEnv:
             raise EnvError("step() was called after the episode ended; make a new VideoSegEnv")
         self._num_turns += 1
         decision = parse_action(action.text, self.task.video.num_frames, action.finish)
-        stop_reason = self._stop_reason(action, decision, self._clock() - self._started)
+        stop_reason = self._stop_reason(action, decision, self.seconds)
         if stop_reason is None and isinstance(decision, Select):
             return StepResult(decision, self._look_closer(decision), None)
         self._is_over = True

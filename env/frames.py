@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from threading import Lock, RLock
 
 import numpy as np
 from PIL import Image
@@ -143,9 +144,10 @@ def probe(path: Path) -> VideoRef:
 
 
 class FrameCache:
-    """Pixels by frame, least recently used out first. A group's siblings share one. Not thread-safe.
+    """Pixels by frame, least recently used out first. Threads and a group's siblings share one.
 
-    Arrays come back read-only: they are the cache's own.
+    A video is read by one thread at a time, so that siblings that want the same frame decode it once. Arrays come back
+    read-only: they are the cache's own.
     """
 
     def __init__(
@@ -156,53 +158,63 @@ class FrameCache:
         self._max_bytes = max_bytes
         self._grey_roles = ALL_ROLES if blind else LOOK_ROLES if blind_looks else ()
         self._max_videos = max_videos  # open video files
-        self._videos: OrderedDict[VideoRef, Video] = OrderedDict()
+        self._videos: OrderedDict[VideoRef, tuple[RLock, Video]] = OrderedDict()
         self._arrays: OrderedDict[tuple[VideoRef, int, int, int], np.ndarray] = OrderedDict()
         self._bytes = 0
+        self._lock = Lock()  # of the three above
 
     def pixels(self, video: VideoRef, frame: FrameRef) -> np.ndarray:
         """The frame as the policy is shown it: uint8 RGB [frame.height, frame.width, 3]."""
         if frame.role in self._grey_roles:
             return np.full((frame.height, frame.width, 3), _GREY, np.uint8)
-        key = (video, frame.frame_idx, frame.width, frame.height)
-        pixels_HWC = self._look_up(key)
-        if pixels_HWC is None:
-            pixels_HWC = _resize(self.full(video, frame.frame_idx), frame.width, frame.height)
-            self._keep(key, pixels_HWC)
-        return pixels_HWC
+        return self._read(
+            (video, frame.frame_idx, frame.width, frame.height),
+            lambda: _resize(self.full(video, frame.frame_idx), frame.width, frame.height),
+        )
 
     def full(self, video: VideoRef, frame_idx: int) -> np.ndarray:
         """The frame at native size: uint8 RGB [H,W,3]."""
-        key = (video, frame_idx, 0, 0)  # no shown frame has a side of 0
+        return self._read((video, frame_idx, 0, 0), lambda: self._open(video)[1].frame(frame_idx))  # no side is 0
+
+    def _read(self, key: tuple[VideoRef, int, int, int], make: Callable[[], np.ndarray]) -> np.ndarray:
+        """What is kept under `key`, else made and kept now."""
         pixels_HWC = self._look_up(key)
-        if pixels_HWC is None:
-            pixels_HWC = self._video(video).frame(frame_idx)
-            self._keep(key, pixels_HWC)
+        if pixels_HWC is not None:
+            return pixels_HWC
+        with self._open(key[0])[0]:
+            pixels_HWC = self._look_up(key)  # another thread may have read it meanwhile
+            if pixels_HWC is None:
+                pixels_HWC = make()
+                self._keep(key, pixels_HWC)
         return pixels_HWC
 
-    def _video(self, ref: VideoRef) -> Video:
-        if ref not in self._videos:
-            self._videos[ref] = Video(ref)
-            if len(self._videos) > self._max_videos:
-                self._videos.popitem(last=False)
-        self._videos.move_to_end(ref)
-        return self._videos[ref]
+    def _open(self, ref: VideoRef) -> tuple[RLock, Video]:
+        """The video and the lock of whoever reads it."""
+        with self._lock:
+            if ref not in self._videos:
+                self._videos[ref] = RLock(), Video(ref)
+                if len(self._videos) > self._max_videos:
+                    self._videos.popitem(last=False)
+            self._videos.move_to_end(ref)
+            return self._videos[ref]
 
     def _look_up(self, key: tuple[VideoRef, int, int, int]) -> np.ndarray | None:
-        if key not in self._arrays:
-            return None
-        self._arrays.move_to_end(key)
-        return self._arrays[key]
+        with self._lock:
+            if key not in self._arrays:
+                return None
+            self._arrays.move_to_end(key)
+            return self._arrays[key]
 
     def _keep(self, key: tuple[VideoRef, int, int, int], pixels_HWC: np.ndarray) -> None:
         pixels_HWC.setflags(write=False)
-        if key in self._arrays or pixels_HWC.nbytes > self._max_bytes:
-            return
-        self._arrays[key] = pixels_HWC
-        self._bytes += pixels_HWC.nbytes
-        while self._bytes > self._max_bytes:
-            _, dropped_HWC = self._arrays.popitem(last=False)
-            self._bytes -= dropped_HWC.nbytes
+        with self._lock:
+            if key in self._arrays or pixels_HWC.nbytes > self._max_bytes:
+                return
+            self._arrays[key] = pixels_HWC
+            self._bytes += pixels_HWC.nbytes
+            while self._bytes > self._max_bytes:
+                _, dropped_HWC = self._arrays.popitem(last=False)
+                self._bytes -= dropped_HWC.nbytes
 
 
 def _inside(root: str, path: str) -> Path:

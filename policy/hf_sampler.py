@@ -46,6 +46,10 @@ class HfSampler:
         ids = expand_image_pads(request.prompt_ids, counts, self._chat.image_pad_id)
         self._queue[request.request_id] = (request, ids)
 
+    def abort(self, request_ids: Sequence[str]) -> None:
+        for request_id in request_ids:
+            self._queue.pop(request_id, None)
+
     def has_work(self) -> bool:
         return bool(self._queue)
 

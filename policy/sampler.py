@@ -6,7 +6,7 @@ No torch here, so that callers can name a `Request` without loading an engine. A
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Protocol
 
@@ -53,6 +53,8 @@ class Completion:
     logprobs: tuple[float, ...]  # raw: temperature 1, whole vocabulary, before any ban
     finish: Literal["stop", "length"]
     weights_version: int
+    prompt_tokens: int = 0  # expanded
+    cached_tokens: int = 0  # of these, whose states a prefix cache still held
 
 
 class Sampler(Protocol):
@@ -70,6 +72,10 @@ class Sampler(Protocol):
 
     def has_work(self) -> bool:
         """Whether any request is queued or being written."""
+        ...
+
+    def abort(self, request_ids: Sequence[str]) -> None:
+        """Forget requests in flight; they never complete, and their ids are free again."""
         ...
 
     def load_weights(self, weights: Mapping[str, torch.Tensor], version: int) -> None:

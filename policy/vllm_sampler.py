@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal, cast
 
@@ -97,7 +97,12 @@ class VllmSampler:
             raise RuntimeError(f"request {output.request_id}: engine sampled a banned token: {token_ids}")
         entries = cast(list[dict[int, Logprob]], written.logprobs)
         logprobs = tuple(entry[token].logprob for entry, token in zip(entries, token_ids, strict=True))
-        return Completion(output.request_id, token_ids, logprobs, written.finish_reason, self.version)
+        cached = output.num_cached_tokens or 0
+        return Completion(output.request_id, token_ids, logprobs, written.finish_reason, self.version, got, cached)
+
+    def abort(self, request_ids: Sequence[str]) -> None:
+        known = [request_id for request_id in request_ids if self._expanded.pop(request_id, None) is not None]
+        self._engine.abort_request(known)
 
     def has_work(self) -> bool:
         return bool(self._expanded)

@@ -48,9 +48,9 @@ def draw_groups(
         new = play(tasks)
         played += new
         if config.refill > 1:
-            rate(_sound(new))
+            rate(_sound(new, config.min_group))
         missing = min(wanted - sum(map(_teaches, played)), most - len(played))
-    sound = _sound(played)
+    sound = _sound(played, config.min_group)
     if not sound:
         reasons = sorted({item.error for group in played for item in group if item.error})[:3]
         raise RuntimeError(f"step {played[0][0].step}: every group failed; reasons: {'; '.join(reasons)}")
@@ -58,10 +58,10 @@ def draw_groups(
     return Drawn(played, sound, [sound[at] for at in sorted(best)], cursor)
 
 
-def _sound(groups: Sequence[Group]) -> list[Group]:
-    """Groups without what ended as an error; one needs two members to mean anything."""
+def _sound(groups: Sequence[Group], least: int) -> list[Group]:
+    """Groups without what ended as an error, as far as at least `least` members are left."""
     sound = [[item for item in group if item.stop_reason is not StopReason.ERROR] for group in groups]
-    return [group for group in sound if len(group) > 1]
+    return [group for group in sound if len(group) >= least]
 
 
 def _teaches(group: Group) -> bool:

@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from configs.schema import PolicyConfig, RunConfig
 from env.types import Trajectory
 from policy.engine_env import set_engine_env
-from rl.rollout import Assignment
-from rl.workers import Pool, connect_ray
+from rl.assignment import Assignment
+from rl.cluster import connect_ray
+from rl.pool import Pool
+from rl.worker import Worker
+
+if TYPE_CHECKING:
+    from rl.rollout import Rollout
 
 
-class EvalWorker:
-    """One policy and one sampler, and two ways to show them a video: as it is, and grey."""
+class EvalWorker(Worker):
+    """One policy and one sampler, and two ways to show them a video: as it is, and grey. The option says `is_blind`.
+
+    A share is played to its end and then tracked, videos side by side; its trajectories come back with masks.
+    """
 
     def __init__(self, config: RunConfig, checkpoint: str):
+        super().__init__()
         set_engine_env()
         # Heavy imports wait until the engine's environment variables are set.
         from env.frames import FrameCache
@@ -35,9 +44,27 @@ class EvalWorker:
         self._segmenters = {
             is_blind: Segmenter(policy, self._sampler, view, frames, config.env) for is_blind, view in shown.items()
         }
+        self._ended: list[Trajectory] = []
+        self._tracked: Iterator[Trajectory] = iter(())
 
-    def pid(self) -> int:
-        return os.getpid()
+    def prepare(self, option: bool) -> Rollout:
+        self._segmenter = self._segmenters[option]
+        self._ended, self._tracked = [], iter(())
+        return self._segmenter.rollout
+
+    @property
+    def busy(self) -> bool:
+        return self._live > 0
+
+    def advance(self) -> list[Trajectory]:
+        if self._segmenter.rollout.busy:
+            self._ended += self._segmenter.rollout.step()
+            if not self._segmenter.rollout.busy:
+                self._ended.sort(key=lambda item: (item.task.video.path, item.trajectory_id))
+                self._tracked = self._segmenter.track(self._ended)
+                self._ended = []
+            return []
+        return [next(self._tracked)]
 
     def run(self, assignments: Sequence[Assignment], is_blind: bool) -> Iterator[Trajectory]:
         """Play and segment `assignments`; their trajectories in order, with masks."""
@@ -55,7 +82,8 @@ class EvalCrew:
         self._local = self._pool = None
         if config.eval.workers:
             connect_ray(config)
-            self._pool = Pool(config, EvalWorker, (config, str(checkpoint.resolve())), config.eval.workers)
+            arguments = (config, str(checkpoint.resolve()))
+            self._pool = Pool(config, EvalWorker, arguments, config.eval.workers, room=1)  # a share at a time
         else:
             self._local = EvalWorker(config, str(checkpoint))
 

@@ -20,11 +20,11 @@ from env.errors import CheckpointError, DataError
 from env.store import TrajectoryStore
 from env.types import Task, Trajectory
 from rl import statistics
+from rl.assignment import Assignment
 from rl.eval_worker import EvalCrew
 from rl.groups import groups_of
 from rl.measure import MEASURES, measure
 from rl.progress import progress_bar
-from rl.rollout import Assignment
 
 STORES = {"sighted": "trajectories", "blind": "trajectories_blind"}
 

@@ -25,16 +25,18 @@ from env.types import StopReason, Task, Trajectory
 from policy.build import POLICIES, save_policy
 from rewards import score
 from rl.advantage import group_advantages
+from rl.assignment import Assignment
 from rl.checkpoint import latest_checkpoint, load_state, save_checkpoint, set_aside_checkpoints
+from rl.cluster import check_job_paths, connect_ray
 from rl.draw import draw_groups
 from rl.heldout import heldout_metrics
 from rl.journal import Journal, Timer
 from rl.learner import LocalLearner, rate
 from rl.metrics import trajectory_metrics
 from rl.progress import progress_bar
-from rl.rollout import Assignment
 from rl.schedule import TaskStream
-from rl.workers import RolloutPool, check_job_paths, connect_ray
+from rl.worker_metrics import worker_metrics
+from rl.workers import RolloutPool
 
 
 def train(config: RunConfig, resume: bool = False) -> None:
@@ -88,15 +90,16 @@ def train(config: RunConfig, resume: bool = False) -> None:
         # 3. LOOK, now and then, at tasks that it never trains on, with the weights that it has now.
         if config.grpo.eval_every and (step + 1) % config.grpo.eval_every == 0:
             pool.publish(learner.export_weights(), version=step + 1)
-            metrics |= heldout_metrics(pool, policy, heldout, config, step + 1, shown, frames)
+            metrics |= heldout_metrics(pool, policy, heldout, config, shown, frames)
             timer.mark("heldout")
 
         # 4. RECORD. What is logged is what is stored, and `env.replay` can score it again.
         everything = [trajectory for group in drawn.played for trajectory in group]
         failed = sum(trajectory.stop_reason is StopReason.ERROR for trajectory in everything)
         metrics |= trajectory_metrics(drawn.sound) | timer.seconds
-        metrics |= {"rollout/failed": float(failed), "rollout/worker_deaths": float(pool.num_deaths)}
-        metrics["rollout/refilled"] = float(len(drawn.played) - config.grpo.tasks_per_step)
+        refilled = len(drawn.played) - config.grpo.tasks_per_step
+        metrics |= {"rollout/failed": float(failed), "rollout/refilled": float(refilled)}
+        metrics |= worker_metrics(pool.take_tallies(), pool.failures)
         store.append(everything)
         journal.log(step, metrics)
         if (step + 1) % config.grpo.save_every == 0 or step + 1 == config.grpo.steps:
@@ -127,7 +130,7 @@ def rollout_groups(
     if not finished:
         pending.drop_from(0)
     with progress_bar(f"step {step}: rollout", len(wanted), len(wanted) - len(missing)) as advance:
-        for trajectory in pool.run(missing, version=step):
+        for trajectory in pool.run(missing):
             finished[trajectory.trajectory_id] = trajectory
             pending.append([trajectory])
             advance()

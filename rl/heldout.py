@@ -10,9 +10,9 @@ from configs.schema import RunConfig
 from env.types import StopReason, Task
 from policy.batch import Frames
 from policy.model import SegPolicy
+from rl.assignment import Assignment
 from rl.groups import groups_of
 from rl.measure import measure
-from rl.rollout import Assignment
 from rl.segment import with_masks
 from rl.workers import RolloutPool
 
@@ -24,13 +24,12 @@ def heldout_metrics(
     policy: SegPolicy,
     tasks: Sequence[Task],
     config: RunConfig,
-    version: int,
     shown: Frames,
     frames: Frames,
 ) -> dict[str, float]:
-    """`heldout/<measure>/<group>`: means over `tasks`, segmented with the weights that the pool has as `version`."""
+    """`heldout/<measure>/<group>`: means over `tasks`, segmented with the weights that were published last."""
     wanted = [Assignment(task, -1, 0, config.seed, config.eval.temperature) for task in tasks]
-    played = {item.trajectory_id: item for item in pool.run(wanted, version)}
+    played = {item.trajectory_id: item for item in pool.run(wanted)}
     sound = [played[item.trajectory_id] for item in wanted]
     sound = [trajectory for trajectory in sound if trajectory.stop_reason is not StopReason.ERROR]
     rows = [measure(trajectory) for trajectory in with_masks(policy, sound, shown, frames)]

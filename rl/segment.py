@@ -16,7 +16,8 @@ from policy.batch import Frames, TokenSequence, collate, pack, to_sequence
 from policy.model import SegPolicy, binary_masks
 from policy.sam import FrameFeatures, track_videos
 from policy.sampler import Sampler
-from rl.rollout import Assignment, Rollout
+from rl.assignment import Assignment
+from rl.rollout import Rollout
 
 CHUNK = 16  # frames encoded at once
 MAX_PIXELS = 2**25  # of SAM 2's inputs whose features are held at once: 32 frames at 1024 x 1024, 2048 at 128 x 128
@@ -39,6 +40,10 @@ class Segmenter:
         """`segment` for assignments."""
         by_id = {trajectory.trajectory_id: trajectory for trajectory in self.rollout.run(assignments)}
         played = [by_id[assignment.trajectory_id] for assignment in assignments]
+        yield from self.track(played)
+
+    def track(self, played: Sequence[Trajectory]) -> Iterator[Trajectory]:
+        """Played trajectories in their order, each once its masks are there."""
         yield from with_masks(self.policy, played, self.shown, self.frames)
 
 

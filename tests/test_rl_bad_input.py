@@ -16,8 +16,9 @@ from env.types import StopReason
 from policy.build import load_chat, load_policy
 from policy.engines import build_sampler
 from rl import grpo, sft_coldstart
+from rl.assignment import Assignment
 from rl.checkpoint import latest_checkpoint, restore
-from rl.rollout import Assignment, Rollout
+from rl.rollout import Rollout
 from rl.schedule import items_for_step
 from tests.rl_parts import Micro
 

@@ -20,8 +20,9 @@ from policy.model import SegPolicy
 from policy.sampler import Sampler
 from rewards.base import final_answer
 from rewards.mask import mask_iou
+from rl.assignment import Assignment
 from rl.learner import LocalLearner
-from rl.rollout import Assignment, Rollout
+from rl.rollout import Rollout
 from tests.rl_parts import Micro
 
 GROUP = 8

@@ -144,7 +144,7 @@ def test_steps_tasks_and_losses_equal_those_of_the_whole_run(runs: tuple[Run, Ru
 
 def test_a_reborn_worker_has_the_newest_weights(runs: tuple[Run, Run], micro: Micro):
     _, torn = runs
-    assert torn.metrics()[1]["rollout/worker_deaths"] == 1
+    assert torn.metrics()[1]["rollout/failures_died"] == 1
     assert max(row["rollout/mismatch/max"] for row in torn.metrics()) <= 1e-4
     # Had it kept the weights that it was built from, the difference would be this:
     written = [item for item in torn.trajectories() if item.step == 1]

@@ -18,7 +18,7 @@ import psutil
 import pytest
 
 from configs.load import ConfigError
-from rl.workers import check_job_paths
+from rl.cluster import check_job_paths
 from tests.rl_parts import Micro, read_lines
 
 ROOT = Path(__file__).parent.parent

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
@@ -16,9 +18,12 @@ from env.types import Scores, Trajectory
 from policy.build import load_chat
 from policy.engines import build_sampler
 from rl import grpo
+from rl.assignment import Assignment
 from rl.checkpoint import latest_checkpoint, load_state
-from rl.rollout import Assignment, Rollout
+from rl.failures import Failure
+from rl.rollout import Rollout
 from rl.schedule import TaskStream
+from rl.worker import Tally
 from tests.rl_parts import Micro, read_lines
 
 STEPS, PER_STEP, REFILL, GROUP = 3, 2, 2, 2
@@ -43,7 +48,7 @@ class PowerCut(Exception):
 class PoolHere:
     """The workers' pool without Ray. `calls` counts the rollouts that were asked for; `cut_at` ends one half-way."""
 
-    num_deaths = 0
+    failures: ClassVar[Counter[Failure]] = Counter()
     calls = 0
     cut_at: int | None = None
     played: list[str]
@@ -57,13 +62,16 @@ class PoolHere:
     def publish(self, weights: Mapping, version: int) -> None:
         self.sampler.load_weights(weights, version)
 
-    def run(self, assignments: Sequence[Assignment], version: int) -> Iterator[Trajectory]:
+    def run(self, assignments: Sequence[Assignment]) -> Iterator[Trajectory]:
         PoolHere.calls += 1
         for done, trajectory in enumerate(self.rollout.run(assignments)):
             if PoolHere.calls == self.cut_at and done:
                 raise PowerCut
             PoolHere.played.append(trajectory.trajectory_id)
             yield trajectory
+
+    def take_tallies(self) -> dict[int, Tally]:
+        return {}
 
     def close(self) -> None:
         self.sampler.close()

@@ -1,0 +1,42 @@
+"""Joining or starting Ray, and what a job there has to be told."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import ray
+
+from configs.load import ConfigError
+from configs.schema import RunConfig
+
+
+def check_job_paths(config: RunConfig) -> None:
+    """ConfigError for a relative path in a job that runs in Ray's copy of the working folder, which Ray deletes."""
+    if "working_dir_files" not in Path.cwd().parts:
+        return
+    paths = {"run_dir": config.run_dir, "data.train_root": config.data.train_root, "policy.path": config.policy.path}
+    paths |= {f"data.train.{i}.root": source.root for i, source in enumerate(config.data.train)}
+    for key, path in paths.items():
+        if path and not Path(path).is_absolute():
+            raise ConfigError(
+                f"{key}: {path!r} is relative, but this job runs in a copy of the folder that Ray deletes afterwards; "
+                "give an absolute path that all nodes can reach"
+            )
+
+
+def connect_ray(config: RunConfig) -> None:
+    """Join the cluster of `ray job submit` (or RAY_ADDRESS), else start a local Ray sized for this run."""
+    if ray.is_initialized():
+        return
+    quiet = {"logging_level": "warning", "log_to_driver": False}
+    if os.environ.get("RAY_ADDRESS"):
+        ray.init(address="auto", **quiet)
+    else:
+        # The object store holds weights and trajectories, both small; Ray would take 30 % of the memory.
+        ray.init(
+            num_cpus=max(os.cpu_count() or 1, config.grpo.workers + 1, config.eval.workers),
+            include_dashboard=False,
+            object_store_memory=512 << 20,
+            **quiet,
+        )

@@ -1,0 +1,155 @@
+"""Workers as Ray actors that play groups of assignments; one that fails is replaced, and what it owed is played again.
+
+Work is pulled: a worker that answers gets more, as long as it has room. Nothing is decided here but when to call whom;
+who plays what is `rl.dispatch`'s account, and what failures mean is told in `rl.failures`.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import Counter, defaultdict, deque
+from collections.abc import Generator, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import ray
+from ray.exceptions import RayError
+
+from configs.schema import RunConfig
+from env.types import Trajectory
+from rl.assignment import Assignment
+from rl.dispatch import Dispatcher
+from rl.failures import Failure, failed, failure_of
+from rl.worker import Report, Share, Tally, Worker
+
+CALLS = 2  # under way per busy worker: one that it works on, and one that it finds when that is done
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class _Seat:
+    """A worker's place: the actor that has it now, and the calls it has not answered yet, in order."""
+
+    actor: Any
+    calls: deque[Any] = field(default_factory=deque)
+    heard: float = field(default_factory=time.monotonic)  # when it answered last, or was called after a pause
+    is_up: bool = False  # it has answered once
+
+
+class Pool:
+    """`num_workers` actors of `actor`, a `rl.worker.Worker`."""
+
+    def __init__(self, config: RunConfig, actor: type[Worker], arguments: Sequence[Any], num_workers: int, room: int):
+        """`room`: episodes that a worker takes before it has to finish some; an idle one takes any group."""
+        self.config = config
+        self.failures: Counter[Failure] = Counter()
+        self._tallies: dict[int, Tally] = defaultdict(Tally)  # by worker
+        self._room = room
+        self._actor = actor
+        self._arguments = arguments
+        self._play = 0
+        self._failed_starts = 0  # in a row
+        self._seats = [self._start() for _ in range(num_workers)]
+
+    def _start(self) -> _Seat:
+        gpus = self.config.sampler.gpus_per_worker
+        actor: Any = ray.remote(num_cpus=1, num_gpus=gpus, max_restarts=0)(self._actor)
+        handle = actor.remote(*self._arguments)
+        return _Seat(handle, deque([handle.pid.remote()]))
+
+    def pids(self) -> list[int]:
+        """Process ids of the workers; waits until their engines are loaded."""
+        return ray.get([seat.actor.pid.remote() for seat in self._seats])
+
+    def play(
+        self, groups: Sequence[Sequence[Assignment]], option: Any, seconds: float = float("inf")
+    ) -> Generator[Trajectory, None, None]:
+        """Each assignment's trajectory exactly once, as they finish; `option` is handed to the workers.
+
+        Those that failed too often, or are not finished after `seconds`, end as errors.
+        """
+        self._play += 1
+        dispatcher = Dispatcher(groups, self._room, self.config.grpo.max_attempts)
+        deadline = time.monotonic() + seconds
+        for seat in self._seats:
+            seat.heard = time.monotonic()  # nobody listened between two plays
+        while dispatcher.unfinished:
+            self._call(dispatcher, option)
+            for worker, answer in self._answers():
+                if isinstance(answer, Report):
+                    self._tallies[worker].add(answer)
+                    yield from (item for item in answer.finished if dispatcher.accept(worker, item.trajectory_id))
+                else:
+                    yield from self._replace(worker, answer, dispatcher)
+            if time.monotonic() > deadline:
+                reason = f"the step took longer than grpo.max_rollout_seconds ({seconds:g})"
+                yield from (failed(item, reason) for item in dispatcher.give_up())
+
+    def take_tallies(self) -> dict[int, Tally]:
+        """What each worker did since the last look."""
+        tallies, self._tallies = self._tallies, defaultdict(Tally)
+        return dict(tallies)
+
+    def close(self) -> None:
+        for seat in self._seats:
+            ray.kill(seat.actor)
+
+    def _call(self, dispatcher: Dispatcher, option: Any) -> None:
+        """Give out work to workers that can be called, and keep calls under way at those that have any."""
+        callable_ = [at for at, seat in enumerate(self._seats) if seat.is_up and len(seat.calls) < CALLS]
+        shares = dispatcher.hand_out(callable_)
+        for worker in callable_:
+            seat = self._seats[worker]
+            if not seat.calls:
+                seat.heard = time.monotonic()
+            share = Share(self._play, option, tuple(shares.get(worker, ())))
+            while dispatcher.load(worker) and len(seat.calls) < CALLS:
+                seat.calls.append(seat.actor.exchange.remote(share))
+                share = Share(self._play, option)
+
+    def _answers(self) -> list[tuple[int, Report | RayError | Failure]]:
+        """What has come back, or went wrong, once there is anything or a while has passed."""
+        firsts = {seat.calls[0]: at for at, seat in enumerate(self._seats) if seat.calls}
+        ready, _ = ray.wait(list(firsts), num_returns=1, timeout=1.0)
+        if ready:
+            ready, _ = ray.wait(list(firsts), num_returns=len(firsts), timeout=0)
+        answers: list[tuple[int, Report | RayError | Failure]] = []
+        for call in ready:
+            worker = firsts[call]
+            seat = self._seats[worker]
+            try:
+                answer = ray.get(call)
+            except RayError as error:
+                answers.append((worker, error))
+                continue
+            seat.calls.popleft()
+            seat.heard = time.monotonic()
+            if isinstance(answer, Report):
+                answers.append((worker, answer))
+            seat.is_up = True
+        return answers + [(worker, Failure.STUCK) for worker in self._silent(set(firsts.values()))]
+
+    def _silent(self, called: set[int]) -> list[int]:
+        """Called workers that have not answered for too long; loading an engine is given more time."""
+        limits = {True: self.config.sampler.stall_seconds, False: self.config.sampler.load_seconds}
+        now = time.monotonic()
+        return [at for at in called if now - self._seats[at].heard > limits[self._seats[at].is_up]]
+
+    def _replace(self, worker: int, problem: RayError | Failure, dispatcher: Dispatcher) -> Iterator[Trajectory]:
+        """Start another worker in the place of one that failed; yields what is given up thereby.
+
+        RuntimeError when workers fail as often as `grpo.max_attempts` before any has come up.
+        """
+        failure = problem if isinstance(problem, Failure) else failure_of(problem)
+        seat = self._seats[worker]
+        self.failures[failure] += 1
+        self._tallies[worker].restarts += 1
+        self._failed_starts = 0 if seat.is_up else self._failed_starts + 1
+        if self._failed_starts >= self.config.grpo.max_attempts:
+            raise RuntimeError(f"no worker comes up, after {self._failed_starts} attempts: {problem}")
+        logger.warning("worker %d is replaced (%s): %s", worker, failure, problem)
+        ray.kill(seat.actor)
+        self._seats[worker] = self._start()
+        reason = f"its worker failed in every attempt, the last time so: {failure}: {problem}"
+        yield from (failed(item, reason) for item in dispatcher.lose(worker))

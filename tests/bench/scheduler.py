@@ -1,0 +1,70 @@
+"""How well many workers are kept busy, and what that costs: `python -m tests.bench.scheduler --workers 1 4 16 64`.
+
+Real Ray actors and the real pool; only the engine is a stand-in, which plays `--slots` conversations at a time and
+takes for each turn a time drawn from a heavy tail (log-normal, sigma 1, cut off at 8 medians). The ideal is the sum of
+all turns over all slots: no scheduler can be faster. Prints a Markdown table for LOG.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import resource
+import tempfile
+import time
+from dataclasses import replace
+
+import ray
+
+from configs.schema import RunConfig
+from rl.assignment import Assignment
+from rl.pool import Pool
+from tests.stand_in import HeavyTail, StandInWorker, group
+
+GROUP = 8
+
+
+def processor_seconds() -> float:
+    """Of this process, which is where the scheduler and Ray's client run."""
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    return usage.ru_utime + usage.ru_stime
+
+
+def measure(workers: int, slots: int, per_slot: int, turns: HeavyTail) -> str:
+    """One row: `per_slot` episodes for every slot of every worker."""
+    groups: list[list[Assignment]] = [group(f"t{at}", GROUP) for at in range(workers * slots * per_slot // GROUP)]
+    work = [sum(turns(item)) for each in groups for item in each]
+    config = RunConfig()
+    config = replace(config, grpo=replace(config.grpo, workers=workers))
+    with tempfile.TemporaryDirectory() as folder:
+        pool = Pool(config, StandInWorker, (slots, folder, turns), workers, room=slots + GROUP)
+        pool.pids()
+        list(pool.play([group("up", 1, step=-1)], ""))  # everyone has answered once
+        started, used = time.monotonic(), processor_seconds()
+        count = sum(1 for _ in pool.play(groups, ""))
+        wall, used = time.monotonic() - started, processor_seconds() - used
+        pool.close()
+    assert count == len(work)
+    ideal = sum(work) / workers / slots
+    return (
+        f"| {workers} | {count} | {ideal:.1f} | {max(work):.1f} | {wall:.1f} | {ideal / wall:.3f} "
+        f"| {1000 * used / count:.2f} |"
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Scheduler efficiency and cost, with a timed stand-in for the engine.")
+    parser.add_argument("--workers", type=int, nargs="+", default=[1, 4, 16, 64])
+    parser.add_argument("--slots", type=int, default=16, help="conversations that a worker plays at a time")
+    parser.add_argument("--per-slot", type=int, default=24, help="episodes per slot")
+    parser.add_argument("--median", type=float, default=1.5, help="seconds of a turn")
+    args = parser.parse_args()
+    ray.init(num_cpus=max(args.workers) + 1, include_dashboard=False, log_to_driver=False)
+    print("| workers | episodes | ideal, s | longest episode, s | wall, s | efficiency | driver, ms per episode |")
+    print("|---|---|---|---|---|---|---|")
+    for workers in args.workers:
+        print(measure(workers, args.slots, args.per_slot, HeavyTail(args.median)), flush=True)
+    ray.shutdown()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,118 @@
+"""Who plays what: groups stay together, load is even, what is lost comes again, and nothing is settled twice."""
+
+from __future__ import annotations
+
+import random
+
+from rl.assignment import Assignment
+from rl.dispatch import Dispatcher
+from tests.stand_in import group
+
+
+def names(items: list[Assignment]) -> list[str]:
+    return [item.trajectory_id for item in items]
+
+
+def test_groups_stay_together_and_go_to_the_least_loaded():
+    groups = [group("a", 4), group("b", 2), group("c", 2), group("d", 2)]
+    dispatcher = Dispatcher(groups, room=6, max_attempts=2)
+    shares = dispatcher.hand_out([0, 1])
+    assert shares == {0: [*groups[0], *groups[3]], 1: [*groups[1], *groups[2]]}
+    assert [dispatcher.load(worker) for worker in (0, 1)] == [6, 4]
+
+
+def test_a_worker_gets_more_once_it_has_room():
+    groups = [group(name) for name in "abc"]
+    dispatcher = Dispatcher(groups, room=9, max_attempts=2)
+    assert dispatcher.hand_out([0]) == {0: groups[0] + groups[1]}
+    for number, item in enumerate(groups[0][:3]):
+        assert dispatcher.accept(0, item.trajectory_id)
+        assert dispatcher.hand_out([0]) == ({0: groups[2]} if number == 2 else {})
+    assert dispatcher.unfinished == 9
+
+
+def test_an_idle_worker_takes_a_group_that_is_larger_than_its_room():
+    dispatcher = Dispatcher([group("a", 8)], room=4, max_attempts=2)
+    assert len(dispatcher.hand_out([0])[0]) == 8
+
+
+def test_only_what_is_owed_is_accepted_and_only_once():
+    dispatcher = Dispatcher([group("a", 1)], room=4, max_attempts=2)
+    dispatcher.hand_out([0])
+    assert not dispatcher.accept(1, "0/a/0"), "of another worker"
+    assert dispatcher.accept(0, "0/a/0")
+    assert not dispatcher.accept(0, "0/a/0"), "a duplicate"
+    assert not dispatcher.accept(0, "0/b/0"), "of another play"
+    assert dispatcher.unfinished == 0
+
+
+def test_what_a_lost_worker_owed_comes_before_what_waits():
+    groups = [group("a"), group("b"), group("c")]
+    dispatcher = Dispatcher(groups, room=8, max_attempts=3)
+    dispatcher.hand_out([0])
+    dispatcher.accept(0, "0/a/1")
+    assert dispatcher.lose(0) == []
+    assert dispatcher.load(0) == 0
+    assert names(dispatcher.hand_out([1])[1]) == ["0/a/0", "0/a/2", "0/a/3", *names(groups[1])]
+    assert not dispatcher.accept(0, "0/a/0"), "late: the lost worker owes nothing any more"
+    assert dispatcher.accept(1, "0/a/0")
+
+
+def test_the_last_attempt_is_made_alone_and_then_it_is_given_up():
+    dispatcher = Dispatcher([group("a", 2), group("b", 1)], room=8, max_attempts=2)
+    dispatcher.hand_out([0])
+    dispatcher.lose(0)
+    shares = dispatcher.hand_out([0, 1])
+    assert {worker: names(share) for worker, share in shares.items()} == {0: ["0/a/0"], 1: ["0/a/1"]}
+    assert names(dispatcher.lose(0)) == ["0/a/0"], "tried twice"
+    assert dispatcher.accept(1, "0/a/1")
+    assert names(dispatcher.hand_out([0, 1])[0]) == ["0/b/0"]
+
+
+def test_nothing_joins_what_is_played_alone():
+    dispatcher = Dispatcher([group("a", 1), group("b", 1)], room=8, max_attempts=2)
+    dispatcher.hand_out([0])
+    dispatcher.accept(0, "0/b/0")
+    dispatcher.lose(0)
+    assert names(dispatcher.hand_out([0])[0]) == ["0/a/0"]
+    dispatcher._waiting.extend(Dispatcher([group("c", 1)], 8, 2)._waiting)
+    assert dispatcher.hand_out([0]) == {}
+    assert dispatcher.accept(0, "0/a/0")
+    assert names(dispatcher.hand_out([0])[0]) == ["0/c/0"]
+
+
+def test_one_attempt_means_none_is_repeated():
+    dispatcher = Dispatcher([group("a", 2)], room=8, max_attempts=1)
+    dispatcher.hand_out([0])
+    assert names(dispatcher.lose(0)) == ["0/a/0", "0/a/1"]
+    assert dispatcher.unfinished == 0
+
+
+def test_giving_up_returns_all_that_is_unfinished():
+    dispatcher = Dispatcher([group("a", 2), group("b", 2)], room=2, max_attempts=3)
+    dispatcher.hand_out([0])
+    dispatcher.accept(0, "0/a/0")
+    assert sorted(names(dispatcher.give_up())) == ["0/a/1", "0/b/0", "0/b/1"]
+    assert dispatcher.unfinished == 0
+    assert not dispatcher.accept(0, "0/a/1"), "late"
+
+
+def test_whatever_happens_every_assignment_is_settled_exactly_once():
+    rng = random.Random(0)
+    for _ in range(200):
+        groups = [group(f"t{number}", rng.randint(1, 5)) for number in range(rng.randint(1, 6))]
+        dispatcher = Dispatcher(groups, rng.randint(1, 12), max_attempts=rng.randint(1, 4))
+        owed: dict[int, list[Assignment]] = {0: [], 1: [], 2: []}
+        settled: list[str] = []
+        while dispatcher.unfinished:
+            for worker, share in dispatcher.hand_out([w for w in owed if rng.random() < 0.7]).items():
+                owed[worker] += share
+            worker = rng.choice(list(owed))
+            if rng.random() < 0.2:
+                settled += names(dispatcher.lose(worker))
+                owed[worker] = []
+            elif owed[worker]:
+                item = owed[worker].pop(rng.randrange(len(owed[worker])))
+                assert dispatcher.accept(worker, item.trajectory_id)
+                settled.append(item.trajectory_id)
+        assert sorted(settled) == sorted(name for each in groups for name in names(each))
