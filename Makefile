@@ -2,7 +2,7 @@
 # The machine needs Python 3.11 to 3.13 with pip, git and a C compiler; uv comes from PyPI where there is none.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-full cold-start test check pins clean
+.PHONY: help setup demo demo-full cold-start test chaos check pins clean
 
 # cpu or gpu; what is installed stays the choice until another is named.
 EXTRA ?= $(if $(wildcard .venv/.synced-gpu),gpu,cpu)
@@ -41,6 +41,9 @@ cold-start: $(STAMP) ## The cold start alone, from nothing, as for policy/tiny b
 
 test: $(STAMP) ## Run the tests (10 minutes when last timed)
 	$(PY) -m pytest -n 2 --dist loadfile --durations=25
+
+chaos: $(STAMP) ## The long form of the test that kills and freezes workers and the driver
+	$(PY) -m pytest tests/chaos -m slow
 
 check: $(STAMP) ## Lint, formatting and types
 	.venv/bin/ruff check .

@@ -50,6 +50,7 @@ RANGES: dict[str, tuple[str, float]] = {
     "cold_start.stages.*.mask_points": (">=", 0),
     "cold_start.stages.*.align_coef": (">=", 0),
     "cold_start.stages.*.decision_weight": (">", 0),
+    "cold_start.look_share": ("<=", 1),
     "cold_start.mask_frames": (">=", 1),
     "cold_start.weight_decay": (">=", 0),
     "cold_start.max_batch_tokens": (">=", 0),
@@ -59,6 +60,7 @@ RANGES: dict[str, tuple[str, float]] = {
     "grpo.tasks_per_step": (">=", 1),
     "grpo.group_size": (">=", 2),  # the advantage of a lone trajectory is always zero
     "grpo.refill": (">=", 1),
+    "grpo.rollout_ahead": ("<=", 1),
     "grpo.lr": (">=", 0),
     "grpo.warmup_steps": (">=", 0),
     "grpo.weight_decay": (">=", 0),
@@ -165,6 +167,14 @@ def _loss_problems(grpo: GrpoConfig) -> list[str]:
         found.append(f"grpo.clip_high: expected >= 1, the cap of the ratio in loss cispo, got {grpo.clip_high}")
     if grpo.calibration_clip > 0 and grpo.updates == 1:
         found.append("grpo.calibration_clip: expected grpo.updates above 1, since the first moves no ratio")
+    if grpo.min_group > grpo.group_size:
+        found.append(f"grpo.min_group: expected at most grpo.group_size ({grpo.group_size}), got {grpo.min_group}")
+    if grpo.rollout_ahead < 0:
+        found.append(f"grpo.rollout_ahead: expected 0 or 1, got {grpo.rollout_ahead}")
+    if grpo.rollout_ahead and not grpo.truncate_weight:
+        found.append("grpo.rollout_ahead: expected grpo.truncate_weight above 0, which makes up for older weights")
+    if grpo.rollout_ahead and grpo.refill > 1:
+        found.append("grpo.rollout_ahead: expected grpo.refill 1, since groups are rated by the learner, which is busy")
     return found
 
 

@@ -205,6 +205,9 @@ class StageConfig:
 class ColdStartConfig:
     stages: tuple[StageConfig, ...] = (StageConfig(),)
     """Stages in order."""
+    look_share: float = 0.45
+    """Share of written traces in few words (env.prompt `brief`) that look closer before they answer, where that pays;
+    elsewhere a third of it. Below a half a greedy policy hardly ever looks, and GRPO has more to find."""
     mask_frames: int = 2
     """Frames whose masks are supervised at each [SEG], its key frame among them."""
     weight_decay: float = 0.05
@@ -229,6 +232,9 @@ class GrpoConfig:
     """Trajectories per task."""
     refill: int = 1
     """Most groups drawn per step over `tasks_per_step`: above 1, others are drawn for groups of equal rewards."""
+    rollout_ahead: int = 0
+    """Steps that are played while an earlier one is still learnt from: 0 is on-policy; 1 keeps sampler and learner busy
+    at once, with weights one step old, for which the truncated importance weight makes up."""
     lr: float = 1e-4
     """Learning rate."""
     warmup_steps: int = 5

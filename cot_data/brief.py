@@ -5,8 +5,8 @@
             Step 2: checkered, dark blue a to b, frame z. Step 3: dark blue. Action: answer.
 
 A turn begins with the word that the query turns on, so that what tells apart where to look stands right before the
-choice. Traces look too seldom where it pays and too often elsewhere (but so much less often there that the policy has
-to tell the two apart): the rest is for GRPO to find. A look only repeats the query's numbers, or names a frame of the
+choice. Traces look too seldom where it pays and too often elsewhere (but a third as often, so that the policy has to
+tell the two apart): the rest is for GRPO to find. A look only repeats the query's numbers, or names a frame of the
 strip. An answer says who is in each frame of the close-up, with marks, and in each of the strip, repeats what the
 query names, and names the target. Frames go by letters (`env.prompts.frame_labels`).
 """
@@ -30,18 +30,24 @@ from env.frames import sample_indices
 from env.prompts import KEY_LABEL, ZOOM_LETTERS, frame_labels
 from env.types import Answer, Interval, Select, Task
 
-LOOK_SHARES = {True: 0.45, False: 0.15}  # of the traces look closer first, where that pays and where it does not
 UNCLEAR = "Step 3: unclear."  # of a look, which does not know yet who is meant
 _SAYS_LITTLE = frozenset({"the", "a", "an", "shape", "that", "is"})
 
 
 def brief_thoughts(
-    task: Task, config: EnvConfig, rng: np.random.Generator, objects: tuple[LabelledObject, ...]
+    task: Task,
+    config: EnvConfig,
+    rng: np.random.Generator,
+    objects: tuple[LabelledObject, ...],
+    look_share: float,
 ) -> list[Thought]:
-    """An answer, or a look and an answer; of the target alone where `objects` are not known."""
+    """An answer, or a look and an answer; of the target alone where `objects` are not known.
+
+    It looks with probability `look_share` where that pays, elsewhere with a third of it.
+    """
     objects = objects or (LabelledObject(target_name(task), "", {}, task.gold),)
     scene = _Scene(task, config, objects, first_frames(task, config))
-    looks = rng.random() < LOOK_SHARES[bool(task.explore)] and config.max_turns > 1
+    looks = rng.random() < look_share / (1 if task.explore else 3) and config.max_turns > 1
     if not looks:
         return [scene.answer(None)]
     look = scene.look()

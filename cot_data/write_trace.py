@@ -33,14 +33,16 @@ def write_trace(
     style: str = "full",
     anno_id: tuple[int | str, ...] = (),
     objects: tuple[LabelledObject, ...] = (),
+    look_share: float = 0.45,
 ) -> Record:
     """A dialogue that finds the target of `task` within `config.max_turns`; DataError where its masks are unknown.
 
-    `style` is a key of `STYLES`. With `objects` all of them are told of where they are seen, without them the target.
+    `style` is a key of `STYLES`; `look_share` is that of `cold_start`. With `objects` all of them are told of where
+    they are seen, without them the target.
     """
     if not task.gold:
         raise DataError(f"task {task.task_id}", "expected gold masks to write a trace from, found none")
-    return to_record(task, config, STYLES[style](task, config, rng, objects), anno_id)
+    return to_record(task, config, STYLES[style](task, config, rng, objects, look_share), anno_id)
 
 
 def to_record(task: Task, config: EnvConfig, thoughts: Sequence[Thought], anno_id: tuple[int | str, ...]) -> Record:
@@ -62,9 +64,9 @@ def to_record(task: Task, config: EnvConfig, thoughts: Sequence[Thought], anno_i
 
 
 def full_thoughts(
-    task: Task, config: EnvConfig, rng: np.random.Generator, objects: tuple[LabelledObject, ...]
+    task: Task, config: EnvConfig, rng: np.random.Generator, objects: tuple[LabelledObject, ...], look_share: float
 ) -> list[Thought]:
-    """Looks and an answer in sentences."""
+    """Looks and an answer in sentences. It looks wherever something is left open, whatever `look_share` is."""
     return explore(labelled_scene(task, objects), config, rng)
 
 
@@ -122,7 +124,8 @@ def _conversation(task: Task, config: EnvConfig, turns: list[str]) -> tuple[Mess
     return tuple(messages)
 
 
-STYLES: dict[str, Callable[[Task, EnvConfig, np.random.Generator, tuple[LabelledObject, ...]], list[Thought]]] = {
+Style = Callable[[Task, EnvConfig, np.random.Generator, tuple[LabelledObject, ...], float], list[Thought]]
+STYLES: dict[str, Style] = {
     "full": full_thoughts,
     "brief": brief_thoughts,
 }

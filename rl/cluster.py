@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import ray
 
 from configs.load import ConfigError
 from configs.schema import RunConfig
+
+STARTS = 3  # of a local Ray
 
 
 def check_job_paths(config: RunConfig) -> None:
@@ -34,9 +37,21 @@ def connect_ray(config: RunConfig) -> None:
         ray.init(address="auto", **quiet)
     else:
         # The object store holds weights and trajectories, both small; Ray would take 30 % of the memory.
-        ray.init(
+        _start_local(
             num_cpus=max(os.cpu_count() or 1, config.grpo.workers + 1, config.eval.workers),
             include_dashboard=False,
             object_store_memory=512 << 20,
             **quiet,
         )
+
+
+def _start_local(**settings: Any) -> None:
+    """`ray.init`, tried again where the machine is too busy for the 30 seconds that Ray gives its node to come up."""
+    for attempt in range(STARTS):
+        try:
+            ray.init(**settings)
+            return
+        except Exception as error:  # Ray raises no class of its own here
+            if "timed out during startup" not in str(error) or attempt + 1 == STARTS:
+                raise
+            ray.shutdown()

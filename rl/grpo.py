@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import argparse
+import shutil
 import zlib
 from collections.abc import Sequence
 from functools import partial
@@ -21,19 +22,17 @@ from cot_data.training import load_source, training_sources
 from env.errors import command
 from env.frames import FrameCache
 from env.store import TrajectoryStore
-from env.types import StopReason, Task, Trajectory
+from env.types import StopReason, Trajectory
 from policy.build import POLICIES, save_policy
 from rewards import score
 from rl.advantage import group_advantages
-from rl.assignment import Assignment
 from rl.checkpoint import latest_checkpoint, load_state, save_checkpoint, set_aside_checkpoints
 from rl.cluster import check_job_paths, connect_ray
-from rl.draw import draw_groups
 from rl.heldout import heldout_metrics
 from rl.journal import Journal, Timer
 from rl.learner import LocalLearner, rate
 from rl.metrics import trajectory_metrics
-from rl.progress import progress_bar
+from rl.rollouts import Rollouts
 from rl.schedule import TaskStream
 from rl.worker_metrics import worker_metrics
 from rl.workers import RolloutPool
@@ -65,21 +64,21 @@ def train(config: RunConfig, resume: bool = False) -> None:
     connect_ray(config)
     pool = RolloutPool(config, run_dir / "initial" / "vlm")
     journal = Journal(run_dir)
-    store, pending = TrajectoryStore(run_dir / "trajectories"), TrajectoryStore(run_dir / "pending")
+    store = TrajectoryStore(run_dir / "trajectories")
     journal.drop_from(first_step)
     store.drop_from(first_step)
     if not resume:
-        pending.drop_from(0)
+        shutil.rmtree(run_dir / "pending", ignore_errors=True)
 
+    rollouts = Rollouts(config, pool, run_dir / "pending", stream, cursor, partial(rate, learner, judge=judged))
     for step in range(first_step, config.grpo.steps):
         timer = Timer()
 
-        # 1. ROLLOUT. The workers get this step's weights, so the data is on-policy. Where `grpo.refill` asks for it,
-        # groups are scored here already, and others drawn for those that did alike.
+        # 1. ROLLOUT. The workers get the weights of now: what they play is on-policy. With `rollout_ahead` they begin
+        # the next step at once, with the same weights. Where `grpo.refill` asks for it, groups are scored here already,
+        # and others drawn for those that did alike.
         pool.publish(learner.export_weights(), version=step)
-        play = partial(rollout_groups, pool, pending, config=config, step=step)
-        drawn = draw_groups(stream, cursor, play, partial(rate, learner, judge=judged), config.grpo)
-        cursor = drawn.cursor
+        drawn = rollouts.take(step)
         timer.mark("rollout")
 
         # 2. SCORE and LEARN. One forward over a group gives old log-probs, masks and rewards, and what the loss goes
@@ -89,6 +88,7 @@ def train(config: RunConfig, resume: bool = False) -> None:
 
         # 3. LOOK, now and then, at tasks that it never trains on, with the weights that it has now.
         if config.grpo.eval_every and (step + 1) % config.grpo.eval_every == 0:
+            rollouts.settle()
             pool.publish(learner.export_weights(), version=step + 1)
             metrics |= heldout_metrics(pool, policy, heldout, config, shown, frames)
             timer.mark("heldout")
@@ -103,7 +103,7 @@ def train(config: RunConfig, resume: bool = False) -> None:
         store.append(everything)
         journal.log(step, metrics)
         if (step + 1) % config.grpo.save_every == 0 or step + 1 == config.grpo.steps:
-            save_checkpoint(run_dir, step + 1, policy, learner.state() | {"cursor": cursor})
+            save_checkpoint(run_dir, step + 1, policy, learner.state() | {"cursor": drawn.cursor})
     journal.close()
     pool.close()
 
@@ -118,25 +118,6 @@ def judge(group: Sequence[Trajectory], config: RunConfig) -> None:
         returns = [float(value) for value in rng.permutation(returns)]
     for trajectory, advantage in zip(group, group_advantages(returns, config.grpo.scale_by_std), strict=True):
         trajectory.advantage = float(advantage)
-
-
-def rollout_groups(
-    pool: RolloutPool, pending: TrajectoryStore, tasks: list[Task], config: RunConfig, step: int
-) -> list[list[Trajectory]]:
-    """G trajectories per task. What finished is kept in `pending` at once, so that a killed run does not lose it."""
-    finished = {item.trajectory_id: item for item in pending.read() if item.step == step}
-    wanted = [Assignment(task, step, g, config.seed, 1.0) for task in tasks for g in range(config.grpo.group_size)]
-    missing = [item for item in wanted if item.trajectory_id not in finished]
-    if not finished:
-        pending.drop_from(0)
-    with progress_bar(f"step {step}: rollout", len(wanted), len(wanted) - len(missing)) as advance:
-        for trajectory in pool.run(missing):
-            finished[trajectory.trajectory_id] = trajectory
-            pending.append([trajectory])
-            advance()
-    ordered = [finished[item.trajectory_id] for item in wanted]
-    size = config.grpo.group_size
-    return [ordered[start : start + size] for start in range(0, len(ordered), size)]
 
 
 @command

@@ -59,7 +59,8 @@ class Lessons:
         if records is not None:
             return records[at], task
         rng = np.random.default_rng([self.config.seed, row])
-        return write_trace(task, env, rng, env.prompt, objects=self._objects.get(task.video, ())), task
+        objects, share = self._objects.get(task.video, ()), self.config.cold_start.look_share
+        return write_trace(task, env, rng, env.prompt, objects=objects, look_share=share), task
 
     def _outline(self, row: int) -> Outline:
         number, at = self._order[row]

@@ -32,6 +32,8 @@ def trajectory_metrics(groups: Sequence[Sequence[Trajectory]]) -> dict[str, floa
         for old, sampled in zip(turn.old_logprobs, turn.action.logprobs, strict=True)
     ]
     metrics["rollout/mismatch/max"] = max(differences, default=0.0)
+    ages = [t.step - turn.action.weights_version for t in flat for turn in t.turns]
+    metrics["rollout/staleness/max"] = float(max(ages, default=0))
     segs = [turn for t in flat for turn in t.turns]
     metrics["calibration/missing_masks/share"] = float(np.mean([turn.mask_logprob is None for turn in segs]))
     return metrics

@@ -113,7 +113,7 @@ def test_a_run_that_broke_off_while_refilling_goes_on_exactly(
         grpo.train(torn)
     monkeypatch.setattr(PoolHere, "cut_at", None)
     assert latest_checkpoint(Path(torn.run_dir)).name == "step-000001"
-    kept = [item.trajectory_id for item in TrajectoryStore(f"{torn.run_dir}/pending").read()]
+    kept = [item.trajectory_id for item in TrajectoryStore(f"{torn.run_dir}/pending/step-000001").read()]
     assert len(kept) == PER_STEP * GROUP + 1
     grpo.train(torn, resume=True)
     assert not set(kept) & set(PoolHere.played), "what was played is not played again"

@@ -109,6 +109,37 @@ def test_media_tokens_are_never_sampled_and_the_end_token_ends(sampler: Sampler,
         assert completion.finish == "stop" or len(completion.token_ids) == 150
 
 
+def test_what_is_aborted_never_completes_and_disturbs_nothing(
+    sampler: Sampler, model_dir: Path, chat: ChatTokens, restore: None
+):
+    sampler.submit(lone_request(chat))
+    expected = drain(sampler)["a"].token_ids
+    for request in (lone_request(chat), lone_request(chat, "b", seed=3, max_tokens=150)):
+        sampler.submit(request)
+    sampler.abort(["b", "unknown"])
+    done = drain(sampler)
+    assert list(done) == ["a"]
+    assert done["a"].token_ids == expected
+    sampler.submit(lone_request(chat, "b", seed=3, max_tokens=150))
+    if sampler.step() == []:  # vLLM is in the middle of it
+        sampler.abort(["b"])
+    assert not sampler.has_work()
+    sampler.load_weights(exported(load_plain(model_dir)), version=1)  # which an engine with requests in flight refuses
+    sampler.submit(lone_request(chat))
+    assert drain(sampler)["a"].token_ids == expected
+
+
+def test_tokens_of_a_prefix_that_was_seen_before_are_told(samplers: dict[str, Sampler], chat: ChatTokens):
+    sampler = samplers["vllm"]
+    long = lone_request(chat, prompt_ids=tuple(observation(chat, "the red circle moves left and stops " * 20, 1)))
+    sampler.submit(long)
+    first = drain(sampler)["a"]
+    sampler.submit(long)
+    again = drain(sampler)["a"]
+    assert first.prompt_tokens == again.prompt_tokens > 64
+    assert again.cached_tokens > first.prompt_tokens - 64 > first.cached_tokens
+
+
 def test_a_seed_fixes_the_tokens_whatever_runs_beside(sampler: Sampler, chat: ChatTokens):
     sampler.submit(lone_request(chat))
     alone = drain(sampler)["a"].token_ids
