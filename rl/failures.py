@@ -19,7 +19,7 @@ from __future__ import annotations
 
 from enum import StrEnum
 
-from ray.exceptions import RayActorError, RayError, RayTaskError
+from ray.exceptions import RayActorError, RayTaskError
 
 from configs.load import ConfigError
 from env.errors import VideoSegError
@@ -35,8 +35,14 @@ class Failure(StrEnum):
     STUCK = "stuck"
 
 
-def failure_of(error: RayError) -> Failure:
+class WorkerStuckError(Exception):
+    """A worker that did not answer in time."""
+
+
+def failure_of(error: Exception) -> Failure:
     """The kind of an error that came instead of a worker's reply. What is OURS is raised."""
+    if isinstance(error, WorkerStuckError):
+        return Failure.STUCK
     if isinstance(error, RayTaskError) and not isinstance(error, RayActorError):
         if isinstance(error.cause, VideoSegError | ConfigError):
             raise error.cause

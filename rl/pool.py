@@ -20,7 +20,7 @@ from configs.schema import RunConfig
 from env.types import Trajectory
 from rl.assignment import Assignment
 from rl.dispatch import Dispatcher
-from rl.failures import Failure, failed, failure_of
+from rl.failures import Failure, WorkerStuckError, failed, failure_of
 from rl.worker import Report, Share, Tally, Worker
 
 CALLS = 2  # under way per busy worker: one that it works on, and one that it finds when that is done
@@ -108,13 +108,13 @@ class Pool:
                 seat.calls.append(seat.actor.exchange.remote(share))
                 share = Share(self._play, option)
 
-    def _answers(self) -> list[tuple[int, Report | RayError | Failure]]:
+    def _answers(self) -> list[tuple[int, Report | Exception]]:
         """What has come back, or went wrong, once there is anything or a while has passed."""
         firsts = {seat.calls[0]: at for at, seat in enumerate(self._seats) if seat.calls}
         ready, _ = ray.wait(list(firsts), num_returns=1, timeout=1.0)
         if ready:
             ready, _ = ray.wait(list(firsts), num_returns=len(firsts), timeout=0)
-        answers: list[tuple[int, Report | RayError | Failure]] = []
+        answers: list[tuple[int, Report | Exception]] = []
         for call in ready:
             worker = firsts[call]
             seat = self._seats[worker]
@@ -128,20 +128,25 @@ class Pool:
             if isinstance(answer, Report):
                 answers.append((worker, answer))
             seat.is_up = True
-        return answers + [(worker, Failure.STUCK) for worker in self._silent(set(firsts.values()))]
+        return answers + self._silent(set(firsts.values()))
 
-    def _silent(self, called: set[int]) -> list[int]:
+    def _silent(self, called: set[int]) -> list[tuple[int, Exception]]:
         """Called workers that have not answered for too long; loading an engine is given more time."""
         limits = {True: self.config.sampler.stall_seconds, False: self.config.sampler.load_seconds}
         now = time.monotonic()
-        return [at for at in called if now - self._seats[at].heard > limits[self._seats[at].is_up]]
+        found: list[tuple[int, Exception]] = []
+        for worker in called:
+            seat = self._seats[worker]
+            if now - seat.heard > limits[seat.is_up]:
+                found.append((worker, WorkerStuckError(f"silent for more than {limits[seat.is_up]:g} seconds")))
+        return found
 
-    def _replace(self, worker: int, problem: RayError | Failure, dispatcher: Dispatcher) -> Iterator[Trajectory]:
+    def _replace(self, worker: int, problem: Exception, dispatcher: Dispatcher) -> Iterator[Trajectory]:
         """Start another worker in the place of one that failed; yields what is given up thereby.
 
         RuntimeError when workers fail as often as `grpo.max_attempts` before any has come up.
         """
-        failure = problem if isinstance(problem, Failure) else failure_of(problem)
+        failure = failure_of(problem)
         seat = self._seats[worker]
         self.failures[failure] += 1
         self._tallies[worker].restarts += 1
