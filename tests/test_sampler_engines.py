@@ -131,7 +131,8 @@ def test_what_is_aborted_never_completes_and_disturbs_nothing(
 
 def test_tokens_of_a_prefix_that_was_seen_before_are_told(samplers: dict[str, Sampler], chat: ChatTokens):
     sampler = samplers["vllm"]
-    long = lone_request(chat, prompt_ids=tuple(observation(chat, "the red circle moves left and stops " * 20, 1)))
+    prompt_ids = tuple(observation(chat, "the red circle moves left and stops " * 20, 1))
+    long = lone_request(chat, prompt_ids=prompt_ids, images=(frame(0),))
     sampler.submit(long)
     first = drain(sampler)["a"]
     sampler.submit(long)
