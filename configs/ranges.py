@@ -7,7 +7,11 @@ from collections.abc import Callable
 
 from configs.schema import EnvConfig, GrpoConfig, PolicyConfig, RunConfig, StageConfig
 
-_COMPARE: dict[str, Callable[[float, float], bool]] = {">=": operator.ge, ">": operator.gt, "<=": operator.le}
+_COMPARE: dict[str, Callable[[float, float], bool]] = {
+    ">=": operator.ge,
+    ">": operator.gt,
+    "0 to": lambda value, bound: 0 <= value <= bound,
+}
 
 STAGES = ("masks", "vision", "captions", "dialogue")  # kinds of cold-start stages
 OF_SEQUENCES = ("captions", "dialogue")  # those that learn from sequences
@@ -35,7 +39,7 @@ RANGES: dict[str, tuple[str, float]] = {
     "policy.sam.image_size": (">=", 32),
     "policy.sam.memory_layers": (">=", 1),
     "sampler.memory_gb": (">", 0),
-    "sampler.gpu_memory_fraction": ("<=", 1),
+    "sampler.gpu_memory_fraction": ("0 to", 1),
     "sampler.max_sequences": (">=", 1),
     "sampler.stall_seconds": (">", 0),
     "sampler.load_seconds": (">", 0),
@@ -50,7 +54,7 @@ RANGES: dict[str, tuple[str, float]] = {
     "cold_start.stages.*.mask_points": (">=", 0),
     "cold_start.stages.*.align_coef": (">=", 0),
     "cold_start.stages.*.decision_weight": (">", 0),
-    "cold_start.look_share": ("<=", 1),
+    "cold_start.look_share": ("0 to", 1),
     "cold_start.mask_frames": (">=", 1),
     "cold_start.weight_decay": (">=", 0),
     "cold_start.max_batch_tokens": (">=", 0),
@@ -60,7 +64,7 @@ RANGES: dict[str, tuple[str, float]] = {
     "grpo.tasks_per_step": (">=", 1),
     "grpo.group_size": (">=", 2),  # the advantage of a lone trajectory is always zero
     "grpo.refill": (">=", 1),
-    "grpo.rollout_ahead": ("<=", 1),
+    "grpo.rollout_ahead": ("0 to", 1),
     "grpo.lr": (">=", 0),
     "grpo.warmup_steps": (">=", 0),
     "grpo.weight_decay": (">=", 0),
@@ -74,7 +78,7 @@ RANGES: dict[str, tuple[str, float]] = {
     "grpo.calibration_coef": (">=", 0),
     "grpo.calibration_clip": (">=", 0),
     "grpo.mask_coef": (">=", 0),
-    "grpo.mask_least_iou": ("<=", 1),
+    "grpo.mask_least_iou": ("0 to", 1),
     "grpo.mask_frames": (">=", 1),
     "grpo.max_batch_tokens": (">=", 1),
     "grpo.workers": (">=", 1),
@@ -169,8 +173,6 @@ def _loss_problems(grpo: GrpoConfig) -> list[str]:
         found.append("grpo.calibration_clip: expected grpo.updates above 1, since the first moves no ratio")
     if grpo.min_group > grpo.group_size:
         found.append(f"grpo.min_group: expected at most grpo.group_size ({grpo.group_size}), got {grpo.min_group}")
-    if grpo.rollout_ahead < 0:
-        found.append(f"grpo.rollout_ahead: expected 0 or 1, got {grpo.rollout_ahead}")
     if grpo.rollout_ahead and not grpo.truncate_weight:
         found.append("grpo.rollout_ahead: expected grpo.truncate_weight above 0, which makes up for older weights")
     if grpo.rollout_ahead and grpo.refill > 1:

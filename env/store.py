@@ -36,7 +36,8 @@ class TrajectoryStore:
         """Write trajectories and the tasks that are new; they are on disk on return.
 
         DataError, with nothing written, on a trajectory id that the store holds, on a task that differs from the one
-        stored under its id, and on a number that is not finite.
+        stored under its id, and on a number that is not finite. DataError, too, where the disk is full: what was there
+        before can still be read, and half a line is cut off by the next append.
         """
         known = self._known_tasks()
         tasks: dict[str, str] = {}
@@ -150,13 +151,16 @@ def _size(path: Path) -> int:
 def _append(path: Path, lines: list[str]) -> None:
     """Append whole lines and flush them to disk, after cutting off what a killed writer left."""
     is_new = not path.exists()
-    with open(path, "ab") as file:
-        whole = _whole_lines(path)
-        if whole != file.tell():
-            file.truncate(whole)
-        file.write("".join(lines).encode("ascii"))
-        file.flush()
-        os.fsync(file.fileno())
+    try:
+        with open(path, "ab") as file:
+            whole = _whole_lines(path)
+            if whole != file.tell():
+                file.truncate(whole)
+            file.write("".join(lines).encode("ascii"))
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        raise DataError(str(path), f"cannot be written ({error.strerror}); what it held before stays") from error
     if is_new:
         _sync_folder(path.parent)
 

@@ -34,10 +34,8 @@ class EvalWorker(Worker):
         from rl.segment import Segmenter
 
         folder = Path(checkpoint)
-        needed = PolicyConfig(
-            sam=config.policy.sam, compute_dtype=config.policy.compute_dtype
-        )  # nothing is trained here
-        policy = load_policy(folder, needed)
+        # What else there is to say of a policy concerns its training.
+        policy = load_policy(folder, PolicyConfig(sam=config.policy.sam, compute_dtype=config.policy.compute_dtype))
         self._sampler = build_sampler(config.sampler, folder / "vlm", config.env.max_context_tokens, config.seed)
         frames = FrameCache(blind_looks=config.eval.blind_looks)
         shown = {False: frames, True: FrameCache(blind=True)}
@@ -83,7 +81,7 @@ class EvalCrew:
         if config.eval.workers:
             connect_ray(config)
             arguments = (config, str(checkpoint.resolve()))
-            self._pool = Pool(config, EvalWorker, arguments, config.eval.workers, room=1)  # a share at a time
+            self._pool = Pool(config, EvalWorker, arguments, config.eval.workers, room=None)
         else:
             self._local = EvalWorker(config, str(checkpoint))
 

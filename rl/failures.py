@@ -12,7 +12,8 @@
 
 What a worker owed when it DIED, raised (ENGINE) or got STUCK is played again by others, at most `grpo.max_attempts`
 times, the last time alone (`rl.dispatch`). A group of which at least `grpo.min_group` members are sound is trained on.
-A disk that is full ends the run with DataError; what was stored before stays, and `--resume` goes on from it.
+A disk that is full ends the run: with DataError where trajectories are stored (`env.store`); what was stored before
+stays, and `--resume` goes on from it.
 """
 
 from __future__ import annotations

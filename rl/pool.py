@@ -19,7 +19,7 @@ from ray.exceptions import RayError
 from configs.schema import RunConfig
 from env.types import Trajectory
 from rl.assignment import Assignment
-from rl.dispatch import Dispatcher
+from rl.dispatch import Dispatcher, Room
 from rl.failures import Failure, WorkerStuckError, failed, failure_of
 from rl.worker import Report, Share, Tally, Worker
 
@@ -40,8 +40,10 @@ class _Seat:
 class Pool:
     """`num_workers` actors of `actor`, a `rl.worker.Worker`."""
 
-    def __init__(self, config: RunConfig, actor: type[Worker], arguments: Sequence[Any], num_workers: int, room: int):
-        """`room`: episodes that a worker takes before it has to finish some; an idle one takes any group."""
+    def __init__(
+        self, config: RunConfig, actor: type[Worker], arguments: Sequence[Any], num_workers: int, room: Room | None
+    ):
+        """Without `room` a worker gets one whole group at a time."""
         self.config = config
         self.failures: Counter[Failure] = Counter()
         self._tallies: dict[int, Tally] = defaultdict(Tally)  # by worker

@@ -17,6 +17,7 @@ from configs.schema import RunConfig
 from env.types import Trajectory
 from policy.engine_env import set_engine_env
 from rl.assignment import Assignment
+from rl.dispatch import Room
 from rl.pool import Pool
 from rl.worker import Worker
 
@@ -57,8 +58,8 @@ class RolloutPool(Pool):
     """Rollout workers as `grpo` wants them."""
 
     def __init__(self, config: RunConfig, model_dir: Path):
-        # One group more than the sampler decodes at once, so that it finds the next one when a conversation ends.
-        room = config.sampler.max_sequences + config.grpo.group_size
+        # The engine must find the next conversation as soon as one ends.
+        room = Room(slots=config.sampler.max_sequences, ahead=config.grpo.group_size)
         arguments = (config, str(model_dir.resolve()))
         super().__init__(config, RolloutWorker, arguments, config.grpo.workers, room)
         self._published: tuple[int, list[Any]] = (-1, [])

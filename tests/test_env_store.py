@@ -1,6 +1,7 @@
 """The trajectory store: reading gives back what was written, through crashes, resumes and bad lines."""
 
 import json
+import resource
 import subprocess
 import sys
 import warnings
@@ -185,6 +186,23 @@ def test_a_torn_last_line_is_left_out_then_healed(tmp_path):
         with warnings.catch_warnings():
             warnings.simplefilter("error")
             assert [trajectory.trajectory_id for trajectory in TrajectoryStore(tmp_path).read()] == ["a", "b"]
+
+
+def test_a_full_disk_is_told_and_what_was_stored_stays(tmp_path):
+    store = TrajectoryStore(tmp_path)
+    store.append([full_trajectory("a")])
+    size = store.trajectories_path.stat().st_size
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size + size // 2, before[1]))  # no file may grow further
+    try:
+        with pytest.raises(
+            DataError, match=r"trajectories\.jsonl: cannot be written \(.+\); what it held before stays"
+        ):
+            store.append([full_trajectory("b")])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    store.append([full_trajectory("b")])
+    assert [trajectory.trajectory_id for trajectory in TrajectoryStore(tmp_path).read()] == ["a", "b"]
 
 
 def test_a_torn_task_is_written_again(tmp_path):

@@ -16,6 +16,7 @@ from configs.schema import RunConfig
 from env.errors import CheckpointError
 from env.types import StopReason, Trajectory
 from rl.assignment import Assignment
+from rl.dispatch import Room
 from rl.failures import Failure
 from rl.pool import Pool
 from tests.stand_in import Named, StandInWorker, group
@@ -37,10 +38,11 @@ class Setting:
         self.folder = folder
         self.pools: list[Pool] = []
 
-    def pool(self, workers: int = 2, room: int = 8, slots: int = 4, seconds: dict | None = None, **sampler) -> Pool:
+    def pool(self, workers: int = 2, slots: int = 4, seconds: dict | None = None, **sampler) -> Pool:
         config = RunConfig()
         config = replace(config, sampler=replace(config.sampler, **sampler), grpo=replace(config.grpo, max_attempts=3))
-        self.pools.append(Pool(config, StandInWorker, (slots, str(self.folder), Named(seconds or {})), workers, room))
+        arguments = (slots, str(self.folder), Named(seconds or {}))
+        self.pools.append(Pool(config, StandInWorker, arguments, workers, Room(slots, ahead=4)))
         return self.pools[-1]
 
 
@@ -91,7 +93,7 @@ def test_a_frozen_worker_is_killed_and_replaced(setting: Setting):
 
 def test_an_episode_that_always_breaks_its_engine_is_given_up_and_takes_no_other_with_it(setting: Setting):
     groups = [group("a"), group("raise 99"), group("b")]
-    pool = setting.pool(workers=1, room=12)
+    pool = setting.pool(workers=1, slots=8)
     played = list(pool.play(groups, ""))
     (broken,) = [item for item in played if item.stop_reason is StopReason.ERROR]
     assert broken.trajectory_id == "0/raise 99/0"
