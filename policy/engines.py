@@ -9,30 +9,27 @@ from configs.schema import SamplerConfig
 from policy.sampler import Sampler
 
 
-def _vllm(config: SamplerConfig, model_dir: Path, max_context: int, seed: int, keep_encoder_cache: bool) -> Sampler:
+def _vllm(config: SamplerConfig, model_dir: Path, max_context: int, seed: int) -> Sampler:
     from policy.vllm_sampler import VllmSampler  # an engine takes seconds to import
 
-    return VllmSampler(config, model_dir, max_context, seed, keep_encoder_cache)
+    return VllmSampler(config, model_dir, max_context, seed)
 
 
-def _hf(config: SamplerConfig, model_dir: Path, max_context: int, seed: int, keep_encoder_cache: bool) -> Sampler:
+def _hf(config: SamplerConfig, model_dir: Path, max_context: int, seed: int) -> Sampler:
     from policy.hf_sampler import HfSampler
 
-    return HfSampler(config, model_dir, max_context, keep_encoder_cache)
+    return HfSampler(config, model_dir, max_context)
 
 
-SAMPLERS: dict[str, Callable[[SamplerConfig, Path, int, int, bool], Sampler]] = {"vllm": _vllm, "hf": _hf}
+SAMPLERS: dict[str, Callable[[SamplerConfig, Path, int, int], Sampler]] = {"vllm": _vllm, "hf": _hf}
 
 
-def build_sampler(
-    config: SamplerConfig, model_dir: Path, max_context: int, seed: int, keep_encoder_cache: bool = False
-) -> Sampler:
+def build_sampler(config: SamplerConfig, model_dir: Path, max_context: int, seed: int) -> Sampler:
     """Load the engine that `config.kind` names on a plain Hugging Face folder.
 
-    `max_context` counts expanded tokens (prompt, frames and what is written). `keep_encoder_cache` says that the vision
-    tower never changes: its weights may then be left out of a sync, and encoded frames outlive it. Raises KeyError for
-    an unknown kind. `policy.engine_env.set_engine_env` must have run before.
+    `max_context` counts expanded tokens (prompt, frames and what is written). Raises KeyError for an unknown kind.
+    `policy.engine_env.set_engine_env` must have run before.
     """
     if config.kind not in SAMPLERS:
         raise KeyError(f"sampler.kind {config.kind!r} is unknown; known: {', '.join(SAMPLERS)}")
-    return SAMPLERS[config.kind](config, model_dir, max_context, seed, keep_encoder_cache)
+    return SAMPLERS[config.kind](config, model_dir, max_context, seed)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -19,19 +19,18 @@ from configs.schema import SamplerConfig
 from policy.build import compute_device, load_chat
 from policy.sampler import Completion, Request, expanded_length
 from policy.tokens import expand_image_pads
-from policy.weight_sync import check_weights, weight_shapes
+from policy.weight_sync import FolderWeights, Moved
 
 
 class HfSampler:
     """Each `step` writes a whole batch of turns: it waits for the longest and encodes every frame again."""
 
-    def __init__(self, config: SamplerConfig, model_dir: Path, max_context: int, keep_encoder_cache: bool = False):
+    def __init__(self, config: SamplerConfig, model_dir: Path, max_context: int):
         self.version = -1
-        self._frozen_vision = keep_encoder_cache  # there is no such cache here; vision weights may be left out
         self._max_sequences = config.max_sequences
         self._max_context = max_context
         self._chat, self._layout = load_chat(model_dir)
-        self._shapes = weight_shapes(model_dir)
+        self._folder = FolderWeights(model_dir)
         self._queue: dict[str, tuple[Request, list[int]]] = {}  # request id -> request, expanded ids
         self._model = Qwen3VLForConditionalGeneration.from_pretrained(
             model_dir, dtype=config.dtype, device_map=compute_device()
@@ -100,12 +99,11 @@ class HfSampler:
         return {name: tensor.to(self._model.device) for name, tensor in inputs.items()}
 
     @torch.inference_mode()
-    def load_weights(self, weights: Mapping[str, torch.Tensor], version: int) -> None:
+    def load_weights(self, moved: Moved, version: int) -> None:
         if self._queue:
             raise RuntimeError(f"weight sync to version {version} while {len(self._queue)} requests are in flight")
-        check_weights(weights, self._shapes, self._frozen_vision)
         own = self._model.state_dict()
-        for name, tensor in weights.items():
+        for name, tensor in self._folder.whole(moved).items():
             own[name].copy_(tensor)
         self.version = version
 

@@ -22,6 +22,7 @@ from policy.mask_points import at_points
 from policy.patches import PatchLayout
 from policy.sam import SegSam2
 from policy.tokens import ChatTokens
+from policy.weight_sync import LowRank
 
 LORA_TARGETS = r".*language_model.*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)"
 
@@ -125,6 +126,23 @@ class SegPolicy(nn.Module):
         index = torch.tensor([position[video, frame_idx] for _, video, frame_idx in targets], device=self.device)
         rows = torch.tensor([row for row, _, _ in targets], device=self.device)
         return self.sam.decode(features.pick(index), prompts_MC[rows].float())
+
+    def moved_weights(self) -> dict[str, Tensor | LowRank]:
+        """What training changes of the language and vision towers: a sampler that began as this policy needs no more.
+
+        Under Hugging Face names; a tied head is left out.
+        """
+        moved: dict[str, Tensor | LowRank] = {
+            name: parameter.detach()
+            for name, parameter in self.vlm.named_parameters()
+            if parameter.requires_grad and ".lora_" not in name
+        }
+        for name, module in self.vlm.named_modules():
+            if isinstance(module, LoraLinear):
+                up_OR = module.get_parameter("lora_B.default.weight")
+                down_RI = module.get_parameter("lora_A.default.weight")
+                moved[f"{name}.weight"] = LowRank(up_OR.detach(), down_RI.detach(), module.scaling["default"])
+        return moved
 
     def export_weights(self) -> dict[str, Tensor]:
         """Weights of the language and vision towers under Hugging Face names, adapters merged, a tied head left out."""

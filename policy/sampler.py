@@ -6,7 +6,7 @@ No torch here, so that callers can name a `Request` without loading an engine. A
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Protocol
 
@@ -15,7 +15,7 @@ import numpy as np
 from policy.patches import PatchLayout
 
 if TYPE_CHECKING:
-    import torch
+    from policy.weight_sync import Moved
 
 
 @dataclass(frozen=True)
@@ -78,10 +78,11 @@ class Sampler(Protocol):
         """Forget requests in flight; they never complete, and their ids are free again."""
         ...
 
-    def load_weights(self, weights: Mapping[str, torch.Tensor], version: int) -> None:
-        """Copy new weights (Hugging Face names, a tied head left out) and drop every state that the old ones left.
+    def load_weights(self, moved: Moved, version: int) -> None:
+        """Copy what has changed since the folder was loaded, and drop every state that the old weights left.
 
-        Raises RuntimeError while requests are in flight, CheckpointError for an unknown, missing or misshapen weight.
+        Encoded frames stay where no weight of the vision tower is among it. Raises RuntimeError while requests are in
+        flight, CheckpointError for a weight that is unknown, misshapen, or was part of an earlier sync and is missing.
         """
         ...
 

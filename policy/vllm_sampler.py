@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, cast
 
-import torch
 from PIL import Image
 from vllm import EngineArgs, LLMEngine, RequestOutput, SamplingParams, TokensPrompt
 from vllm.distributed import cleanup_dist_env_and_memory
@@ -17,7 +16,7 @@ from vllm.sampling_params import RequestOutputKind
 from configs.schema import SamplerConfig
 from policy.build import load_chat
 from policy.sampler import Completion, Request, expanded_length
-from policy.weight_sync import check_weights, weight_shapes
+from policy.weight_sync import FolderWeights, Moved, moves_vision
 
 MAX_IMAGES = 256  # per conversation; far above what an episode shows
 CPU_BLOCK = 32  # the smallest key-value block of the CPU backend: the finer, the more of a prefix is shared
@@ -30,14 +29,11 @@ class VllmSampler:
     Siblings and later turns reuse key-value blocks (prefix cache) and encoded frames (encoder cache).
     """
 
-    def __init__(
-        self, config: SamplerConfig, model_dir: Path, max_context: int, seed: int, keep_encoder_cache: bool = False
-    ):
+    def __init__(self, config: SamplerConfig, model_dir: Path, max_context: int, seed: int):
         self.version = -1
-        self.keep_encoder_cache = keep_encoder_cache
         self._chat, self._layout = load_chat(model_dir)
         self._max_context = max_context
-        self._shapes = weight_shapes(model_dir)
+        self._folder = FolderWeights(model_dir)
         self._expanded: dict[str, int] = {}  # request id -> prompt tokens that the engine must arrive at
         unit = (self._layout.patch * self._layout.merge) ** 2
         args = EngineArgs(
@@ -107,14 +103,13 @@ class VllmSampler:
     def has_work(self) -> bool:
         return bool(self._expanded)
 
-    def load_weights(self, weights: Mapping[str, torch.Tensor], version: int) -> None:
+    def load_weights(self, moved: Moved, version: int) -> None:
         if self._expanded:
             raise RuntimeError(f"weight sync to version {version} while {len(self._expanded)} requests are in flight")
-        check_weights(weights, self._shapes, self.keep_encoder_cache)
-        self._engine.collective_rpc("sync_weights", args=(weights,))
+        self._engine.collective_rpc("sync_weights", args=(self._folder.whole(moved),))
         if not self._engine.reset_prefix_cache():
             raise RuntimeError("the engine would not drop its prefix cache after a weight sync")
-        if not self.keep_encoder_cache:
+        if moves_vision(moved):
             self._engine.reset_encoder_cache()  # scheduler's and worker's side; a reload alone clears neither here
         self._engine.reset_mm_cache()
         self.version = version

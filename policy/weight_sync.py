@@ -1,4 +1,6 @@
-"""Pushing the learner's weights into a running vLLM engine, and checking them before they go.
+"""Pushing what the learner has changed into a running engine, and checking it before it goes.
+
+An engine starts from a folder on disk; a sync carries what has moved since, low-rank changes as their two factors.
 
 Reloading alone is silently wrong in three places (each shown by a test): on CPU the output head keeps a packed copy of
 the old embedding when the two are tied, and the engine's prefix and encoder caches keep states of the old weights.
@@ -9,15 +11,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import torch
 from safetensors import safe_open
 
 from env.errors import CheckpointError
 
 if TYPE_CHECKING:
-    import torch
     from vllm.config import VllmConfig
     from vllm.v1.worker.gpu_model_runner import GPUModelRunner
 
@@ -25,38 +28,72 @@ VISION_PREFIX = "model.visual."
 HEAD = "lm_head.weight"
 
 
-def weight_shapes(model_dir: Path) -> dict[str, tuple[int, ...]]:
-    """Name and shape of every weight that a sync of this Hugging Face folder carries; a tied head is left out.
+@dataclass(frozen=True)
+class LowRank:
+    """`scale * up @ down`, to be added to what the folder has under this name: an adapter's share of a sync."""
 
-    Raises CheckpointError when the folder holds no safetensors.
-    """
-    files = sorted(model_dir.glob("*.safetensors"))
-    if not files:
-        raise CheckpointError(f"{model_dir}: no *.safetensors file is here; expected a Hugging Face model folder")
-    shapes: dict[str, tuple[int, ...]] = {}
-    for file in files:
-        with safe_open(file, framework="numpy") as weights:
-            shapes |= {name: tuple(weights.get_slice(name).get_shape()) for name in weights.keys()}  # noqa: SIM118
-    if json.loads((model_dir / "config.json").read_text()).get("tie_word_embeddings", False):
-        shapes.pop(HEAD, None)
-    return shapes
+    up_OR: torch.Tensor
+    down_RI: torch.Tensor
+    scale: float
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return (self.up_OR.shape[0], self.down_RI.shape[1])
+
+    def cpu(self) -> LowRank:
+        return LowRank(self.up_OR.cpu(), self.down_RI.cpu(), self.scale)
+
+    def added_to(self, base_OI: torch.Tensor) -> torch.Tensor:
+        """float32 [O, I]."""
+        return base_OI.float() + self.scale * (self.up_OR.float() @ self.down_RI.float())
 
 
-def check_weights(
-    weights: Mapping[str, torch.Tensor], shapes: Mapping[str, tuple[int, ...]], vision_optional: bool
-) -> None:
-    """Raise CheckpointError naming the first weight that is unknown, of another shape, or missing.
+Moved = Mapping[str, torch.Tensor | LowRank]  # by Hugging Face name, a tied head left out
 
-    An engine would warn at most, and go on with the old values.
-    """
-    for name, tensor in weights.items():
-        if name not in shapes:
-            raise CheckpointError(f"weight sync: {name} is not a weight of the sampler's model")
-        if tuple(tensor.shape) != shapes[name]:
-            raise CheckpointError(f"weight sync: {name} has shape {tuple(tensor.shape)}, expected {shapes[name]}")
-    for name in shapes:
-        if name not in weights and not (vision_optional and name.startswith(VISION_PREFIX)):
-            raise CheckpointError(f"weight sync: {name} is missing")
+
+class FolderWeights:
+    """What an engine loaded from a Hugging Face folder, and what each sync therefore has to bring."""
+
+    def __init__(self, model_dir: Path):
+        """CheckpointError when the folder holds no safetensors."""
+        self._files: dict[str, Path] = {}  # weight -> file
+        self._shapes: dict[str, tuple[int, ...]] = {}
+        self._moved: frozenset[str] = frozenset()  # by earlier syncs
+        for file in sorted(model_dir.glob("*.safetensors")):
+            with safe_open(file, framework="pt") as weights:
+                for name in weights.keys():  # noqa: SIM118
+                    self._files[name] = file
+                    self._shapes[name] = tuple(weights.get_slice(name).get_shape())
+        if not self._files:
+            raise CheckpointError(f"{model_dir}: no *.safetensors file is here; expected a Hugging Face model folder")
+        if json.loads((model_dir / "config.json").read_text()).get("tie_word_embeddings", False):
+            self._shapes.pop(HEAD, None)
+
+    def whole(self, moved: Moved) -> dict[str, torch.Tensor]:
+        """What to copy into the engine, after raising CheckpointError for the first weight that is unknown, of another
+        shape, or was part of an earlier sync and is not of this one: an engine would go on with the old values."""
+        for name, value in moved.items():
+            if name not in self._shapes:
+                raise CheckpointError(f"weight sync: {name} is not a weight of the sampler's model")
+            if tuple(value.shape) != self._shapes[name]:
+                raise CheckpointError(
+                    f"weight sync: {name} has shape {tuple(value.shape)}, expected {self._shapes[name]}"
+                )
+        if missing := sorted(self._moved - moved.keys()):
+            raise CheckpointError(f"weight sync: {missing[0]} is missing; an earlier sync has changed it")
+        self._moved |= moved.keys()
+        return {name: self._merged(name, value) for name, value in moved.items()}
+
+    def _merged(self, name: str, value: torch.Tensor | LowRank) -> torch.Tensor:
+        if isinstance(value, torch.Tensor):
+            return value
+        with safe_open(self._files[name], framework="pt") as weights:
+            return value.added_to(weights.get_tensor(name))
+
+
+def moves_vision(moved: Moved) -> bool:
+    """Whether frames that were encoded before a sync are worth nothing after it."""
+    return any(name.startswith(VISION_PREFIX) for name in moved)
 
 
 class SyncExtension:

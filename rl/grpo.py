@@ -77,7 +77,7 @@ def train(config: RunConfig, resume: bool = False) -> None:
         # 1. ROLLOUT. The workers get the weights of now: what they play is on-policy. With `rollout_ahead` they begin
         # the next step at once, with the same weights. Where `grpo.refill` asks for it, groups are scored here already,
         # and others drawn for those that did alike.
-        pool.publish(learner.export_weights(), version=step)
+        pool.publish(learner.moved_weights(), version=step)
         drawn = rollouts.take(step)
         timer.mark("rollout")
 
@@ -89,7 +89,7 @@ def train(config: RunConfig, resume: bool = False) -> None:
         # 3. LOOK, now and then, at tasks that it never trains on, with the weights that it has now.
         if config.grpo.eval_every and (step + 1) % config.grpo.eval_every == 0:
             rollouts.settle()
-            pool.publish(learner.export_weights(), version=step + 1)
+            pool.publish(learner.moved_weights(), version=step + 1)
             metrics |= heldout_metrics(pool, policy, heldout, config, shown, frames)
             timer.mark("heldout")
 

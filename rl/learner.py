@@ -18,6 +18,7 @@ from env.rle import encode, mask_or_empty
 from env.types import Trajectory
 from policy.batch import ALIKE, Batch, Frames, TokenSequence, collate, pack, to_sequence
 from policy.model import PolicyOutput, SegPolicy, binary_masks, mask_losses
+from policy.weight_sync import Moved
 from rewards.mask import mask_iou
 from rl.calibration import CALIBRATIONS, binarise_grid
 from rl.checkpoint import restore
@@ -48,7 +49,7 @@ class Learner(Protocol):
 
     def learn(self, groups: Sequence[Sequence[Trajectory]], judge: Judge) -> dict[str, float]: ...
     def score(self, trajectories: Sequence[Trajectory]) -> None: ...
-    def export_weights(self) -> dict[str, Tensor]: ...
+    def moved_weights(self) -> Moved: ...
     def state(self) -> dict[str, Any]: ...
     def load_state(self, state: dict[str, Any], where: str) -> None: ...
 
@@ -321,8 +322,8 @@ class LocalLearner:
 
     # ---- weights ----
 
-    def export_weights(self) -> dict[str, Tensor]:
-        return self.policy.export_weights()
+    def moved_weights(self) -> Moved:
+        return self.policy.moved_weights()
 
     def state(self) -> dict[str, Any]:
         """Everything that an exact resume needs beside the configuration."""

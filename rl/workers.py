@@ -22,6 +22,7 @@ from rl.pool import Pool
 from rl.worker import Worker
 
 if TYPE_CHECKING:
+    from policy.weight_sync import Moved
     from rl.rollout import Rollout
 
 
@@ -38,13 +39,7 @@ class RolloutWorker(Worker):
         from rl.rollout import Rollout
 
         chat, layout = load_chat(Path(model_dir))
-        self._sampler = build_sampler(
-            config.sampler,
-            Path(model_dir),
-            config.env.max_context_tokens,
-            config.seed,
-            keep_encoder_cache=config.policy.freeze_vision or config.policy.lora_rank > 0,
-        )
+        self._sampler = build_sampler(config.sampler, Path(model_dir), config.env.max_context_tokens, config.seed)
         self._player = Rollout(self._sampler, chat, layout, FrameCache(blind=config.env.blind), config.env)
 
     def prepare(self, option: tuple[int, list[Any]]) -> Rollout:
@@ -64,9 +59,9 @@ class RolloutPool(Pool):
         super().__init__(config, RolloutWorker, arguments, config.grpo.workers, room)
         self._published: tuple[int, list[Any]] = (-1, [])
 
-    def publish(self, weights: dict[str, Any], version: int) -> None:
-        """Make `weights` those that the next rollout is played with."""
-        self._published = (version, [ray.put({name: tensor.cpu() for name, tensor in weights.items()})])
+    def publish(self, moved: Moved, version: int) -> None:
+        """Make these weights, and the others as they were at first, those that the next rollout is played with."""
+        self._published = (version, [ray.put({name: value.cpu() for name, value in moved.items()})])
 
     def run(self, assignments: Sequence[Assignment]) -> Iterator[Trajectory]:
         """Trajectories of `assignments`, played with exactly the weights that were published last."""

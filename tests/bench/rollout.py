@@ -3,9 +3,10 @@
     python -m tests.bench.rollout [--size tiny|100m] [--tasks 4] [--group 8] [--repeats 2]
 
 All three play the same tasks in one run, with the real environment and frames, the same weights and the same number of
-tokens in every turn, drawn beforehand and very uneven: a random policy neither ends by itself nor writes a select, so
-both are put in its mouth. Processor seconds of this process are compared, not wall time, which means little on a shared
-machine. Prints a Markdown table for LOG.md, with the floor: the arithmetic that is left when nothing is done twice.
+tokens in every turn, drawn beforehand from a heavy tail (log-normal, sigma 1, cut off at 8 medians): a random policy
+neither ends by itself nor writes a select, so both are put in its mouth. Seconds are of this process's processor time,
+with wall time beside them, which means less on a shared machine. Prints a Markdown table for LOG.md, with the floor:
+the arithmetic that is left when nothing is done twice.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
     from policy.model import SegPolicy
 
 TURNS = 3
-LENGTHS = (16, 32, 160)  # tokens of a turn
+MEDIAN, LONGEST = 24, 8 * 24  # tokens of a turn
 ENV = EnvConfig(
     prompt="brief",
     strip_frames=8,
@@ -44,7 +45,7 @@ ENV = EnvConfig(
     zoom_pixels=32 * 32,
     key_pixels=64 * 64,
     max_turns=TURNS,
-    max_action_tokens=max(LENGTHS),
+    max_action_tokens=LONGEST,
     max_context_tokens=2048,
     max_seconds=1e6,
     max_turn_seconds=1e6,
@@ -77,8 +78,8 @@ class Uneven:
         self.written = self.prompted = self.cached = 0
 
     def submit(self, request: Request) -> None:
-        length = int(np.random.default_rng(zlib.crc32(request.request_id.encode())).choice(LENGTHS))
-        self.sampler.submit(replace(request, max_tokens=length))
+        drawn = np.random.default_rng(zlib.crc32(request.request_id.encode())).lognormal(np.log(MEDIAN))
+        self.sampler.submit(replace(request, max_tokens=max(1, min(LONGEST, int(drawn)))))
 
     def step(self) -> list[Completion]:
         done = self.sampler.step()
@@ -93,8 +94,8 @@ class Uneven:
         self.sampler.abort(request_ids)
 
 
-def play(sampler: Uneven, model: Path, assignments: Sequence[Assignment]) -> float:
-    """Processor seconds of one rollout, caches of frames empty at its start."""
+def play(sampler: Uneven, model: Path, assignments: Sequence[Assignment]) -> tuple[float, float]:
+    """(processor, wall) seconds of one rollout, caches of frames empty at its start."""
     import rl.rollout
     from env.frames import FrameCache
     from policy.build import load_chat
@@ -102,9 +103,9 @@ def play(sampler: Uneven, model: Path, assignments: Sequence[Assignment]) -> flo
     rl.rollout.VideoSegEnv = ScriptedEnv
     chat, layout = load_chat(model)
     rollout = rl.rollout.Rollout(sampler, chat, layout, FrameCache(), ENV)  # pyright: ignore[reportArgumentType]
-    start = time.process_time()
+    used, started = time.process_time(), time.monotonic()
     played = list(rollout.run(assignments))
-    seconds = time.process_time() - start
+    seconds = time.process_time() - used, time.monotonic() - started
     assert all(len(trajectory.turns) == TURNS for trajectory in played), "an episode ended early"
     return seconds
 
@@ -132,7 +133,7 @@ def make_policy(size: str, folder: Path) -> SegPolicy:
 
 
 def contenders(model: Path, weights: Mapping, assignments: Sequence[Assignment], repeats: int) -> dict[str, tuple]:
-    """Name -> (best processor seconds, counts of that engine)."""
+    """Name -> (best processor seconds with their wall seconds, counts of that engine)."""
     from policy.build import load_chat
     from policy.engines import build_sampler
 
@@ -144,13 +145,16 @@ def contenders(model: Path, weights: Mapping, assignments: Sequence[Assignment],
         engine._chat.banned_ids += (chat.end_id,)  # pyright: ignore[reportAttributeAccessIssue]  # no turn ends early
         version = 0
         for way in ways:
-            best, sampler = float("inf"), Uneven(engine, lock_step=way != "ours")
+            best, sampler = (float("inf"), 0.0), Uneven(engine, lock_step=way != "ours")
             for repeat in range(repeats + 1):
                 engine.load_weights(weights, version := version + 1)  # as in training: caches start empty
                 sampler = Uneven(engine, lock_step=way != "ours")
                 # The first one is short: what is done once per process is not counted.
                 seconds = play(sampler, model, assignments if repeat else assignments[:2])
-                print(f"{way}, repeat {repeat}: {seconds:.2f} CPU-s, {sampler.written} tokens", flush=True)
+                print(
+                    f"{way}, repeat {repeat}: {seconds[0]:.2f} CPU-s, {seconds[1]:.2f} s, {sampler.written} tokens",
+                    flush=True,
+                )
                 best = min(best, seconds) if repeat else best
             found[way] = best, sampler
         engine.close()
@@ -175,7 +179,7 @@ def main() -> None:
         first_of_video = {task.video: task for task in load_tasks("mevis", Path(folder) / "data")}
         tasks = list(first_of_video.values())[: args.tasks]
         assignments = [Assignment(task, 0, g, 0, 1.0) for task in tasks for g in range(args.group)]
-        weights = policy.export_weights()
+        weights = policy.moved_weights()
         found = contenders(Path(folder) / "policy" / "vlm", weights, assignments, args.repeats)
 
     parameters = sum(tensor.numel() for tensor in policy.vlm.model.language_model.parameters())
@@ -185,9 +189,9 @@ def main() -> None:
     cached = f"{sampler.cached} of {sampler.prompted} prompt tokens cached"
     print(f"\n{args.size}: {parameters / 1e6:.1f}M parameters, groups of {args.group}, {TURNS} turns, {cached}.")
     print(f"Floor of the language model: {floor:.0f} GFLOP, {floor / peak:.2f} CPU-s at {peak:.0f} GFLOP/s\n")
-    print("| | CPU-s | tokens | over ours |\n|---|---|---|---|")
-    for way, (seconds, counts) in found.items():
-        print(f"| {way} | {seconds:.2f} | {counts.written} | {seconds / ours:.1f} |")
+    print("| | CPU-s | over ours | wall, s | over ours | tokens |\n|---|---|---|---|---|---|")
+    for way, ((used, wall), counts) in found.items():
+        print(f"| {way} | {used:.2f} | {used / ours[0]:.1f} | {wall:.2f} | {wall / ours[1]:.1f} | {counts.written} |")
 
 
 if __name__ == "__main__":
