@@ -67,9 +67,10 @@ class SegPolicy(nn.Module):
     def add_lora(self, rank: int, alpha: int, dropout: float = 0.0, modules_to_save: Sequence[str] = ()) -> None:
         """Freeze the language model's matrices and train low-rank adapters on them (PEFT).
 
-        `dropout` acts in train mode only. `modules_to_save` (`lm_head`, children of the language model) train in full.
+        `dropout` acts in train mode only. `modules_to_save` (`lm_head`, `embed_tokens`, `norm`) train in full.
         """
         parts = {"lm_head": self.vlm.lm_head, **dict(self.vlm.model.language_model.named_children())}
+        del parts["layers"]  # theirs are the matrices that get adapters
         if unknown := sorted(set(modules_to_save) - parts.keys()):
             known = ", ".join(parts)
             raise ConfigError(f"policy.lora_modules_to_save: expected some of {known}, found {', '.join(unknown)}")

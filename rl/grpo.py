@@ -34,7 +34,7 @@ from rl.learner import LocalLearner, rate
 from rl.metrics import trajectory_metrics
 from rl.rollouts import Rollouts
 from rl.schedule import TaskStream
-from rl.worker_metrics import worker_metrics
+from rl.worker_metrics import WorkerGauges, worker_metrics
 from rl.workers import RolloutPool
 
 
@@ -63,7 +63,7 @@ def train(config: RunConfig, resume: bool = False) -> None:
 
     connect_ray(config)
     pool = RolloutPool(config, run_dir / "initial" / "vlm")
-    journal = Journal(run_dir)
+    journal, gauges = Journal(run_dir), WorkerGauges()
     store = TrajectoryStore(run_dir / "trajectories")
     journal.drop_from(first_step)
     store.drop_from(first_step)
@@ -99,7 +99,8 @@ def train(config: RunConfig, resume: bool = False) -> None:
         metrics |= trajectory_metrics(drawn.sound) | timer.seconds
         refilled = len(drawn.played) - config.grpo.tasks_per_step
         metrics |= {"rollout/failed": float(failed), "rollout/refilled": float(refilled)}
-        metrics |= worker_metrics(pool.take_tallies(), pool.failures)
+        metrics |= worker_metrics(tallies := pool.take_tallies(), pool.failures)
+        gauges.show(tallies)
         store.append(everything)
         journal.log(step, metrics)
         if (step + 1) % config.grpo.save_every == 0 or step + 1 == config.grpo.steps:

@@ -21,8 +21,10 @@ from env.types import Trajectory
 from rl.assignment import Assignment
 from rl.dispatch import Dispatcher, Room
 from rl.failures import Failure, WorkerStuckError, failed, failure_of
+from rl.placement import Places
 from rl.worker import Report, Share, Tally, Worker
 
+CPUS = 1  # that Ray counts per worker
 CALLS = 2  # under way per busy worker: one that it works on, and one that it finds when that is done
 logger = logging.getLogger(__name__)
 
@@ -52,11 +54,13 @@ class Pool:
         self._arguments = arguments
         self._play = 0
         self._failed_starts = 0  # in a row
-        self._seats = [self._start() for _ in range(num_workers)]
+        sampler = config.sampler
+        self._places = Places(num_workers, CPUS, sampler.gpus_per_worker, sampler.load_seconds)
+        self._seats = [self._start(worker) for worker in range(num_workers)]
 
-    def _start(self) -> _Seat:
-        gpus = self.config.sampler.gpus_per_worker
-        actor: Any = ray.remote(num_cpus=1, num_gpus=gpus, max_restarts=0)(self._actor)
+    def _start(self, worker: int) -> _Seat:
+        gpus, place = self.config.sampler.gpus_per_worker, self._places.of(worker)
+        actor: Any = ray.remote(num_cpus=CPUS, num_gpus=gpus, max_restarts=0, scheduling_strategy=place)(self._actor)
         handle = actor.remote(*self._arguments)
         return _Seat(handle, deque([handle.pid.remote()]))
 
@@ -96,6 +100,7 @@ class Pool:
     def close(self) -> None:
         for seat in self._seats:
             ray.kill(seat.actor)
+        self._places.free()
 
     def _call(self, dispatcher: Dispatcher, option: Any) -> None:
         """Give out work to workers that can be called, and keep calls under way at those that have any."""
@@ -157,6 +162,6 @@ class Pool:
             raise RuntimeError(f"no worker comes up, after {self._failed_starts} attempts: {problem}")
         logger.warning("worker %d is replaced (%s): %s", worker, failure, problem)
         ray.kill(seat.actor)
-        self._seats[worker] = self._start()
+        self._seats[worker] = self._start(worker)
         reason = f"its worker failed in every attempt, the last time so: {failure}: {problem}"
         yield from (failed(item, reason) for item in dispatcher.lose(worker))

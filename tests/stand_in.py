@@ -18,6 +18,7 @@ from env.types import StopReason, Task, Trajectory, VideoRef
 from rl.assignment import Assignment, RolloutStats
 from rl.worker import Worker
 
+DEEDS = ("kill", "raise", "exhaust", "freeze")
 VIDEO = VideoRef("/data", "video", (), 8, 32, 32)
 
 
@@ -54,8 +55,8 @@ class HeavyTail:
 class StandInRollout:
     """Plays `slots` episodes at a time, whose turns take the seconds that `turns` says, one after the other.
 
-    The first word of a task's name may be `kill`, `raise` or `freeze`: its first sibling then does that to the process,
-    as often as the number that follows, counted by files in `folder`.
+    The first word of a task's name may be one of `DEEDS`: its first sibling then does that to the process, as often as
+    the number that follows, counted by files in `folder`.
     """
 
     def __init__(self, slots: int, folder: Path, turns: Callable[[Assignment], Sequence[float]]):
@@ -104,7 +105,7 @@ class StandInRollout:
 
     def _misbehave(self, assignment: Assignment) -> None:
         deed, _, times = assignment.task.task_id.partition(" ")
-        if assignment.sibling or deed not in ("kill", "raise", "freeze"):
+        if assignment.sibling or deed not in DEEDS:
             return
         done = len(list(self.folder.glob(f"{deed}-*")))
         if done >= int(times):
@@ -112,6 +113,8 @@ class StandInRollout:
         (self.folder / f"{deed}-{done}").touch()
         if deed == "raise":
             raise ValueError("the engine is broken")
+        if deed == "exhaust":
+            np.empty(1 << 60, dtype=np.uint8)  # MemoryError
         os.kill(os.getpid(), signal.SIGKILL if deed == "kill" else signal.SIGSTOP)
 
 

@@ -12,6 +12,7 @@ import psutil
 import pytest
 import ray
 
+from configs.load import ConfigError
 from configs.schema import RunConfig
 from env.errors import CheckpointError
 from env.types import StopReason, Trajectory
@@ -73,7 +74,9 @@ def test_everything_comes_back_once_and_both_workers_had_a_share(setting: Settin
     assert pool.take_tallies() == {}
 
 
-@pytest.mark.parametrize(("deed", "failure"), [("kill", Failure.DIED), ("raise", Failure.ENGINE)])
+@pytest.mark.parametrize(
+    ("deed", "failure"), [("kill", Failure.DIED), ("raise", Failure.ENGINE), ("exhaust", Failure.ENGINE)]
+)
 def test_what_a_failed_worker_owed_is_played_by_others(setting: Setting, deed: str, failure: Failure):
     groups = [group("a"), group(f"{deed} 1"), group("b"), group("c")]
     pool = setting.pool()
@@ -129,6 +132,12 @@ def test_a_play_that_nobody_finished_does_not_disturb_the_next(setting: Setting)
 def test_our_own_errors_are_raised_as_they_are(setting: Setting):
     with pytest.raises(CheckpointError, match=r"^lm_head.weight is missing$"):
         list(setting.pool().play([group("a")], "lm_head.weight is missing"))
+
+
+def test_more_workers_than_the_cluster_has_room_for_are_refused(setting: Setting):
+    with pytest.raises(ConfigError, match=r"9 workers with {'CPU': 1} each found no room within 3 s.*{'CPU': 8.0}"):
+        setting.pool(workers=9, load_seconds=3.0)
+    assert len(setting.pool(workers=8).pids()) == 8, "the attempt keeps no resources"
 
 
 def test_workers_that_do_not_come_up_end_the_run_with_the_reason(setting: Setting):

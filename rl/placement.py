@@ -1,0 +1,38 @@
+"""Where workers run: a bundle of resources for each, set aside before any is started."""
+
+from __future__ import annotations
+
+import ray
+from ray.exceptions import GetTimeoutError
+from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
+from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+
+from configs.load import ConfigError
+
+
+class Places:
+    """A place for each of `count` workers, spread over the nodes as far as they have room.
+
+    Ray finds another node for the place of one that is lost, and an autoscaler sees what is wanted.
+    """
+
+    def __init__(self, count: int, cpus: float, gpus: float, seconds: float):
+        """ConfigError when the cluster has no room for all of them within `seconds`."""
+        bundle = {"CPU": cpus} | ({"GPU": gpus} if gpus else {})
+        self._group: PlacementGroup = placement_group([bundle] * count, strategy="SPREAD")
+        try:
+            ray.get(self._group.ready(), timeout=seconds)
+        except GetTimeoutError as error:
+            has = {name: amount for name, amount in ray.cluster_resources().items() if name in ("CPU", "GPU")}
+            self.free()
+            raise ConfigError(
+                f"{count} workers with {bundle} each found no room within {seconds:g} s; the nodes have {has}: "
+                "set fewer workers (grpo.workers, eval.workers), sampler.gpus_per_worker, or add nodes"
+            ) from error
+
+    def of(self, worker: int) -> PlacementGroupSchedulingStrategy:
+        """What to start a worker's actor with."""
+        return PlacementGroupSchedulingStrategy(self._group, placement_group_bundle_index=worker)
+
+    def free(self) -> None:
+        remove_placement_group(self._group)

@@ -1,0 +1,50 @@
+"""Two nodes, of which one is lost while its worker plays."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import ray
+from ray.cluster_utils import Cluster
+
+from configs.schema import RunConfig
+from env.types import StopReason
+from rl.dispatch import Room
+from rl.failures import Failure
+from rl.pool import Pool
+from tests.stand_in import Named, StandInWorker, group
+
+pytestmark = pytest.mark.timeout(300)
+
+
+@pytest.fixture
+def cluster() -> Iterator[Cluster]:
+    """A head that has no room for workers; this process has joined it."""
+    made = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
+    ray.init(address=made.address, log_to_driver=False)
+    yield made
+    ray.shutdown()
+    made.shutdown()
+
+
+def test_workers_are_spread_and_a_lost_node_loses_no_episode(cluster: Cluster, tmp_path: Path):
+    nodes = [cluster.add_node(num_cpus=2) for _ in range(2)]
+    groups = [group(f"t{number}") for number in range(8)]
+    seconds = {item.trajectory_id: (1.0,) for each in groups for item in each}
+    config = RunConfig()
+    config = replace(config, grpo=replace(config.grpo, max_attempts=3))
+    pool = Pool(config, StandInWorker, (2, str(tmp_path), Named(seconds)), 2, Room(slots=2, ahead=2))
+    pool.pids()
+    playing = pool.play(groups, "")
+    played = [next(playing)]
+    cluster.remove_node(nodes[0], allow_graceful=False)
+    played += list(playing)
+    pool.close()
+    assert pool.failures == {Failure.DIED: 1}, "one worker a node"
+    assert sorted(item.trajectory_id for item in played) == sorted(
+        item.trajectory_id for each in groups for item in each
+    )
+    assert {item.stop_reason for item in played} == {StopReason.ANSWERED}
