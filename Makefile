@@ -24,8 +24,8 @@ help: ## List the targets
 setup: $(STAMP) ## Install the Python packages into .venv (GPU node: make setup EXTRA=gpu)
 	@echo "ready: .venv ($(EXTRA))"
 
-demo: $(STAMP) ## GRPO from the shipped checkpoint, 28 steps of 48, with evaluation and report: runs/demo/report.html
-	$(PY) -m rl.demo --config tiny --train-videos 400 --set grpo.steps=28
+demo: $(STAMP) ## GRPO from the shipped checkpoint, 20 steps of 48, with evaluation and report: runs/demo/report.html
+	$(PY) -m rl.demo --config tiny --train-videos 400 --set grpo.steps=20
 
 demo-full: $(STAMP) ## The same from nothing, cold start included: runs/demo_full/report.html
 	$(PY) -m rl.demo --config tiny --from-nothing --train-videos 2500 --set run_dir=runs/demo_full \

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, cast
 
+import numpy as np
 from PIL import Image
 from vllm import EngineArgs, LLMEngine, RequestOutput, SamplingParams, TokensPrompt
 from vllm.distributed import cleanup_dist_env_and_memory
@@ -60,6 +62,7 @@ class VllmSampler:
         prompt = TokensPrompt(
             prompt_token_ids=list(request.prompt_ids),
             multi_modal_data={"image": [Image.fromarray(image) for image in request.images]},
+            multi_modal_uuids={"image": [_name(image) for image in request.images]},
         )
         params = SamplingParams(
             max_tokens=request.max_tokens,
@@ -117,6 +120,11 @@ class VllmSampler:
     def close(self) -> None:
         self._engine.engine_core.shutdown()
         cleanup_dist_env_and_memory()
+
+
+def _name(image: np.ndarray) -> str:
+    """What vLLM's caches know a frame by. Its own way of telling, from pictures, costs twenty times as much."""
+    return hashlib.blake2b(image.tobytes(), digest_size=16, key=repr(image.shape).encode()).hexdigest()
 
 
 def _device_args(config: SamplerConfig, max_context: int) -> dict:
