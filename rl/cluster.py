@@ -38,6 +38,7 @@ def connect_ray(config: RunConfig) -> None:
     else:
         # The object store holds weights and trajectories, both small; Ray would take 30 % of the memory.
         _start_local(
+            address="local",  # else Ray would join whatever it finds on this machine, and refuse the settings below
             num_cpus=max(os.cpu_count() or 1, config.grpo.workers + 1, config.eval.workers),
             include_dashboard=False,
             object_store_memory=512 << 20,

@@ -48,7 +48,7 @@ class Bench:
 
     def play(self, policy: SegPolicy, version: int) -> list[Trajectory]:
         """Eight trajectories of each task whose lesson took more than one turn, written by `policy`'s weights."""
-        self.sampler.load_weights(policy.moved_weights(), version)
+        self.sampler.load_weights(policy.export_weights(), version)
         rollout = Rollout(self.sampler, policy.chat, policy.layout, self.frames, self.config.env)
         wanted = [Assignment(task, version, g, 0, 1.0) for task in self.micro.tasks()[::2] for g in range(GROUP)]
         played = {trajectory.trajectory_id: trajectory for trajectory in rollout.run(wanted)}

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import ray
 from ray.cluster_utils import Cluster
+from ray.util import placement_group_table
 
 from configs.schema import RunConfig
 from env.types import StopReason
@@ -38,12 +39,14 @@ def test_workers_are_spread_and_a_lost_node_loses_no_episode(cluster: Cluster, t
     config = replace(config, grpo=replace(config.grpo, max_attempts=3))
     pool = Pool(config, StandInWorker, (2, str(tmp_path), Named(seconds)), 2, Room(slots=2, ahead=2))
     pool.pids()
+    (places,) = placement_group_table().values()
+    assert len(set(places["bundles_to_node_id"].values())) == 2
     playing = pool.play(groups, "")
     played = [next(playing)]
     cluster.remove_node(nodes[0], allow_graceful=False)
     played += list(playing)
     pool.close()
-    assert pool.failures == {Failure.DIED: 1}, "one worker a node"
+    assert pool.failures.keys() == {Failure.DIED}, "once at least: Ray may start another on the node before it knows"
     assert sorted(item.trajectory_id for item in played) == sorted(
         item.trajectory_id for each in groups for item in each
     )

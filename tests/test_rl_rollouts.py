@@ -116,7 +116,7 @@ def test_what_is_pending_is_not_played_again_and_what_is_learnt_from_is_forgotte
     [
         ("grpo.truncate_weight=0", "expected grpo.truncate_weight above 0"),
         ("grpo.refill=2", "expected grpo.refill 1"),
-        ("grpo.rollout_ahead=2", "expected <= 1, got 2"),
+        ("grpo.rollout_ahead=2", "expected 0 to 1, got 2"),
     ],
 )
 def test_what_cannot_go_with_it_is_refused(text: str, problem: str):

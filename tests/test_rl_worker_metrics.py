@@ -42,7 +42,7 @@ def test_ray_exports_them():
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     config = {"metrics_report_interval_ms": 500}
-    ray.init(num_cpus=1, include_dashboard=False, log_to_driver=False, _metrics_export_port=port, _system_config=config)
+    ray.init("local", num_cpus=1, include_dashboard=False, _metrics_export_port=port, _system_config=config)
     try:
         WorkerGauges().show(TALLIES)
         found: dict[str, float] = {}

@@ -9,13 +9,11 @@ import numpy as np
 import pytest
 import torch
 
-from configs.schema import PolicyConfig
 from env.errors import CheckpointError
-from policy.build import load_chat, load_policy
+from policy.build import load_chat
 from policy.engine_env import set_engine_env
 from policy.sampler import Sampler
 from policy.tokens import ChatTokens
-from policy.weight_sync import LowRank
 from tests.sampler_parts import (
     MAX_CONTEXT,
     drain,
@@ -224,54 +222,6 @@ def test_a_sync_with_wrong_names_or_shapes_names_the_weight(sampler: Sampler, mo
     with pytest.raises(CheckpointError, match=name):
         sampler.load_weights(weights, version=9)
     assert sampler.version == before
-
-
-@pytest.fixture
-def fresh(model_dir: Path) -> Iterator[Sampler]:
-    """A vLLM engine that has had no sync yet: what the first one leaves out, all may."""
-    sampler = make_sampler("vllm", model_dir)
-    yield sampler
-    sampler.close()
-
-
-def test_a_frozen_vision_tower_keeps_encoded_frames_over_a_sync(
-    fresh: Sampler, model_dir: Path, chat: ChatTokens, monkeypatch: pytest.MonkeyPatch
-):
-    """Language weights alone are then enough; frames seen before are not encoded again, new ones are."""
-    plain = load_plain(model_dir)
-    play(fresh, chat, count=4)
-    shake(plain, seed=4, names="language_model")
-    fresh.load_weights({name: tensor for name, tensor in exported(plain).items() if "visual" not in name}, version=4)
-    for salt in (0, 5):
-        assert worst_difference(plain, chat, play(fresh, chat, count=4, salt=salt))[0] <= TOLERANCE
-    # Changing the tower behind its back shows that frames were indeed kept.
-    monkeypatch.setattr("policy.vllm_sampler.moves_vision", lambda moved: False)
-    shake(plain, seed=5, names="visual")
-    fresh.load_weights(exported(plain), version=5)
-    assert worst_difference(plain, chat, play(fresh, chat, count=4))[0] > 1e-2
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_of_low_rank_changes_only_the_factors_are_sent(kind: str, model_dir: Path, chat: ChatTokens):
-    sampler = make_sampler(kind, model_dir)
-    policy = load_policy(model_dir.parent, PolicyConfig(lora_rank=2, lora_alpha=6, lora_modules_to_save=("norm",)))
-    plain = load_plain(model_dir)
-    for version in range(3):
-        generator = torch.Generator().manual_seed(version)
-        with torch.no_grad():
-            for parameter in policy.vlm.parameters():
-                if parameter.requires_grad:
-                    parameter += 0.1 * torch.randn(parameter.shape, generator=generator)
-        moved = policy.moved_weights()
-        assert {type(value) for name, value in moved.items() if "norm" not in name} == {LowRank}
-        assert moved.keys() == {"model.language_model.norm.weight"} | {
-            name for name in exported(plain) if "language_model" in name and "proj" in name
-        }
-        sampler.load_weights(moved, version)
-        assert worst_difference(plain, chat, play(sampler, chat, count=4))[0] > 1e-3, "the sync must change the policy"
-        plain.load_state_dict(policy.export_weights(), strict=False)
-        assert worst_difference(plain, chat, play(sampler, chat, count=4))[0] <= TOLERANCE
-    sampler.close()
 
 
 def test_prompts_beyond_one_engine_step_keep_their_seeds(sampler: Sampler, chat: ChatTokens):

@@ -69,7 +69,7 @@ def main() -> None:
     parser.add_argument("--per-slot", type=int, default=24, help="episodes per slot")
     parser.add_argument("--median", type=float, default=1.5, help="seconds of a turn")
     args = parser.parse_args()
-    ray.init(num_cpus=max(args.workers) + 1, include_dashboard=False, log_to_driver=False)
+    ray.init("local", num_cpus=max(args.workers) + 1, include_dashboard=False, log_to_driver=False)
     print("| workers | episodes | ideal, s | longest, s | next free slot, s | wall, s | efficiency | driver, ms each |")
     print("|---|---|---|---|---|---|---|---|")
     for workers in args.workers:

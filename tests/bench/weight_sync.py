@@ -99,7 +99,7 @@ def main() -> None:
     from policy.build import build_small, save_policy
     from tests.bench.rollout import SIZES
 
-    ray.init(num_cpus=1, include_dashboard=False, log_to_driver=False)
+    ray.init("local", num_cpus=1, include_dashboard=False, log_to_driver=False)
     corpus = ["the red circle moves left", "the blue square stops and turns", "<think>frame 12</think>"] * 4
     rows = []
     with tempfile.TemporaryDirectory() as folder:
