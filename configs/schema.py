@@ -288,7 +288,7 @@ class GrpoConfig:
     for) or tracked, which takes an image encoding of every frame of each video and a step of SAM 2's memory for every
     frame of each trajectory, and stores as many masks."""
     max_batch_tokens: int = 16384
-    """Most padded tokens of one micro-batch."""
+    """Most padded tokens of one micro-batch. Groups that are larger cost one more forward, to be judged beforehand."""
     workers: int = 1
     """Rollout workers."""
     max_attempts: int = 3

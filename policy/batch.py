@@ -47,6 +47,7 @@ class TokenSequence:
     turn_idx: tuple[int, ...]  # [L]
     seg_positions: tuple[int, ...]  # position of each [SEG] inside an action
     seg_turns: tuple[int, ...]  # the turn that each [SEG] belongs to
+    first_frames: int = 0  # how many of `frames` the first observation shows
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -79,6 +80,7 @@ def to_sequence(trajectory: Trajectory, chat: ChatTokens, layout: PatchLayout) -
         turn_idx=tuple(turn_idx),
         seg_positions=tuple(segs),
         seg_turns=tuple(turn_idx[at] for at in segs),
+        first_frames=len(trajectory.turns[0].observation.frames) if trajectory.turns else 0,
     )
 
 

@@ -21,6 +21,7 @@ from policy.batch import Batch, Frames
 from policy.mask_points import at_points
 from policy.patches import PatchLayout
 from policy.sam import SegSam2
+from policy.shared_prefix import hidden_states
 from policy.tokens import ChatTokens
 from policy.weight_sync import LowRank
 
@@ -92,14 +93,7 @@ class SegPolicy(nn.Module):
     def forward(self, batch: Batch) -> PolicyOutput:
         """One teacher-forced pass: log-probs of the action tokens and the prompts of every [SEG]."""
         with torch.autocast(self.device.type, self.compute_dtype, enabled=self.compute_dtype != torch.float32):
-            hidden_BLD = self.vlm.model(
-                input_ids=batch.input_ids_BL,
-                attention_mask=batch.attention_mask_BL,
-                pixel_values=batch.pixel_values,
-                image_grid_thw=batch.image_grid_thw,
-                mm_token_type_ids=batch.image_mask_BL,
-                use_cache=False,
-            ).last_hidden_state
+            hidden_BLD = hidden_states(self.vlm.model, batch)
         rows, columns = batch.loss_mask_BL.nonzero(as_tuple=True)
         # Only the positions that train reach the vocabulary: [P, V] instead of [B, L, V].
         text_states_PD = hidden_BLD[rows, columns - 1]

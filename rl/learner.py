@@ -114,8 +114,8 @@ class LocalLearner:
     def learn(self, groups: Sequence[Sequence[Trajectory]], judge: Judge) -> dict[str, float]:
         """Score each group, have it judged, and take `grpo.updates` optimizer steps. Returns the last one's metrics.
 
-        A group that fits a micro-batch is scored and trained by the same forwards; only a larger one is first scored in
-        pieces, without gradient. `judge` sees a group once its log-probs and masks are filled in.
+        Groups that together hold no more tokens than a micro-batch may are scored and trained by the same forwards; a
+        larger one is first scored without gradient. `judge` sees a group once its log-probs and masks are filled in.
         """
         sampled = [[self._sample(trajectory) for trajectory in group] for group in groups]
         everything = [sample for group in sampled for sample in group]
@@ -135,7 +135,8 @@ class LocalLearner:
         self, groups: Sequence[Sequence[Sample]], judge: Judge, totals: _Totals, sums: dict[str, float]
     ) -> None:
         members = [sample for group in groups for sample in group]
-        held = [self._forward(piece) for piece in self._pieces(members)] if self._fits(members) else []
+        pieces = self._pieces(members)
+        held = [self._forward(piece) for piece in pieces] if self._fits(pieces) else []
         for forward in held:
             self._record(forward)
         if not held:
@@ -158,8 +159,10 @@ class LocalLearner:
         num_tokens = sum(sum(sample.sequence.loss_mask) for sample in samples)
         return _Totals(num_tokens, len(samples), max(1, len(self._targets(samples))))
 
-    def _fits(self, samples: Sequence[Sample]) -> bool:
-        return len(samples) * max(len(sample.sequence) for sample in samples) <= self.config.max_batch_tokens
+    def _fits(self, pieces: Sequence[Sequence[Sample]]) -> bool:
+        """Whether what their forwards leave for the backward pass can be held at once."""
+        padded = sum(len(piece) * max(len(sample.sequence) for sample in piece) for piece in pieces)
+        return padded <= self.config.max_batch_tokens
 
     def _pieces(self, samples: Sequence[Sample]) -> list[list[Sample]]:
         """Micro-batches of like lengths; an episode without a turn (its first observation did not fit) is in none."""
