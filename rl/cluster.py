@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+import psutil
 import ray
 
 from configs.load import ConfigError
@@ -48,6 +49,8 @@ def connect_ray(config: RunConfig) -> None:
 
 def _start_local(**settings: Any) -> None:
     """`ray.init`, tried again where the machine is too busy for the 30 seconds that Ray gives its node to come up."""
+    this = psutil.Process()
+    before = set(this.children())
     for attempt in range(STARTS):
         try:
             ray.init(**settings)
@@ -56,3 +59,5 @@ def _start_local(**settings: Any) -> None:
             if "timed out during startup" not in str(error) or attempt + 1 == STARTS:
                 raise
             ray.shutdown()
+            for process in set(this.children()) - before:  # a half-started Ray, which nothing else would end
+                process.kill()
