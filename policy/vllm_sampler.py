@@ -123,7 +123,7 @@ class VllmSampler:
 
 
 def _name(image: np.ndarray) -> str:
-    """What vLLM's caches know a frame by. Its own way of telling, from pictures, costs twenty times as much."""
+    """What vLLM's caches know a frame by; else it hashes each picture in its own way (the saving is not measured)."""
     return hashlib.blake2b(image.tobytes(), digest_size=16, key=repr(image.shape).encode()).hexdigest()
 
 
