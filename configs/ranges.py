@@ -43,6 +43,7 @@ RANGES: dict[str, tuple[str, float]] = {
     "sampler.max_sequences": (">=", 1),
     "sampler.stall_seconds": (">", 0),
     "sampler.load_seconds": (">", 0),
+    "sampler.transfer_seconds": (">", 0),
     "cold_start.stages.*.steps": (">=", 0),
     "cold_start.stages.*.epochs": (">=", 0),
     "cold_start.stages.*.batch_size": (">=", 1),

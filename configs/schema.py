@@ -161,6 +161,8 @@ class SamplerConfig:
     """Silence of a worker, which answers twice a second, after which it counts as stuck and is replaced."""
     load_seconds: float = 3600.0
     """The same while it waits for its place on the cluster and loads its engine."""
+    transfer_seconds: float = 300.0
+    """Time that the learner's weights have to reach a worker, which is replaced otherwise."""
 
 
 @dataclass(frozen=True)
@@ -291,6 +293,8 @@ class GrpoConfig:
     """Most padded tokens of one micro-batch. Groups that are larger cost one more forward, to be judged beforehand."""
     workers: int = 1
     """Rollout workers."""
+    weight_transport: str = "object_store"
+    """How weights get to them, one of `rl.weight_transport.TRANSPORTS`: object_store, or nixl (from GPU to GPU)."""
     max_attempts: int = 3
     """Times an episode is tried when its worker fails, before it ends as an error."""
     min_group: int = 2

@@ -43,9 +43,12 @@ class LowRank:
     def cpu(self) -> LowRank:
         return LowRank(self.up_OR.cpu(), self.down_RI.cpu(), self.scale)
 
+    def clone(self) -> LowRank:
+        return LowRank(self.up_OR.clone(), self.down_RI.clone(), self.scale)
+
     def added_to(self, base_OI: torch.Tensor) -> torch.Tensor:
-        """float32 [O, I]."""
-        return base_OI.float() + self.scale * (self.up_OR.float() @ self.down_RI.float())
+        """float32 [O, I], where the factors are."""
+        return base_OI.to(self.up_OR.device, torch.float32) + self.scale * (self.up_OR.float() @ self.down_RI.float())
 
 
 Moved = Mapping[str, torch.Tensor | LowRank]  # by Hugging Face name, a tied head left out

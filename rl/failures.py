@@ -4,7 +4,8 @@
     DATA                  a video or record that cannot be read, an episode that takes too long: its trajectory ends as
                           an error with the reason, is counted, and is kept out of the loss; its siblings go on
     DIED                  a worker's process is gone (killed, out of memory, its node lost)
-    ENGINE                an engine raised: its state is unknown, so its worker is replaced
+    ENGINE                an engine raised: its state is unknown, so its worker is replaced; or weights did not reach it
+                          within `sampler.transfer_seconds`
     STUCK                 a worker has been silent for longer than `sampler.stall_seconds`: it is killed and replaced
     LATE                  a step took longer than `grpo.max_rollout_seconds`: what is unfinished ends as errors
     OURS                  an error of this program or of its user (a checkpoint that does not fit, a wrong setting):

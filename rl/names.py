@@ -9,6 +9,7 @@ from rl.calibration import CALIBRATIONS
 from rl.loss import KLS, LOSSES
 from rl.sampler_weights import LEVELS
 from rl.targets import MASKS
+from rl.weight_transport import TRANSPORTS
 
 
 def check_names(config: RunConfig) -> None:
@@ -21,6 +22,7 @@ def check_names(config: RunConfig) -> None:
         ("truncate_level", grpo.truncate_level, LEVELS),
         ("calibration", grpo.calibration, CALIBRATIONS),
         ("masks", grpo.masks, MASKS),
+        ("weight_transport", grpo.weight_transport, TRANSPORTS),
     ):
         if name not in known:
             raise ConfigError(f"grpo.{key}: unknown {name!r}; known are {', '.join(known)}")

@@ -1,6 +1,6 @@
 """Rollout workers: a sampler behind an actor, which acts with the weights that a step asks for.
 
-Weights travel with the work: every share names the version it is to be played with, and where the object store has it.
+Weights travel with the work: every share names the version it is to be played with, and where to fetch it from.
 A worker that was just born, or reborn, can therefore never act on old weights.
 """
 
@@ -11,14 +11,13 @@ from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import ray
-
 from configs.schema import RunConfig
 from env.types import Trajectory
 from policy.engine_env import set_engine_env
 from rl.assignment import Assignment
 from rl.dispatch import Room
 from rl.pool import Pool
+from rl.weight_transport import check_transport, fetch, offer
 from rl.worker import Worker
 
 if TYPE_CHECKING:
@@ -39,13 +38,14 @@ class RolloutWorker(Worker):
         from rl.rollout import Rollout
 
         chat, layout = load_chat(Path(model_dir))
+        self._transfer_seconds = config.sampler.transfer_seconds
         self._sampler = build_sampler(config.sampler, Path(model_dir), config.env.max_context_tokens, config.seed)
         self._player = Rollout(self._sampler, chat, layout, FrameCache(blind=config.env.blind), config.env)
 
     def prepare(self, option: tuple[int, list[Any]]) -> Rollout:
-        version, refs = option
+        version, references = option
         if self._sampler.version != version:
-            self._sampler.load_weights(ray.get(refs[0]), version)
+            self._sampler.load_weights(fetch(references[0], self._transfer_seconds), version)
         return self._player
 
 
@@ -53,6 +53,7 @@ class RolloutPool(Pool):
     """Rollout workers as `grpo` wants them."""
 
     def __init__(self, config: RunConfig, model_dir: Path):
+        check_transport(config.grpo.weight_transport)
         # The engine must find the next conversation as soon as one ends.
         room = Room(slots=config.sampler.max_sequences, ahead=config.grpo.group_size)
         arguments = (config, str(model_dir.resolve()))
@@ -61,7 +62,7 @@ class RolloutPool(Pool):
 
     def publish(self, moved: Moved, version: int) -> None:
         """Make these weights, and the others as they were at first, those that the next rollout is played with."""
-        self._published = (version, [ray.put({name: value.cpu() for name, value in moved.items()})])
+        self._published = (version, [offer(moved, self.config.grpo.weight_transport)])
 
     def run(self, assignments: Sequence[Assignment]) -> Iterator[Trajectory]:
         """Trajectories of `assignments`, played with exactly the weights that were published last."""

@@ -1,0 +1,51 @@
+"""How weights get from the learner to rollout workers: they are offered once, and who needs a version fetches it.
+
+    object_store   a copy in the shared memory of each node: any machine, nothing to install
+    nixl           straight out of the learner's memory, GPU or host, into the worker's, by whatever joins the two (CUDA
+                   IPC, InfiniBand, shared memory, TCP); Ray Direct Transport, alpha in Ray 2.60, with the package nixl
+
+Both are one-sided. vLLM's own NCCL engine is a broadcast in a group of fixed members instead: a worker that dies in it
+holds up the others, and one that is born late has missed it.
+"""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
+
+import ray
+from ray.exceptions import GetTimeoutError, ObjectFetchTimedOutError
+
+from configs.load import ConfigError
+
+if TYPE_CHECKING:
+    from policy.weight_sync import Moved
+
+TRANSPORTS = ("object_store", "nixl")
+
+
+class WeightTransferError(Exception):
+    """Weights that did not arrive in time. Not ours to mend: the worker that waited is replaced."""
+
+
+def check_transport(transport: str) -> None:
+    """ConfigError where this machine lacks what `transport` needs."""
+    if transport == "nixl" and find_spec("nixl") is None:
+        raise ConfigError("grpo.weight_transport: nixl needs the package nixl: pip install nixl, or take object_store")
+
+
+def offer(moved: Moved, transport: str) -> Any:
+    """A reference to these weights as they are now; the learner may change its own at once."""
+    if transport == "nixl":
+        return ray.put({name: value.clone() for name, value in moved.items()}, _tensor_transport="nixl")
+    return ray.put({name: value.cpu() for name, value in moved.items()})
+
+
+def fetch(reference: Any, seconds: float) -> Moved:
+    """What was offered; WeightTransferError where it is not here after `seconds`."""
+    try:
+        return ray.get(reference, timeout=seconds)
+    except (GetTimeoutError, ObjectFetchTimedOutError) as error:
+        raise WeightTransferError(
+            f"the learner's weights did not arrive within {seconds:g} s (sampler.transfer_seconds): {error}"
+        ) from error
