@@ -85,6 +85,7 @@ RANGES: dict[str, tuple[str, float]] = {
     "grpo.workers": (">=", 1),
     "grpo.max_attempts": (">=", 1),
     "grpo.min_group": (">=", 2),
+    "grpo.node_cache_gb": (">=", 0),
     "grpo.max_rollout_seconds": (">", 0),
     "grpo.save_every": (">=", 1),
     "grpo.eval_every": (">=", 0),

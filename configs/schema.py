@@ -299,6 +299,9 @@ class GrpoConfig:
     """Times an episode is tried when its worker fails, before it ends as an error."""
     min_group: int = 2
     """Fewest sound trajectories with which a group is trained on."""
+    node_cache_gb: float = 0.0
+    """Shared memory (/dev/shm) of each node that holds resized frames, so that the learner need not decode what a
+    worker beside it has decoded, in GiB. Only large frames are worth it."""
     max_rollout_seconds: float = 7200.0
     """Wall-clock limit of a step's rollout (each round of it, where `refill` asks for more); what is unfinished then
     ends as errors, and groups do with the members they have."""

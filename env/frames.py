@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from threading import Lock, RLock
 
@@ -15,6 +16,7 @@ import numpy as np
 from PIL import Image
 
 from env.errors import DataError
+from env.node_cache import NodeCache
 from env.types import FrameRef, Interval, Role, VideoRef
 from env.video_file import VideoFile
 
@@ -151,11 +153,17 @@ class FrameCache:
     """
 
     def __init__(
-        self, max_bytes: int = 256 << 20, blind: bool = False, blind_looks: bool = False, max_videos: int = 16
+        self,
+        max_bytes: int = 256 << 20,
+        blind: bool = False,
+        blind_looks: bool = False,
+        max_videos: int = 16,
+        node: NodeCache | None = None,
     ):
         """`blind` makes `pixels` grey (the baseline that only reads the question), `blind_looks` only those of frames
-        that were asked for; `full` still sees."""
+        that were asked for; `full` still sees. Resized frames are looked for, and left, at `node`."""
         self._max_bytes = max_bytes
+        self._node = node
         self._grey_roles = ALL_ROLES if blind else LOOK_ROLES if blind_looks else ()
         self._max_videos = max_videos  # open video files
         self._videos: OrderedDict[VideoRef, tuple[RLock, Video]] = OrderedDict()
@@ -167,10 +175,12 @@ class FrameCache:
         """The frame as the policy is shown it: uint8 RGB [frame.height, frame.width, 3]."""
         if frame.role in self._grey_roles:
             return np.full((frame.height, frame.width, 3), _GREY, np.uint8)
-        return self._read(
-            (video, frame.frame_idx, frame.width, frame.height),
-            lambda: _resize(self.full(video, frame.frame_idx), frame.width, frame.height),
-        )
+        key = (video, frame.frame_idx, frame.width, frame.height)
+
+        def make() -> np.ndarray:
+            return _resize(self.full(video, frame.frame_idx), frame.width, frame.height)
+
+        return self._read(key, make if self._node is None else partial(self._node.get, key, make))
 
     def full(self, video: VideoRef, frame_idx: int) -> np.ndarray:
         """The frame at native size: uint8 RGB [H,W,3]."""

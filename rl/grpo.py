@@ -20,7 +20,6 @@ from cot_data.datasets import held_out_tasks
 from cot_data.mixture import Mixture
 from cot_data.training import load_source, training_sources
 from env.errors import command
-from env.frames import FrameCache
 from env.store import TrajectoryStore
 from env.types import StopReason, Trajectory
 from policy.build import POLICIES, save_policy
@@ -28,10 +27,12 @@ from rewards import score
 from rl.advantage import group_advantages
 from rl.checkpoint import latest_checkpoint, load_state, save_checkpoint, set_aside_checkpoints
 from rl.cluster import check_job_paths, connect_ray
+from rl.cores import SharedCores
 from rl.heldout import heldout_metrics
 from rl.journal import Journal, Timer
 from rl.learner import LocalLearner, rate
 from rl.metrics import trajectory_metrics
+from rl.rollout_frames import learner_frames
 from rl.rollouts import Rollouts
 from rl.schedule import TaskStream
 from rl.worker_metrics import WorkerGauges, worker_metrics
@@ -48,7 +49,7 @@ def train(config: RunConfig, resume: bool = False) -> None:
     heldout = held_out_tasks(config) if config.grpo.eval_every else []
     initial = run_dir / "initial" if resume else Path(config.policy.path)
     policy = POLICIES[config.policy.kind](initial, config.policy)
-    frames, shown = FrameCache(), FrameCache(blind=config.env.blind)
+    frames, shown = learner_frames(config)
     learner = LocalLearner(policy, config, frames, shown)
     judged = partial(judge, config=config)
     stream, first_step, cursor = TaskStream(tasks, config.grpo.tasks_per_step, config.seed), 0, 0
@@ -64,6 +65,7 @@ def train(config: RunConfig, resume: bool = False) -> None:
     connect_ray(config)
     pool = RolloutPool(config, run_dir / "initial" / "vlm")
     journal, gauges = Journal(run_dir), WorkerGauges()
+    cores = SharedCores(config.grpo.workers if policy.device.type == "cpu" else 0)
     store = TrajectoryStore(run_dir / "trajectories")
     journal.drop_from(first_step)
     store.drop_from(first_step)
@@ -83,7 +85,7 @@ def train(config: RunConfig, resume: bool = False) -> None:
 
         # 2. SCORE and LEARN. One forward over a group gives old log-probs, masks and rewards, and what the loss goes
         # back through; a return means something next to its siblings'.
-        metrics = learner.learn(drawn.groups, judged)
+        metrics = learner.learn(drawn.groups, judged, pause=lambda: cores.make_room(rollouts.playing))
         timer.mark("learn")
 
         # 3. LOOK, now and then, at tasks that it never trains on, with the weights that it has now.

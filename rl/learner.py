@@ -42,12 +42,14 @@ class Sample:
 
 Judge = Callable[[Sequence[Trajectory]], None]
 """Given one scored group, fills in each trajectory's scores and advantage."""
+Pause = Callable[[], None]
+"""Called between two micro-batches."""
 
 
 class Learner(Protocol):
     """What the training loop asks of whatever holds the weights that learn."""
 
-    def learn(self, groups: Sequence[Sequence[Trajectory]], judge: Judge) -> dict[str, float]: ...
+    def learn(self, groups: Sequence[Sequence[Trajectory]], judge: Judge, pause: Pause = ...) -> dict[str, float]: ...
     def score(self, trajectories: Sequence[Trajectory]) -> None: ...
     def moved_weights(self) -> Moved: ...
     def state(self) -> dict[str, Any]: ...
@@ -111,7 +113,9 @@ class LocalLearner:
 
     # ---- the step ----
 
-    def learn(self, groups: Sequence[Sequence[Trajectory]], judge: Judge) -> dict[str, float]:
+    def learn(
+        self, groups: Sequence[Sequence[Trajectory]], judge: Judge, pause: Pause = lambda: None
+    ) -> dict[str, float]:
         """Score each group, have it judged, and take `grpo.updates` optimizer steps. Returns the last one's metrics.
 
         Groups that together hold no more tokens than a micro-batch may are scored and trained by the same forwards; a
@@ -123,6 +127,7 @@ class LocalLearner:
         longest = [max(len(sample.sequence) for sample in group) for group in sampled]
         sums: dict[str, float] = {}
         for rows in pack(longest, self.config.max_batch_tokens, [len(group) for group in sampled]):
+            pause()
             self._learn_groups([sampled[row] for row in rows], judge, totals, sums)
         metrics = with_shares(sums) | self._descend()
         for _ in range(1, self.config.updates):

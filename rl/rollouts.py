@@ -53,6 +53,11 @@ class Rollouts:
             self._ahead = in_background(partial(self._draw, step + 1))
         return drawn
 
+    @property
+    def playing(self) -> bool:
+        """Whether the workers are busy with the next step."""
+        return self._ahead is not None and not self._ahead.done()
+
     def settle(self) -> None:
         """Wait until the workers are free. What went wrong is raised by `take`."""
         if self._ahead:

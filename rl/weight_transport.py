@@ -34,11 +34,21 @@ def check_transport(transport: str) -> None:
         raise ConfigError("grpo.weight_transport: nixl needs the package nixl: pip install nixl, or take object_store")
 
 
-def offer(moved: Moved, transport: str) -> Any:
-    """A reference to these weights as they are now; the learner may change its own at once."""
+def offer(moved: Moved, transport: str, dtype: str) -> Any:
+    """A reference to these weights as they are now; the learner may change its own at once.
+
+    They travel in `dtype`, that of the engine, but for the factors of adapters, which are added up before.
+    """
+    import torch  # not above: a worker sets the number of its threads first
+
+    rounded = {
+        name: value.to(getattr(torch, dtype)) if isinstance(value, torch.Tensor) else value
+        for name, value in moved.items()
+    }
     if transport == "nixl":
-        return ray.put({name: value.clone() for name, value in moved.items()}, _tensor_transport="nixl")
-    return ray.put({name: value.cpu() for name, value in moved.items()})
+        copies = {name: value.clone() if value is moved[name] else value for name, value in rounded.items()}
+        return ray.put(copies, _tensor_transport="nixl")
+    return ray.put({name: value.cpu() for name, value in rounded.items()})
 
 
 def fetch(reference: Any, seconds: float) -> Moved:

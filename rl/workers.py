@@ -32,15 +32,15 @@ class RolloutWorker(Worker):
         super().__init__()
         set_engine_env()
         # Heavy imports wait until the engine's environment variables are set.
-        from env.frames import FrameCache
         from policy.build import load_chat
         from policy.engines import build_sampler
         from rl.rollout import Rollout
+        from rl.rollout_frames import shown_frames
 
         chat, layout = load_chat(Path(model_dir))
         self._transfer_seconds = config.sampler.transfer_seconds
         self._sampler = build_sampler(config.sampler, Path(model_dir), config.env.max_context_tokens, config.seed)
-        self._player = Rollout(self._sampler, chat, layout, FrameCache(blind=config.env.blind), config.env)
+        self._player = Rollout(self._sampler, chat, layout, shown_frames(config), config.env)
 
     def prepare(self, option: tuple[int, list[Any]]) -> Rollout:
         version, references = option
@@ -62,7 +62,7 @@ class RolloutPool(Pool):
 
     def publish(self, moved: Moved, version: int) -> None:
         """Make these weights, and the others as they were at first, those that the next rollout is played with."""
-        self._published = (version, [offer(moved, self.config.grpo.weight_transport)])
+        self._published = (version, [offer(moved, self.config.grpo.weight_transport, self.config.sampler.dtype)])
 
     def run(self, assignments: Sequence[Assignment]) -> Iterator[Trajectory]:
         """Trajectories of `assignments`, played with exactly the weights that were published last."""

@@ -8,11 +8,13 @@ from pathlib import Path
 from threading import Event
 
 import pytest
+import torch
 
 from configs.load import ConfigError, load_config
 from configs.schema import RunConfig
 from env.types import StopReason, Task, Trajectory
 from rl.assignment import Assignment
+from rl.cores import SharedCores
 from rl.rollouts import Rollouts
 from tests.stand_in import group
 
@@ -83,8 +85,26 @@ def test_a_step_is_taken_while_the_next_one_is_still_being_played(tmp_path: Path
     rollouts, workers = make(tmp_path, ahead=1)
     workers.released.clear()
     assert rollouts.take(0).cursor == 2
+    assert rollouts.playing
     workers.released.set()
     assert rollouts.take(1).cursor == 4
+    rollouts.settle()
+    assert not rollouts.playing
+
+
+def test_the_learner_leaves_a_core_to_each_worker_while_they_play():
+    threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(4)
+        cores = SharedCores(workers=1)
+        for playing, left in ((True, 3), (False, 4), (True, 3)):
+            cores.make_room(playing)
+            assert torch.get_num_threads() == left
+        torch.set_num_threads(4)
+        SharedCores(workers=9).make_room(playing=True)
+        assert torch.get_num_threads() == 1
+    finally:
+        torch.set_num_threads(threads)
 
 
 def test_what_goes_wrong_ahead_is_raised_where_it_is_taken(tmp_path: Path):

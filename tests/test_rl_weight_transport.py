@@ -43,7 +43,7 @@ class Learner:
     """One that can be frozen."""
 
     def offer(self, transport: str) -> list[Any]:
-        return [offer({"weight": torch.ones(1000, 1000)}, transport)]
+        return [offer({"weight": torch.ones(1000, 1000)}, transport, "float32")]
 
     def pid(self) -> int:
         return os.getpid()
@@ -68,10 +68,10 @@ def weights() -> tuple[torch.Tensor, LowRank]:
     return torch.randn(300, 200, generator=generator), LowRank(up_OR, down_RI, 1.5)
 
 
-def offered(transport: str) -> list[Any]:
+def offered(transport: str, dtype: str = "float32") -> list[Any]:
     """References to `weights()`, which the learner has changed in place meanwhile."""
     dense, low = weights()
-    reference = offer({"dense": dense, "low": low}, transport)
+    reference = offer({"dense": dense, "low": low}, transport, dtype)
     dense += 1
     low.up_OR.mul_(2)
     return [reference]
@@ -87,6 +87,12 @@ def arrives(reader: Any, references: list[Any]) -> bool:
 def test_what_arrives_is_what_was_offered_however_often_it_is_fetched(transport: str, readers: list[Any]):
     references = offered(transport)
     assert all(arrives(reader, references) for reader in (*readers, readers[0]))
+
+
+@pytest.mark.parametrize("transport", TRANSPORTS)
+def test_weights_travel_as_the_engine_holds_them_and_adapters_as_they_are(transport: str, readers: list[Any]):
+    dense, low = ray.get(readers[0].read.remote(offered(transport, "bfloat16")))
+    assert torch.equal(dense, weights()[0].bfloat16()) and torch.equal(low, weights()[1].added_to(torch.zeros(6, 4)))
 
 
 def test_a_reader_that_dies_holds_up_no_other_and_a_late_one_gets_the_same(readers: list[Any]):

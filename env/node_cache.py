@@ -1,0 +1,84 @@
+"""Frames that the processes of one node share: a worker decodes and resizes, the learner beside it reads the result."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import shutil
+import time
+from collections.abc import Callable, Hashable
+from pathlib import Path
+
+import numpy as np
+
+SHARED_MEMORY = Path("/dev/shm")
+STALE = 86400.0  # seconds without an addition after which nobody uses a cache any more
+SWEEPS = 16  # a process looks whether too much is kept whenever it has added this fraction of what may be
+
+
+class NodeCache:
+    """Arrays by key, as files in shared memory; the least recently used go first. Any number of processes use one.
+
+    What lies there is never more than `max_bytes` and what each process has added since it looked last, a sixteenth of
+    that. Where the node has less shared memory, as containers often do, half of what is free is the bound.
+    """
+
+    def __init__(self, name: str, max_bytes: int, parent: Path = SHARED_MEMORY):
+        """`name` tells caches of one node apart, equal ones are one. What killed runs have left behind is freed."""
+        mine = f"videoseg-{os.getuid()}"
+        for left in parent.glob(f"{mine}-*"):
+            if left.stat().st_mtime < time.time() - STALE:
+                shutil.rmtree(left, ignore_errors=True)
+        self.folder = parent / f"{mine}-{hashlib.blake2b(name.encode(), digest_size=8).hexdigest()}"
+        self.folder.mkdir(mode=0o700, exist_ok=True)
+        self.max_bytes = min(max_bytes, shutil.disk_usage(parent).free // 2)
+        self._added = 0
+
+    def get(self, key: Hashable, make: Callable[[], np.ndarray]) -> np.ndarray:
+        """The array kept under `key`; else what `make` gives, kept from now on."""
+        path = self.folder / hashlib.blake2b(repr(key).encode(), digest_size=16).hexdigest()
+        try:
+            os.utime(path)
+            return np.load(path)  # not mapped: a process may hold 65,530 mappings, and thousands of small frames
+        except FileNotFoundError:
+            array = make()
+            self._keep(path, array)
+            return array
+
+    def clear(self) -> None:
+        """Free the memory."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _keep(self, path: Path, array: np.ndarray) -> None:
+        if array.nbytes > self.max_bytes // SWEEPS:
+            return
+        draft = path.with_suffix(f".{os.getpid()}")
+        try:
+            with draft.open("wb") as file:
+                np.save(file, array)
+            draft.replace(path)  # others see all of it or nothing
+        except OSError as error:
+            draft.unlink(missing_ok=True)
+            if error.errno not in (errno.ENOSPC, errno.ENOENT):  # full, or cleared meanwhile: then it is not kept
+                raise
+        self._added += array.nbytes
+        if self._added >= self.max_bytes // SWEEPS:
+            self._sweep()
+
+    def _sweep(self) -> None:
+        """Forget what was used least recently, down to the bound."""
+        self._added = 0
+        files = []
+        for path in self.folder.glob("*"):
+            try:
+                status = path.stat()
+            except FileNotFoundError:  # by another process
+                continue
+            files.append((status.st_mtime_ns, status.st_size, path))
+        total = sum(size for _, size, _ in files)
+        for _, size, path in sorted(files):
+            if total <= self.max_bytes:
+                return
+            path.unlink(missing_ok=True)
+            total -= size
