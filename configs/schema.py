@@ -278,7 +278,7 @@ class GrpoConfig:
     calibration_detach: bool = False
     """Let the mask term count in the policy ratio but send no gradient; at the first update that is `none`."""
     mask_coef: float = 0.2
-    """Weight of the auxiliary mask loss, a mean over all decoded masks (rl/learner.py tells what is released)."""
+    """Weight of the auxiliary mask loss, a mean over all decoded masks (rl/mask_channel.py tells what is released)."""
     mask_least_iou: float = 0.0
     """Mean J from which the masks of an answer learn from gold; 0: every [SEG] does, as in the released recipe."""
     freeze_sam: bool = False

@@ -7,38 +7,27 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from configs.schema import RunConfig
-from env.rle import encode, mask_or_empty
 from env.types import Trajectory
-from policy.batch import ALIKE, Batch, Frames, TokenSequence, collate, pack, to_sequence
-from policy.model import PolicyOutput, SegPolicy, binary_masks, mask_losses
+from policy.batch import ALIKE, Batch, Frames, collate, pack, to_sequence
+from policy.model import SegPolicy
 from policy.weight_sync import Moved
-from rewards.mask import mask_iou
-from rl.calibration import CALIBRATIONS, binarise_grid
 from rl.checkpoint import restore
+from rl.forward import Forward, Sample
 from rl.gradient_shares import backward, with_shares
 from rl.loss import LossInputs, grpo_loss, loss_settings
+from rl.mask_channel import fill_masks, mask_loss, mask_terms
 from rl.names import check_names
 from rl.sampler_weights import importance_weights
 from rl.schedule import lr_scale
 from rl.segment import track
 from rl.targets import Target, mask_targets
-
-
-@dataclass
-class Sample:
-    """A scored trajectory, ready to train."""
-
-    trajectory: Trajectory
-    sequence: TokenSequence
-    grids: dict[int, Tensor] = field(default_factory=dict)  # turn -> rollout mask on the calibration grid, bool
-
 
 Judge = Callable[[Sequence[Trajectory]], None]
 """Given one scored group, fills in each trajectory's scores and advantage."""
@@ -61,18 +50,6 @@ def rate(learner: Learner, groups: Sequence[Sequence[Trajectory]], judge: Judge)
     learner.score([trajectory for group in groups for trajectory in group])
     for group in groups:
         judge(group)
-
-
-@dataclass(frozen=True)
-class _Pass:
-    """One forward over a micro-batch: what scoring reads, and what the loss goes back through."""
-
-    samples: Sequence[Sample]
-    batch: Batch
-    output: PolicyOutput
-    targets: list[Target]
-    logits_NHW: Tensor  # masks of `targets`
-    presence_N: Tensor
 
 
 @dataclass(frozen=True)
@@ -175,7 +152,7 @@ class LocalLearner:
         rows = pack([len(sample.sequence) for sample in said], self.config.max_batch_tokens, least_share=ALIKE)
         return [[said[row] for row in piece] for piece in rows]
 
-    def _forward(self, samples: Sequence[Sample]) -> _Pass:
+    def _forward(self, samples: Sequence[Sample]) -> Forward:
         policy = self.policy
         sequences = [sample.sequence for sample in samples]
         batch = collate(sequences, policy.chat, policy.layout, self.shown, policy.device)
@@ -186,7 +163,7 @@ class LocalLearner:
             logits_NHW, presence_N = policy.decode_masks(output.prompts_MC, named, self.frames)
         else:
             logits_NHW, presence_N = output.prompts_MC.new_zeros(0, 1, 1), output.prompts_MC.new_zeros(0)
-        return _Pass(samples, batch, output, targets, logits_NHW, presence_N)
+        return Forward(samples, batch, output, targets, logits_NHW, presence_N)
 
     def _descend(self) -> dict[str, float]:
         norm = torch.nn.utils.clip_grad_norm_(self.trained, self.config.max_grad_norm)
@@ -203,16 +180,16 @@ class LocalLearner:
             self._record(self._forward(piece))
 
     @torch.no_grad()
-    def _record(self, forward: _Pass) -> None:
+    def _record(self, forward: Forward) -> None:
         """Write what a forward says of the trajectories, as they were sampled, into them."""
         for row, sample in enumerate(forward.samples):
             _fill_logprobs(sample, forward.output.logprobs_BL[row])
         if forward.targets:
-            self._fill_masks(forward)
+            fill_masks(forward, self.config)
         if self.config.masks == "tracked":
             self._track(forward)
 
-    def _track(self, forward: _Pass) -> None:
+    def _track(self, forward: Forward) -> None:
         """Put the tracked masks of every frame in place of those that were decoded one by one."""
         trajectories = [sample.trajectory for sample in forward.samples]
         prompts: list[Tensor | None] = [None] * len(trajectories)
@@ -226,33 +203,17 @@ class LocalLearner:
         pairs = [(sample.trajectory, sample.sequence) for sample in samples]
         return mask_targets(pairs, self.config.masks, self.config.mask_frames)
 
-    def _fill_masks(self, forward: _Pass) -> None:
-        logits_NHW, presence_N = forward.logits_NHW, forward.presence_N
-        grids = binarise_grid(logits_NHW, self.config.calibration_threshold)
-        terms_N = CALIBRATIONS[self.config.calibration](logits_NHW, grids)
-        for at, target in enumerate(forward.targets):
-            sample = forward.samples[target.sample]
-            trajectory = sample.trajectory
-            video, turn = trajectory.task.video, trajectory.turns[target.turn]
-            mask = binary_masks(logits_NHW[at : at + 1], presence_N[at : at + 1], video.height, video.width)
-            rle = encode(mask[0].cpu().numpy())
-            if target.is_key:
-                sample.grids[target.turn] = grids[at]
-                turn.key_mask, turn.mask_logprob = rle, float(terms_N[at])
-                if target.frame_idx != turn.key_mask_frame:
-                    turn.mask_frame = target.frame_idx
-            if target.is_answer:
-                trajectory.masks[target.frame_idx] = rle
-
     # ---- the loss ----
 
-    def _backward(self, forward: _Pass, totals: _Totals, sums: dict[str, float]) -> None:
+    def _backward(self, forward: Forward, totals: _Totals, sums: dict[str, float]) -> None:
         """Add this micro-batch's share of the step's gradient, and of each metric's mean to `sums`."""
         policy_loss, metrics = self._policy_loss(forward, totals)
-        mask_loss = self._mask_loss(forward) / totals.num_masks
-        metrics["loss/masks"] = mask_loss.item()
+        masks_loss = mask_loss(forward, self.config.mask_least_iou) / totals.num_masks
+        metrics["loss/masks"] = masks_loss.item()
         output = forward.output
-        metrics |= backward(policy_loss, self.config.mask_coef * mask_loss, output.text_states_PD, output.seg_states_MD)
+        metrics |= backward(
+            policy_loss, self.config.mask_coef * masks_loss, output.text_states_PD, output.seg_states_MD
+        )
         for name, value in metrics.items():
             sums[name] = sums.get(name, 0.0) + value
 
@@ -260,9 +221,9 @@ class LocalLearner:
         for piece in self._pieces(samples):
             self._backward(self._forward(piece), totals, sums)
 
-    def _policy_loss(self, forward: _Pass, totals: _Totals) -> tuple[Tensor, dict[str, float]]:
+    def _policy_loss(self, forward: Forward, totals: _Totals) -> tuple[Tensor, dict[str, float]]:
         samples, batch, output = forward.samples, forward.batch, forward.output
-        mask_term_BL, old_term_BL = self._mask_terms(forward)
+        mask_term_BL, old_term_BL = mask_terms(forward, self.config)
         old_BL, sampling_BL = _old_logprobs(samples, batch)
         weights_BL, cap = None, self.config.truncate_weight
         if cap > 0:
@@ -290,44 +251,6 @@ class LocalLearner:
     def _reference_logprobs(self, batch: Batch) -> Tensor | None:
         return None if self.reference is None else self.reference(batch).logprobs_BL
 
-    def _mask_loss(self, forward: _Pass) -> Tensor:
-        """Sum over targets of BCE + dice + 0.1 presence against gold (frames without gold masks train nothing).
-
-        Its caller takes one mean over all targets. The released loss (trainer_videorl_cot.py, 702-903) is
-        0.2 * (mean over sampled frames + mean over key frames) of BCE + dice, and differs in four points:
-
-        - It decodes the sampled frames for every turn's [SEG]; here they are those of the last, whose masks are the
-          answer and the reward. An earlier [SEG] learns on the frame that was looked at, at a fraction of the decoding.
-        - Its two means weigh a key frame like all sampled frames together; here every mask weighs alike.
-        - It has no presence term. SAM 2 empties a mask where it judges the object absent, so that has to be learnt.
-        - It takes BCE and dice on frames without the target too; here these train presence alone, as in SAM 2.
-        """
-        total = forward.output.logprobs_BL.new_zeros(())
-        taught = [_taught_turns(sample.trajectory, self.config.mask_least_iou) for sample in forward.samples]
-        for at, target in enumerate(forward.targets):
-            task = forward.samples[target.sample].trajectory.task
-            if not task.gold or target.turn not in taught[target.sample]:
-                continue
-            rle = task.gold[target.frame_idx]
-            gold = mask_or_empty(rle, task.video.height, task.video.width)
-            gold_1HW = torch.from_numpy(gold).to(forward.logits_NHW.device)[None]
-            row = slice(at, at + 1)
-            bce, dice, presence = mask_losses(forward.logits_NHW[row], forward.presence_N[row], gold_1HW)
-            total = total + (bce + dice + 0.1 * presence).sum()
-        return total
-
-    def _mask_terms(self, forward: _Pass) -> tuple[Tensor, Tensor]:
-        """Weighted mask log-probs at their [SEG] positions, now and in the rollout; 0 at a [SEG] without a mask."""
-        form, weight = CALIBRATIONS[self.config.calibration], self.config.calibration_coef
-        new_BL, old_BL = (torch.zeros_like(forward.output.logprobs_BL) for _ in range(2))
-        for at, target in enumerate(forward.targets):
-            sample = forward.samples[target.sample]
-            old = sample.trajectory.turns[target.turn].mask_logprob
-            if target.is_key and old is not None:
-                term = form(forward.logits_NHW[at : at + 1], sample.grids[target.turn][None])[0]
-                new_BL[target.sample, target.column], old_BL[target.sample, target.column] = term, old
-        return weight * new_BL, weight * old_BL  # weighted alike, so that an unchanged mask leaves the ratio at 1
-
     # ---- weights ----
 
     def moved_weights(self) -> Moved:
@@ -347,15 +270,6 @@ class LocalLearner:
         self.optimizer.load_state_dict(state["optimizer"])
         self.schedule.load_state_dict(state["schedule"])
         torch.set_rng_state(state["rng"])
-
-
-def _taught_turns(trajectory: Trajectory, least_iou: float) -> range:
-    """Turns whose [SEG] learns from gold: all, or the answer where it found the target. What a wrong name, or a look
-    that names nobody, prompts for would else become a blur of everything it might have meant."""
-    turns = range(len(trajectory.turns))
-    if least_iou == 0:
-        return turns
-    return turns[-1:] if (mask_iou(trajectory) or 0.0) >= least_iou else turns[:0]
 
 
 def _fill_logprobs(sample: Sample, logprobs_L: Tensor) -> None:

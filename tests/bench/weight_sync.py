@@ -1,8 +1,9 @@
 """What a weight sync costs, and that it is right: `python -m tests.bench.weight_sync [--size 100m] [--syncs 20]`.
 
-As in training: the learner's weights go to Ray's object store, a worker takes them out and copies them into vLLM. Once
-with all weights, once with a frozen vision tower, once with low-rank adapters alone. After every sync the engine writes
-some turns, and its log-probs are compared with those of a plain Hugging Face forward. Prints a Markdown table.
+As in training: the learner offers its weights, an engine in another process fetches and loads them; by each transport
+in turn. Once with all weights, once with a frozen vision tower, once with low-rank adapters alone. After every sync the
+engine writes some turns, and its log-probs are compared with those of a plain Hugging Face forward. Prints a Markdown
+table.
 """
 
 from __future__ import annotations
@@ -11,10 +12,9 @@ import argparse
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from configs.schema import PolicyConfig
 from policy.engine_env import set_engine_env
@@ -23,19 +23,11 @@ if TYPE_CHECKING:
     from policy.model import SegPolicy
     from policy.weight_sync import Moved
 
-T = TypeVar("T")
 KINDS = {
     "all weights": PolicyConfig(),
     "vision tower frozen": PolicyConfig(freeze_vision=True),
     "adapters of rank 16": PolicyConfig(lora_rank=16, lora_alpha=32),
 }
-
-
-def timed(call: Callable[[], T], seconds: list[float]) -> T:
-    started = time.monotonic()
-    value = call()
-    seconds.append(time.monotonic() - started)
-    return value
 
 
 def move(policy: SegPolicy, seed: int) -> None:
@@ -59,33 +51,70 @@ def megabytes(moved: Moved) -> float:
     return sum(part.numel() * part.element_size() for part in parts) / 1e6
 
 
-def measure(kind: str, folder: Path, syncs: int) -> str:
-    """One row."""
+class Engine:
+    """A rollout worker's sampler, as a Ray actor."""
+
+    def __init__(self, folder: Path):
+        set_engine_env()
+        from policy.build import load_chat
+        from tests.sampler_parts import make_sampler
+
+        self.chat, _ = load_chat(folder / "vlm")
+        self.sampler = make_sampler("vllm", folder / "vlm")
+
+    def sync(self, references: list[Any], version: int) -> tuple[float, float]:
+        """Seconds to fetch and to load what is offered."""
+        from rl.weight_transport import fetch
+
+        started = time.monotonic()
+        moved = fetch(references[0], seconds=300)
+        fetched = time.monotonic()
+        self.sampler.load_weights(moved, version)
+        return fetched - started, time.monotonic() - fetched
+
+    def talk(self, salt: int) -> list[Any]:
+        from tests.sampler_parts import play
+
+        return play(self.sampler, self.chat, count=4, salt=salt)
+
+
+def measure(kind: str, folder: Path, syncs: int) -> list[str]:
+    """A row for each transport."""
     import ray
     import torch
 
     from policy.build import load_chat, load_policy
-    from tests.sampler_parts import load_plain, make_sampler, play, worst_difference
+    from rl.weight_transport import TRANSPORTS, offer
+    from tests.sampler_parts import load_plain, worst_difference
 
     chat, _ = load_chat(folder / "vlm")
-    sampler = make_sampler("vllm", folder / "vlm")
+    engine: Any = ray.remote(num_cpus=1)(Engine).remote(folder)
     policy, plain = load_policy(folder, KINDS[kind]), load_plain(folder / "vlm")
-    put, get, load = [], [], []
-    worst, moved, before = 0.0, {}, float("inf")
+    seconds: dict[str, tuple[list[float], ...]] = {transport: ([], [], []) for transport in TRANSPORTS}
+    worst: dict[str, float] = dict.fromkeys(TRANSPORTS, 0.0)
+    moved, before = {}, float("inf")
     for version in range(syncs):
+        talks = ray.get(engine.talk.remote(version))
         move(policy, seed=version)
-        moved = {name: value.cpu() for name, value in policy.moved_weights().items()}
-        ref = timed(lambda sent=moved: ray.put(sent), put)
-        arrived = timed(lambda ref=ref: ray.get(ref), get)
-        timed(lambda arrived=arrived, version=version: sampler.load_weights(arrived, version), load)
-        talks = play(sampler, chat, count=4, salt=version)
-        before = min(before, worst_difference(plain, chat, talks)[0])
         with torch.no_grad():
             plain.load_state_dict(policy.export_weights(), strict=False)
-        worst = max(worst, worst_difference(plain, chat, talks)[0])
-    sampler.close()
-    times = " | ".join(f"{1000 * statistics.median(seconds):.0f}" for seconds in (put, get, load))
-    return f"| {kind} | {len(moved)} | {megabytes(moved):.1f} | {times} | {worst:.1e} | {before:.1e} |"
+        before = min(before, worst_difference(plain, chat, talks)[0])
+        moved = policy.moved_weights()
+        for transport, spent in seconds.items():
+            started = time.monotonic()
+            references = [offer(moved, transport, "float32")]
+            spent[0].append(time.monotonic() - started)
+            for part, value in zip(spent[1:], ray.get(engine.sync.remote(references, version)), strict=True):
+                part.append(value)
+            talks = ray.get(engine.talk.remote(version))
+            worst[transport] = max(worst[transport], worst_difference(plain, chat, talks)[0])
+    ray.kill(engine)
+    rows = []
+    for transport, spent in seconds.items():
+        times = " | ".join(f"{1000 * statistics.median(part):.0f}" for part in spent)
+        size = f"{len(moved)} | {megabytes(moved):.1f}"
+        rows.append(f"| {kind} | {size} | {transport} | {times} | {worst[transport]:.1e} | {before:.1e} |")
+    return rows
 
 
 def main() -> None:
@@ -105,11 +134,11 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         config = replace(SIZES[args.size], vocab_size=420)
         save_policy(build_small(config, corpus, seed=0), Path(folder))
-        rows = [measure(kind, Path(folder), args.syncs) for kind in KINDS]
+        rows = [row for kind in KINDS for row in measure(kind, Path(folder), args.syncs)]
     ray.shutdown()
     print(f"\n{args.size}, {args.syncs} syncs, medians; differences of log-probs are the largest of any token\n")
-    print("| | weights | MB | put, ms | get, ms | into the engine, ms | difference | to the weights before, at least |")
-    print("|---|---|---|---|---|---|---|---|")
+    print("| | weights | MB | by | offer, ms | fetch, ms | load, ms | difference | to the weights before, at least |")
+    print("|---|---|---|---|---|---|---|---|---|")
     print("\n".join(rows))
 
 
