@@ -72,14 +72,15 @@ class ScriptedEnv(VideoSegEnv):
 class Uneven:
     """Gives each turn its own number of tokens, and counts. `lock_step` holds back turns until all are written."""
 
-    def __init__(self, sampler: Sampler, lock_step: bool):
+    def __init__(self, sampler: Sampler, lock_step: bool, median: int = MEDIAN, longest: int = LONGEST):
         self.sampler = sampler
         self.lock_step = lock_step
+        self.median, self.longest = median, longest
         self.written = self.prompted = self.cached = 0
 
     def submit(self, request: Request) -> None:
-        drawn = np.random.default_rng(zlib.crc32(request.request_id.encode())).lognormal(np.log(MEDIAN))
-        self.sampler.submit(replace(request, max_tokens=max(1, min(LONGEST, int(drawn)))))
+        drawn = np.random.default_rng(zlib.crc32(request.request_id.encode())).lognormal(np.log(self.median))
+        self.sampler.submit(replace(request, max_tokens=max(1, min(self.longest, int(drawn)))))
 
     def step(self) -> list[Completion]:
         done = self.sampler.step()
@@ -94,7 +95,7 @@ class Uneven:
         self.sampler.abort(request_ids)
 
 
-def play(sampler: Uneven, model: Path, assignments: Sequence[Assignment]) -> tuple[float, float]:
+def play(sampler: Uneven, model: Path, assignments: Sequence[Assignment], env: EnvConfig = ENV) -> tuple[float, float]:
     """(processor, wall) seconds of one rollout, caches of frames empty at its start."""
     import rl.rollout
     from env.frames import FrameCache
@@ -102,7 +103,7 @@ def play(sampler: Uneven, model: Path, assignments: Sequence[Assignment]) -> tup
 
     rl.rollout.VideoSegEnv = ScriptedEnv
     chat, layout = load_chat(model)
-    rollout = rl.rollout.Rollout(sampler, chat, layout, FrameCache(), ENV)  # pyright: ignore[reportArgumentType]
+    rollout = rl.rollout.Rollout(sampler, chat, layout, FrameCache(), env)  # pyright: ignore[reportArgumentType]
     used, started = time.process_time(), time.monotonic()
     played = list(rollout.run(assignments))
     seconds = time.process_time() - used, time.monotonic() - started

@@ -1,0 +1,122 @@
+"""What one rollout worker gets through: `python -m tests.bench.throughput [--size 2B] [--tasks 16] [--group 8]`.
+
+A policy with random weights in the shape of Qwen3-VL-2B or 4B (or the laptop's) plays Moving Shapes with the frames and
+turns of `videoseg_o3/2b_grpo`: real environment, real engine, on a GPU where there is one. Each turn's number of tokens
+is drawn beforehand from a heavy tail (log-normal, median 120, at most 512). Prints a Markdown table: trajectories and
+tokens per second, prompt tokens from the cache, and what `nvidia-smi` says of the GPU meanwhile.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import statistics
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+from configs.load import load_config
+from configs.schema import EnvConfig, PolicyConfig
+from policy.engine_env import set_engine_env
+from rl.assignment import Assignment
+from tests.bench.rollout import Uneven, play
+
+MEDIAN, LONGEST = 120, 512  # tokens of a turn
+SIZES = ("tiny", "2B", "4B")
+CORPUS = ["the red circle moves left and stops near frame 12"]
+
+
+def write_model(size: str, folder: Path) -> None:
+    """A checkpoint of ours with random weights."""
+    import torch
+    from transformers import Qwen3VLForConditionalGeneration
+
+    from policy.build import build_small, save_policy
+    from tests.published_sizes import full_size
+
+    policy = build_small(PolicyConfig(), CORPUS, seed=0)
+    if size != "tiny":
+        config, small = full_size(size, is_tied=True), policy.vlm.config
+        for name in ("image_token_id", "video_token_id", "vision_start_token_id", "vision_end_token_id"):
+            setattr(config, name, getattr(small, name))
+        config.get_text_config().eos_token_id = small.get_text_config().eos_token_id
+        policy.vlm = Qwen3VLForConditionalGeneration._from_config(config, dtype=torch.bfloat16)
+        policy = type(policy)(policy.vlm, policy.chat.tokenizer, policy.sam)
+    save_policy(policy, folder)
+
+
+@contextmanager
+def watched_gpu() -> Iterator[list[tuple[float, float]]]:
+    """(use in percent, memory in MiB) of the first GPU, every half second, filled in at the end; empty without one."""
+    found: list[tuple[float, float]] = []
+    if shutil.which("nvidia-smi") is None:
+        yield found
+        return
+    query = ["nvidia-smi", "--id=0", "--query-gpu=utilization.gpu,memory.used", "--format=csv,noheader,nounits"]
+    process = subprocess.Popen([*query, "--loop-ms=500"], stdout=subprocess.PIPE, text=True)
+    try:
+        yield found
+    finally:
+        process.terminate()
+        for line in process.communicate()[0].splitlines():
+            use, memory = line.split(",")
+            found.append((float(use), float(memory)))
+
+
+def env_of(size: str) -> EnvConfig:
+    env = load_config("tiny" if size == "tiny" else "videoseg_o3/2b_grpo", []).env
+    return replace(env, max_seconds=1e6, max_turn_seconds=1e6)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Trajectories and tokens per second of one rollout worker.")
+    parser.add_argument("--size", choices=SIZES, default="2B")
+    parser.add_argument("--tasks", type=int, default=16)
+    parser.add_argument("--group", type=int, default=8)
+    parser.add_argument("--sequences", type=int, default=64, help="conversations at a time")
+    parser.add_argument("--sampler", default="vllm", help="vllm or hf")
+    args = parser.parse_args()
+    set_engine_env()
+    # Heavy imports wait until the engine's environment variables are set.
+    from cot_data.datasets import load_tasks
+    from cot_data.generate import write_moving_shapes
+    from policy.build import load_chat
+    from policy.engines import build_sampler
+
+    env = env_of(args.size)
+    sampler_config = load_config("tiny" if args.size == "tiny" else "videoseg_o3/2b_grpo", []).sampler
+    sampler_config = replace(sampler_config, kind=args.sampler, max_sequences=args.sequences, memory_gb=4.0)
+    longest = min(LONGEST, env.max_action_tokens)
+    with tempfile.TemporaryDirectory() as folder:
+        write_model(args.size, Path(folder) / "policy")
+        write_moving_shapes(Path(folder) / "data", args.tasks + 1, seed=0)
+        first_of_video = {task.video: task for task in load_tasks("mevis", Path(folder) / "data")}
+        played = [[Assignment(task, 0, g, 0, 1.0) for g in range(args.group)] for task in first_of_video.values()]
+        model = Path(folder) / "policy" / "vlm"
+        engine = build_sampler(sampler_config, model, env.max_context_tokens, seed=0)
+        end_id = load_chat(model)[0].end_id
+        engine._chat.banned_ids += (end_id,)  # pyright: ignore[reportAttributeAccessIssue]  # no turn ends early
+        play(Uneven(engine, False, MEDIAN, longest), model, played.pop(), env)  # what is done once is not counted
+        counted = Uneven(engine, False, MEDIAN, longest)
+        assignments = [item for group in played for item in group]
+        with watched_gpu() as gpu:
+            used, wall = play(counted, model, assignments, env)
+        engine.close()
+
+    use = f"{statistics.mean(each[0] for each in gpu):.0f} %" if gpu else "-"
+    memory = f"{max(each[1] for each in gpu) / 1024:.1f}" if gpu else "-"
+    print(
+        "\n| policy | episodes | wall, s | CPU-s | episodes/s | tokens/s | prompt cached | GPU use | GPU memory, GiB |"
+    )
+    print("|---|---|---|---|---|---|---|---|---|")
+    print(
+        f"| {args.size}, {args.sampler} | {len(assignments)} | {wall:.1f} | {used:.1f} | {len(assignments) / wall:.2f} "
+        f"| {counted.written / wall:.0f} | {counted.cached / counted.prompted:.0%} | {use} | {memory} |"
+    )
+
+
+if __name__ == "__main__":
+    main()
