@@ -294,7 +294,8 @@ class GrpoConfig:
     workers: int = 1
     """Rollout workers."""
     weight_transport: str = "object_store"
-    """How weights get to them, one of `rl.weight_transport.TRANSPORTS`: object_store, or nixl (from GPU to GPU)."""
+    """How weights get to them, one of `rl.weight_transport.TRANSPORTS`: object_store, or nixl (from GPU to GPU,
+    at the cost of a busy core in each process)."""
     max_attempts: int = 3
     """Times an episode is tried when its worker fails, before it ends as an error."""
     min_group: int = 2

@@ -2,7 +2,8 @@
 
     object_store   a copy in the shared memory of each node: any machine, nothing to install
     nixl           straight out of the learner's memory, GPU or host, into the worker's, by whatever joins the two (CUDA
-                   IPC, InfiniBand, shared memory, TCP); Ray Direct Transport, alpha in Ray 2.60, with the package nixl
+                   IPC, InfiniBand, shared memory, TCP); Ray Direct Transport, alpha in Ray 2.60, with the package nixl,
+                   whose progress thread keeps one core of the learner and of each worker busy: not for a laptop
 
 Both are one-sided. vLLM's own NCCL engine is a broadcast in a group of fixed members instead: a worker that dies in it
 holds up the others, and one that is born late has missed it.

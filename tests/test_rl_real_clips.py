@@ -25,7 +25,6 @@ FEW = (
     "grpo.tasks_per_step=2",
     "grpo.group_size=2",
     "grpo.save_every=2",
-    "grpo.weight_transport=nixl",
     "sampler.memory_gb=0.25",
     "env.max_action_tokens=24",
 )

@@ -12,9 +12,9 @@ import ray
 import torch
 
 from configs.load import ConfigError
-from policy.weight_sync import LowRank
 from rl.failures import Failure, failure_of
-from rl.weight_transport import TRANSPORTS, WeightTransferError, check_transport, fetch, offer
+from rl.weight_transport import TRANSPORTS, WeightTransferError, check_transport
+from tests.transport_parts import Learner, Reader, weights
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -28,91 +28,51 @@ def local_ray() -> Iterator[None]:
         ray.shutdown()
 
 
-@ray.remote(num_cpus=0)
-class Reader:
-    """A rollout worker, as far as weights go; its references come in lists, so that Ray does not fetch them."""
-
-    def read(self, references: list[Any], seconds: float = 30.0) -> list[torch.Tensor]:
-        """Dense weights as they are, and what low-rank ones would make of zeros."""
-        arrived = fetch(references[0], seconds).values()
-        return [each if isinstance(each, torch.Tensor) else each.added_to(torch.zeros(each.shape)) for each in arrived]
-
-
-@ray.remote(num_cpus=0)
-class Learner:
-    """One that can be frozen."""
-
-    def offer(self, transport: str) -> list[Any]:
-        return [offer({"weight": torch.ones(1000, 1000)}, transport, "float32")]
-
-    def pid(self) -> int:
-        return os.getpid()
-
-
-def start(kind: Any) -> Any:
+def start(kind: type[Learner | Reader]) -> Any:
     """An actor."""
-    return kind.remote()
+    return ray.remote(num_cpus=0)(kind).remote()
 
 
 @pytest.fixture(scope="module")
-def readers(local_ray: None) -> list[Any]:
-    """Two that are up; they are not to be killed."""
-    made = [start(Reader) for _ in range(2)]
-    ray.get([each.__ray_ready__.remote() for each in made])
-    return made
+def learner(local_ray: None) -> Any:
+    return start(Learner)
 
 
-def weights() -> tuple[torch.Tensor, LowRank]:
-    generator = torch.Generator().manual_seed(0)
-    up_OR, down_RI = torch.randn(6, 2, generator=generator), torch.randn(2, 4, generator=generator)
-    return torch.randn(300, 200, generator=generator), LowRank(up_OR, down_RI, 1.5)
+@pytest.fixture
+def reader(local_ray: None) -> Iterator[Any]:
+    made = start(Reader)
+    yield made
+    ray.kill(made)
 
 
-def offered(transport: str, dtype: str = "float32") -> list[Any]:
-    """References to `weights()`, which the learner has changed in place meanwhile."""
+def arrives(reader: Any, references: list[Any], dtype: torch.dtype = torch.float32) -> bool:
     dense, low = weights()
-    reference = offer({"dense": dense, "low": low}, transport, dtype)
-    dense += 1
-    low.up_OR.mul_(2)
-    return [reference]
-
-
-def arrives(reader: Any, references: list[Any]) -> bool:
-    dense, low = weights()
-    expected = (dense, low.added_to(torch.zeros(low.shape)))
+    expected = (dense.to(dtype), low.added_to(torch.zeros(low.shape)))
     return all(map(torch.equal, ray.get(reader.read.remote(references)), expected))
 
 
-@pytest.mark.parametrize("transport", TRANSPORTS)
-def test_what_arrives_is_what_was_offered_however_often_it_is_fetched(transport: str, readers: list[Any]):
-    references = offered(transport)
-    assert all(arrives(reader, references) for reader in (*readers, readers[0]))
+def test_what_arrives_is_what_was_offered_in_the_precision_of_the_engine(learner: Any, reader: Any):
+    """However often it is fetched, and whatever the learner has done to its weights since."""
+    for transport in TRANSPORTS:
+        references = ray.get(learner.offer.remote(transport, "float32"))
+        assert arrives(reader, references) and arrives(reader, references)
+        assert arrives(reader, ray.get(learner.offer.remote(transport, "bfloat16")), torch.bfloat16)
 
 
-@pytest.mark.parametrize("transport", TRANSPORTS)
-def test_weights_travel_as_the_engine_holds_them_and_adapters_as_they_are(transport: str, readers: list[Any]):
-    dense, low = ray.get(readers[0].read.remote(offered(transport, "bfloat16")))
-    assert torch.equal(dense, weights()[0].bfloat16()) and torch.equal(low, weights()[1].added_to(torch.zeros(6, 4)))
-
-
-def test_a_reader_that_dies_holds_up_no_other_and_a_late_one_gets_the_same(readers: list[Any]):
-    references = offered("nixl")
-    doomed, late = start(Reader), start(Reader)
+def test_a_reader_that_dies_holds_up_nobody_and_a_learner_that_hangs_is_an_error_with_a_cause(
+    learner: Any, reader: Any
+):
+    doomed = start(Reader)
+    references = ray.get(learner.offer.remote("nixl", "float32"))
     assert arrives(doomed, references)
     ray.kill(doomed)
-    assert arrives(readers[0], references) and arrives(late, references)
-    assert arrives(late, offered("nixl"))
-
-
-def test_a_learner_that_hangs_is_an_error_with_a_cause(readers: list[Any]):
-    learner = start(Learner)
+    assert arrives(reader, references), "one that came late gets the same"
+    references = ray.get(learner.offer.remote("nixl", "float32"))
     pid: Any = ray.get(learner.pid.remote())
-    ray.get(readers[0].read.remote(ray.get(learner.offer.remote("nixl"))))
-    references = ray.get(learner.offer.remote("nixl"))
     os.kill(pid, signal.SIGSTOP)
     try:
         with pytest.raises(WeightTransferError, match=r"not arrive within 3 s \(sampler.transfer_seconds\)") as raised:
-            ray.get(readers[0].read.remote(references, 3.0))
+            ray.get(reader.read.remote(references, 3.0))
         assert failure_of(raised.value) is Failure.ENGINE, "the worker is replaced"
     finally:
         os.kill(pid, signal.SIGCONT)

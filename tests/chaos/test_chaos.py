@@ -63,12 +63,10 @@ class Run:
     micro: Micro
     run_dir: Path
     steps: int
-    weight_transport: str
     processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
 
     def start(self, *flags: str) -> subprocess.Popen[bytes]:
-        own = (f"grpo.steps={self.steps}", f"grpo.weight_transport={self.weight_transport}")
-        texts = (*self.micro.overrides(self.run_dir), *OVERRIDES, *own)
+        texts = (*self.micro.overrides(self.run_dir), *OVERRIDES, f"grpo.steps={self.steps}")
         sets = [word for text in texts for word in ("--set", text)]
         log = self.log.open("ab")
         command = [sys.executable, "-m", "rl.grpo", "--config", "smoke", *sets, *flags]
@@ -146,8 +144,7 @@ def plan(request: pytest.FixtureRequest) -> Plan:
 def runs(plan: Plan, micro: Micro, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Run, Run]]:
     """(whole, torn). The driver dies in a step behind one that is trained but not in a checkpoint."""
     folder = tmp_path_factory.mktemp("chaos")
-    whole = Run(micro, folder / "whole", plan.steps, weight_transport="object_store")
-    torn = Run(micro, folder / "torn", plan.steps, weight_transport="nixl")  # memory of processes that are killed
+    whole, torn = Run(micro, folder / "whole", plan.steps), Run(micro, folder / "torn", plan.steps)
     try:
         left_alone = whole.start()
         torn.finish(tear(torn, plan.deeds))
