@@ -9,7 +9,8 @@ class SharedCores:
     """Lets torch's threads in this process make room for `workers`, each of which keeps one core busy.
 
     Threads that wait for one another, of which some have to wait for a core, are slower than fewer threads: on two
-    cores a step of the demo with `grpo.rollout_ahead` took longer than one without (LOG.md).
+    cores a step of the demo with `grpo.rollout_ahead` took longer than one without (LOG.md). Not for a process that has
+    an engine of its own: there vLLM switches `torch.set_num_threads` off.
     """
 
     def __init__(self, workers: int):
