@@ -10,20 +10,21 @@ from env.frames import FrameCache
 from env.node_cache import NodeCache
 
 
-def node_cache(config: RunConfig) -> NodeCache | None:
-    """What this run's processes share on this node, if anything."""
-    max_bytes = int(config.grpo.node_cache_gb * 2**30)
-    return NodeCache(str(Path(config.run_dir).resolve()), max_bytes) if max_bytes else None
-
-
 def shown_frames(config: RunConfig) -> FrameCache:
     """As the policy is shown them."""
-    return FrameCache(blind=config.env.blind, node=node_cache(config))
+    return FrameCache(blind=config.env.blind, node=_node_cache(config))
 
 
 def learner_frames(config: RunConfig) -> tuple[FrameCache, FrameCache]:
     """(what SAM 2 sees, what the policy is shown): one cache, unless the policy is blind. Frees the node at exit."""
-    if (node := node_cache(config)) is not None:
+    node = _node_cache(config)
+    if node is not None:
         atexit.register(node.clear)
-    shown = shown_frames(config)
+    shown = FrameCache(blind=config.env.blind, node=node)
     return (FrameCache() if config.env.blind else shown), shown
+
+
+def _node_cache(config: RunConfig) -> NodeCache | None:
+    """What this run's processes share on this node, if anything."""
+    max_bytes = int(config.grpo.node_cache_gb * 2**30)
+    return NodeCache(str(Path(config.run_dir).resolve()), max_bytes) if max_bytes else None

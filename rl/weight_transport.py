@@ -54,9 +54,13 @@ def offer(moved: Moved, transport: str, dtype: str) -> Any:
 
 def fetch(reference: Any, seconds: float) -> Moved:
     """What was offered; WeightTransferError where it is not here after `seconds`."""
+    limit = f"{seconds:g} s (sampler.transfer_seconds)"
     try:
         return ray.get(reference, timeout=seconds)
-    except (GetTimeoutError, ObjectFetchTimedOutError) as error:
+    except GetTimeoutError as error:
+        raise WeightTransferError(f"the learner's weights did not arrive within {limit}: {error}") from error
+    except ObjectFetchTimedOutError as error:  # Ray's own limit for nixl is shorter: 60 s, unless the variable is set
         raise WeightTransferError(
-            f"the learner's weights did not arrive within {seconds:g} s (sampler.transfer_seconds): {error}"
+            f"the learner's weights did not arrive, though not yet {limit} have passed; Ray gives a transfer by nixl "
+            f"RAY_rdt_fetch_fail_timeout_milliseconds (60,000): {error}"
         ) from error

@@ -91,6 +91,7 @@ def train(arm: Arm, out: Path, extra: list[str]) -> Path:
     last = folder / "last"
     if not last.exists():
         places = (f"run_dir={folder}", f"data.train_root={out / 'data/train'}", f"policy.path={arm.start}")
+        places += ("grpo.eval_every=0",)  # arms are judged at their end, on other tasks than the config names
         begun = any((folder / "checkpoints").glob("step-*/state.pt"))
         run("rl.grpo", "--config", "tiny", *sets(*places, *arm.sets, *extra), *(["--resume"] if begun else []))
         newest = max((folder / "checkpoints").glob("step-*"), key=lambda path: int(path.name.split("-")[1]))

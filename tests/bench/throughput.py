@@ -35,6 +35,7 @@ def write_model(size: str, folder: Path) -> None:
     from transformers import Qwen3VLForConditionalGeneration
 
     from policy.build import build_small, save_policy
+    from policy.model import SegPolicy
     from tests.published_sizes import full_size
 
     policy = build_small(PolicyConfig(), CORPUS, seed=0)
@@ -43,8 +44,8 @@ def write_model(size: str, folder: Path) -> None:
         for name in ("image_token_id", "video_token_id", "vision_start_token_id", "vision_end_token_id"):
             setattr(config, name, getattr(small, name))
         config.get_text_config().eos_token_id = small.get_text_config().eos_token_id
-        policy.vlm = Qwen3VLForConditionalGeneration._from_config(config, dtype=torch.bfloat16)
-        policy = type(policy)(policy.vlm, policy.chat.tokenizer, policy.sam)
+        vlm = Qwen3VLForConditionalGeneration._from_config(config, dtype=torch.bfloat16)
+        policy = SegPolicy(vlm, policy.chat.tokenizer, policy.sam)
     save_policy(policy, folder)
 
 
