@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from collections.abc import Iterator
 from typing import Any
 
+import psutil
 import pytest
 import ray
 import torch
@@ -45,6 +47,14 @@ def reader(local_ray: None) -> Iterator[Any]:
     ray.kill(made)
 
 
+def freeze(pid: int) -> None:
+    """Stop a process and wait until all of its threads stand still: NIXL's may run on for a while after the signal."""
+    os.kill(pid, signal.SIGSTOP)
+    threads = psutil.Process(pid).threads()
+    while any(psutil.Process(thread.id).status() != psutil.STATUS_STOPPED for thread in threads):
+        time.sleep(0.01)
+
+
 def arrives(reader: Any, references: list[Any], dtype: torch.dtype = torch.float32) -> bool:
     dense, low = weights()
     expected = (dense.to(dtype), low.added_to(torch.zeros(low.shape)))
@@ -69,7 +79,7 @@ def test_a_reader_that_dies_holds_up_nobody_and_a_learner_that_hangs_is_an_error
     assert arrives(reader, references), "one that came late gets the same"
     references = ray.get(learner.offer.remote("nixl", "float32"))
     pid: Any = ray.get(learner.pid.remote())
-    os.kill(pid, signal.SIGSTOP)
+    freeze(pid)
     try:
         with pytest.raises(WeightTransferError, match=r"not arrive within 3 s \(sampler.transfer_seconds\)") as raised:
             ray.get(reader.read.remote(references, 3.0))
