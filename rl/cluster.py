@@ -10,9 +10,11 @@ import psutil
 import ray
 
 from configs.load import ConfigError
-from configs.schema import RunConfig
+from configs.schema import PolicyConfig, RunConfig
 
 STARTS = 3  # of a local Ray
+LEAST_STORE = 512 << 20  # bytes: trajectories, and whatever else is small
+VERSIONS = 3  # of the weights at a time: one in use, one on its way, one being written
 
 
 def check_job_paths(config: RunConfig) -> None:
@@ -37,14 +39,19 @@ def connect_ray(config: RunConfig) -> None:
     if os.environ.get("RAY_ADDRESS"):
         ray.init(address="auto", **quiet)
     else:
-        # The object store holds weights and trajectories, both small; Ray would take 30 % of the memory.
         _start_local(
             address="local",  # else Ray would join whatever it finds on this machine, and refuse the settings below
             num_cpus=max(os.cpu_count() or 1, config.grpo.workers + 1, config.eval.workers),
             include_dashboard=False,
-            object_store_memory=512 << 20,
+            object_store_memory=_store_bytes(config.policy),
             **quiet,
         )
+
+
+def _store_bytes(policy: PolicyConfig) -> int:
+    """Room for the weights that travel and for trajectories; Ray by itself would take 30 % of the memory."""
+    files = Path(policy.path).glob("vlm/*.safetensors") if policy.path and not policy.lora_rank else ()
+    return max(LEAST_STORE, VERSIONS * sum(file.stat().st_size for file in files))
 
 
 def _start_local(**settings: Any) -> None:

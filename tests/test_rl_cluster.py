@@ -1,16 +1,17 @@
-"""Starting a local Ray on a machine that is too busy at first."""
+"""Starting a local Ray: on a machine that is too busy at first, and with room for the weights."""
 
 from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import psutil
 import pytest
 import ray
 
-from configs.schema import RunConfig
-from rl.cluster import STARTS, connect_ray
+from configs.schema import PolicyConfig, RunConfig
+from rl.cluster import LEAST_STORE, STARTS, VERSIONS, connect_ray
 
 LATE = "The current node timed out during startup."
 
@@ -58,3 +59,16 @@ def test_what_another_try_does_not_mend_is_raised(
     for process in machine.left:
         process.kill()
         process.wait()
+
+
+def test_the_object_store_has_room_for_the_weights_that_travel(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    (tmp_path / "vlm").mkdir()
+    for shard in range(2):
+        with (tmp_path / f"vlm/model-{shard}.safetensors").open("wb") as file:
+            file.truncate(1 << 30)
+    asked: list[object] = []
+    monkeypatch.setattr(ray, "init", lambda **settings: asked.append(settings["object_store_memory"]))
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    for policy in (PolicyConfig(path=str(tmp_path)), PolicyConfig(path=str(tmp_path), lora_rank=8), PolicyConfig()):
+        connect_ray(RunConfig(policy=policy))
+    assert asked == [VERSIONS << 31, LEAST_STORE, LEAST_STORE]

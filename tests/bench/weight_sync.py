@@ -1,7 +1,7 @@
 """What a weight sync costs, and that it is right: `python -m tests.bench.weight_sync [--size 100m] [--syncs 20]`.
 
 As in training: the learner offers its weights, an engine in another process fetches and loads them; by each transport
-in turn. Once with all weights, once with a frozen vision tower, once with low-rank adapters alone. After every sync the
+in turn, once with all weights, once with a frozen vision tower, once with low-rank adapters alone. After every sync the
 engine writes some turns, and its log-probs are compared with those of a plain Hugging Face forward. Prints a Markdown
 table.
 """
@@ -9,12 +9,16 @@ table.
 from __future__ import annotations
 
 import argparse
+import itertools
 import statistics
 import tempfile
 import time
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.progress import track
 
 from configs.schema import PolicyConfig
 from policy.engine_env import set_engine_env
@@ -78,49 +82,44 @@ class Engine:
         return play(self.sampler, self.chat, count=4, salt=salt)
 
 
-def measure(kind: str, folder: Path, syncs: int) -> list[str]:
-    """A row for each transport."""
+def measure(kind: str, transport: str, folder: Path, syncs: int) -> str:
+    """A row, by an engine that knows no other transport: NIXL would keep a core of its process busy."""
     import ray
     import torch
 
     from policy.build import load_chat, load_policy
-    from rl.weight_transport import TRANSPORTS, offer
+    from rl.weight_transport import offer
     from tests.sampler_parts import load_plain, worst_difference
 
     chat, _ = load_chat(folder / "vlm")
     engine: Any = ray.remote(num_cpus=1)(Engine).remote(folder)
     policy, plain = load_policy(folder, KINDS[kind]), load_plain(folder / "vlm")
-    seconds: dict[str, tuple[list[float], ...]] = {transport: ([], [], []) for transport in TRANSPORTS}
-    worst: dict[str, float] = dict.fromkeys(TRANSPORTS, 0.0)
-    moved, before = {}, float("inf")
-    for version in range(syncs):
-        talks = ray.get(engine.talk.remote(version))
+    seconds: tuple[list[float], ...] = ([], [], [])
+    worst, before, moved = 0.0, float("inf"), {}
+    talks = ray.get(engine.talk.remote(0))
+    for version in track(range(1, syncs + 1), f"{kind} by {transport}", console=Console(stderr=True)):
         move(policy, seed=version)
         with torch.no_grad():
             plain.load_state_dict(policy.export_weights(), strict=False)
         before = min(before, worst_difference(plain, chat, talks)[0])
         moved = policy.moved_weights()
-        for transport, spent in seconds.items():
-            started = time.monotonic()
-            references = [offer(moved, transport, "float32")]
-            spent[0].append(time.monotonic() - started)
-            for part, value in zip(spent[1:], ray.get(engine.sync.remote(references, version)), strict=True):
-                part.append(value)
-            talks = ray.get(engine.talk.remote(version))
-            worst[transport] = max(worst[transport], worst_difference(plain, chat, talks)[0])
+        started = time.monotonic()
+        references = [offer(moved, transport, "float32")]
+        seconds[0].append(time.monotonic() - started)
+        for part, value in zip(seconds[1:], ray.get(engine.sync.remote(references, version)), strict=True):
+            part.append(value)
+        talks = ray.get(engine.talk.remote(version))
+        worst = max(worst, worst_difference(plain, chat, talks)[0])
     ray.kill(engine)
-    rows = []
-    for transport, spent in seconds.items():
-        times = " | ".join(f"{1000 * statistics.median(part):.0f}" for part in spent)
-        size = f"{len(moved)} | {megabytes(moved):.1f}"
-        rows.append(f"| {kind} | {size} | {transport} | {times} | {worst[transport]:.1e} | {before:.1e} |")
-    return rows
+    times = " | ".join(f"{1000 * statistics.median(part):.0f}" for part in seconds)
+    return f"| {kind} | {len(moved)} | {megabytes(moved):.1f} | {transport} | {times} | {worst:.1e} | {before:.1e} |"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Time, bytes and exactness of weight syncs.")
     parser.add_argument("--size", choices=("tiny", "100m"), default="100m")
     parser.add_argument("--syncs", type=int, default=20)
+    parser.add_argument("--transports", nargs="+", default=["object_store", "nixl"], help="in this order")
     args = parser.parse_args()
     set_engine_env()
     import ray
@@ -130,11 +129,11 @@ def main() -> None:
 
     ray.init("local", num_cpus=1, include_dashboard=False, log_to_driver=False)
     corpus = ["the red circle moves left", "the blue square stops and turns", "<think>frame 12</think>"] * 4
-    rows = []
     with tempfile.TemporaryDirectory() as folder:
         config = replace(SIZES[args.size], vocab_size=420)
         save_policy(build_small(config, corpus, seed=0), Path(folder))
-        rows = [row for kind in KINDS for row in measure(kind, Path(folder), args.syncs)]
+        ways = itertools.product(args.transports, KINDS)
+        rows = [measure(kind, transport, Path(folder), args.syncs) for transport, kind in ways]
     ray.shutdown()
     print(f"\n{args.size}, {args.syncs} syncs, medians; differences of log-probs are the largest of any token\n")
     print("| | weights | MB | by | offer, ms | fetch, ms | load, ms | difference | to the weights before, at least |")
