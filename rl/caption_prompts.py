@@ -63,14 +63,23 @@ def train_masks(
     journal: Journal,
     seed: int,
 ) -> None:
-    """Train SAM 2 and the caption prompts on random frames (decoded alone) and short clips (tracked with memory)."""
+    """Train SAM 2 and the caption prompts on random frames (decoded alone) and short clips (tracked with memory).
+
+    A batch holds videos of one size; a size comes as often as its videos are many.
+    """
     if not videos:
         raise DataError("cold start, stage masks", "expected tasks with gold masks, found none")
-    rng = np.random.default_rng(seed)
+    by_size: dict[tuple[int, int], list[NamedMasks]] = {}
+    for each in videos:
+        by_size.setdefault((each.video.height, each.video.width), []).append(each)
+    pools = list(by_size.values())
+    shares = [len(pool) / len(videos) for pool in pools]
+    rng, rng_of_sizes = np.random.default_rng(seed), np.random.default_rng([seed, 1])
 
     def step_loss(step: int) -> tuple[Tensor, dict[str, float]]:
         length = 1 if step < ALONE_SHARE * config.steps else CLIP
-        clips = [_sample_clip(videos[at], rng, length) for at in rng.choice(len(videos), config.batch_size)]
+        pool = pools[rng_of_sizes.choice(len(pools), p=shares)]
+        clips = [_sample_clip(pool[at], rng, length) for at in rng.choice(len(pool), config.batch_size)]
         return _clips_loss(policy, prompts, clips, frames)
 
     fit([*policy.sam.parameters(), *prompts.parameters()], config, journal, step_loss)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,6 +23,8 @@ from env.frames import FrameCache
 from env.types import Trajectory
 from policy.build import load_policy
 from policy.model import SegPolicy
+from rl.caption_prompts import CaptionPrompts, NamedMasks, train_masks
+from rl.journal import Journal
 from rl.lesson_collator import Lesson, LessonCollator
 from rl.lesson_loss import lesson_loss
 from rl.sft_coldstart import train
@@ -87,3 +90,18 @@ def test_a_look_that_does_not_know_its_target_yet_gets_no_mask(micro: Micro, pol
         assert len(item.turns) > 1 and (UNTOLD not in item.turns[0].action.text) is is_named
         rows = [row for row, _, _ in lesson_of(policy, [item]).targets]
         assert rows == list(range(0 if is_named else 1, len(item.turns)))
+
+
+def test_sam_learns_from_videos_of_several_sizes(micro: Micro, policy: SegPolicy, tmp_path: Path) -> None:
+    write_moving_shapes(tmp_path / "large", 1, 5, ShapesConfig(size=96, max_frames=32), processes=1)
+    tasks = [task for task in (*micro.tasks(), *load_tasks("mevis", tmp_path / "large")) if any(task.gold)]
+    videos = [NamedMasks(task.video, ((task.expression, task.gold),)) for task in tasks]
+    assert len({(each.video.height, each.video.width) for each in videos}) == 2
+    learner = copy.deepcopy(policy)
+    prompts = CaptionPrompts(learner.chat, learner.sam.hidden_dim)
+    stage = StageConfig(kind="masks", steps=30, batch_size=4, lr=3e-3)
+    journal = Journal(tmp_path)
+    train_masks(learner, prompts, videos, FrameCache(), stage, journal, seed=0)
+    journal.close()
+    losses = [row["loss/masks"] for row in read_lines(tmp_path / "metrics.jsonl")]
+    assert np.isfinite(losses).all() and losses[2] < 0.8 * losses[0], "the last also count tracked frames"
