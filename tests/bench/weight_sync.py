@@ -129,16 +129,15 @@ def main() -> None:
 
     ray.init("local", num_cpus=1, include_dashboard=False, log_to_driver=False)
     corpus = ["the red circle moves left", "the blue square stops and turns", "<think>frame 12</think>"] * 4
+    print(f"\n{args.size}, {args.syncs} syncs, medians; differences of log-probs are the largest of any token\n")
+    print("| | weights | MB | by | offer, ms | fetch, ms | load, ms | difference | to the weights before, at least |")
+    print("|---|---|---|---|---|---|---|---|---|", flush=True)
     with tempfile.TemporaryDirectory() as folder:
         config = replace(SIZES[args.size], vocab_size=420)
         save_policy(build_small(config, corpus, seed=0), Path(folder))
-        ways = itertools.product(args.transports, KINDS)
-        rows = [measure(kind, transport, Path(folder), args.syncs) for transport, kind in ways]
+        for transport, kind in itertools.product(args.transports, KINDS):
+            print(measure(kind, transport, Path(folder), args.syncs), flush=True)
     ray.shutdown()
-    print(f"\n{args.size}, {args.syncs} syncs, medians; differences of log-probs are the largest of any token\n")
-    print("| | weights | MB | by | offer, ms | fetch, ms | load, ms | difference | to the weights before, at least |")
-    print("|---|---|---|---|---|---|---|---|---|")
-    print("\n".join(rows))
 
 
 if __name__ == "__main__":
