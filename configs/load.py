@@ -40,8 +40,19 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
         config = _fill(config, raw, str(link), ())
     for override in overrides:
         config = _override(config, override)
+    _check_read(config, overrides)
     validate(config, " ".join([str(file), *(f"--set {text}" for text in overrides)]))
     return config
+
+
+def _check_read(config: RunConfig, overrides: Sequence[str]) -> None:
+    """ConfigError where somebody names training data that would not be read, and would train on other data instead."""
+    for text in overrides if config.data.train else ():
+        if text.partition("=")[0].strip() in ("data.train_root", "data.traces"):
+            raise ConfigError(
+                f"--set {text}: would not be read, since data.train names what to train on; "
+                "add --set 'data.train=[]', or change data.train.0.root and the like"
+            )
 
 
 def fill_section(base: Any, raw: Mapping[Any, Any], where: str) -> Any:

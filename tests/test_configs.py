@@ -155,6 +155,13 @@ def test_a_bad_override_is_named(override: str, message: str):
     assert message in text
 
 
+def test_training_data_that_would_not_be_read_is_refused():
+    text = error_of("videoseg_o3/2b_grpo", "data.train_root=/mine")
+    assert text.startswith("--set data.train_root=/mine: would not be read, since data.train names what to train on")
+    assert load_config("videoseg_o3/2b_grpo", ["data.train_root=/mine", "data.train=[]"]).data.train_root == "/mine"
+    assert load_config("videoseg_o3/2b_cold_start", ["data.traces=t.json"]).data.traces == "t.json"
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
