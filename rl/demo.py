@@ -238,7 +238,8 @@ def collect(config: RunConfig, ledger: Ledger, start: Path, memory_unit: str) ->
     write_replay(run_dir / "replay_training.html", last, f"GRPO, step {last[0].step}", config)
     folders = sorted((run_dir / "cold_start").glob("stage-*"), key=lambda path: int(path.name.split("-")[1]))
     cold = [(folder.name.split("-", 2)[2], read_metrics(folder / "metrics.jsonl")) for folder in folders]
-    grpo = grpo_charts(read_metrics(run_dir / "grpo" / "metrics.jsonl"), list(config.rewards))
+    records = read_metrics(run_dir / "grpo" / "metrics.jsonl")
+    grpo = grpo_charts(records, list(config.rewards), *stages[-2:])
     return RunReport(
         title=f"From {stages[0].name} to GRPO: finding and segmenting what a sentence refers to",
         sentence=sentence(config, stages, start),

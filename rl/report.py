@@ -207,8 +207,13 @@ LABELS = {"all tasks": "", "event between frames": "_brief_event", "fine mark": 
 HELD_OUT = ("all", "exploring pays", "exploring does not pay")
 
 
-def grpo_charts(records: Sequence[Mapping[str, Any]], rewards: Sequence[str]) -> list[Chart]:
-    """Charts of GRPO; `rewards` names the parts of the reward."""
+def grpo_charts(
+    records: Sequence[Mapping[str, Any]], rewards: Sequence[str], before: Evaluated, after: Evaluated
+) -> list[Chart]:
+    """Charts of GRPO; `rewards` names the parts of the reward. The held-out curve begins with the evaluation before and
+    ends with the one after: all three see the same tasks."""
+    first, last = records[0]["step"], records[-1]["step"]
+    held_out = [_held_out_record(before, first - 1), *records, _held_out_record(after, last)]
     stops = ("answered", "max_turns", "malformed", "too_long")
     found = [
         make_chart("reward", records, {"total": "reward/total/mean", "spread in a group": "reward/group_std/mean"}),
@@ -218,7 +223,7 @@ def grpo_charts(records: Sequence[Mapping[str, Any]], rewards: Sequence[str]) ->
         make_chart(
             "share that looks closer", records, {name: f"rollout/tool_use{key}/share" for name, key in LABELS.items()}
         ),
-        make_chart("held-out J&F", records, {name: f"heldout/jf/{name.replace(' ', '_')}" for name in HELD_OUT}),
+        make_chart("held-out J&F", held_out, {name: _held_out_key(name) for name in HELD_OUT}),
         make_chart("entropy", records, {"entropy": "policy/entropy"}),
         make_chart(
             "sampler against learner, |log-prob difference|",
@@ -240,6 +245,17 @@ def grpo_charts(records: Sequence[Mapping[str, Any]], rewards: Sequence[str]) ->
         make_chart("mask loss", records, {"masks": "loss/masks"}),
     ]
     return [chart for chart in found if chart is not None]
+
+
+def _held_out_key(group: str) -> str:
+    return f"heldout/jf/{group.replace(' ', '_')}"
+
+
+def _held_out_record(stage: Evaluated, step: int) -> dict[str, Any]:
+    """As `rl.heldout` would have logged it after `step`."""
+    summary = stage.results["sighted"]["summary"]
+    means = {name: summary[name]["jf"] for name in HELD_OUT if name in summary}
+    return {"step": step} | {_held_out_key(name): triple[0] for name, triple in means.items() if triple}
 
 
 def _cell(stage: Evaluated, group: str, key: str) -> Cell:

@@ -93,7 +93,7 @@ def made_report(folder: Path) -> RunReport:
         stages=stages,
         charts={
             "Cold start": cold_start_charts([("dialogue", losses)]),
-            "GRPO": grpo_charts(steps, rewards),
+            "GRPO": grpo_charts(steps, rewards, *stages[-2:]),
         },
         links={"Replay: untrained": "replay_untrained.html"},
         phases=[Phase("Cold start", 90, 3 << 30), Phase("GRPO", 330, 5 << 30)],
@@ -160,6 +160,18 @@ def test_a_chart_places_its_points_between_its_ticks():
     assert make_chart("none", records, {"absent": "c"}) is None
 
 
+def test_the_held_out_curve_runs_from_evaluation_to_evaluation(tmp_path):
+    before, after = made_report(tmp_path).stages[-2:]
+    records = [{"step": 0}, {"step": 1, "heldout/jf/all": 0.4}, {"step": 2}]
+    (chart,) = grpo_charts(records, [], before, after)
+    (line,) = [line for line in chart.lines if line.name == "all"]
+    xs, ys = zip(*line.dots, strict=True)
+    assert xs[0] < xs[1] < xs[2]
+    assert xs[2] - xs[1] == pytest.approx((xs[1] - xs[0]) / 2, abs=0.2)  # steps -1, 1 and 2
+    assert ys[2] < ys[0] < ys[1]  # 0.625, 0.5 and 0.4, counted from above
+    assert line.last == 0.625
+
+
 @pytest.mark.parametrize("value", [0.0, 1.0, -2.5, 1e-12, 1e9])
 def test_a_constant_line_is_drawn(value: float):
     chart = make_chart("flat", [{"step": 0, "a": value}], {"a": "a"})
@@ -210,7 +222,7 @@ def test_the_page_in_a_browser(tmp_path, dark: bool):
         assert first.locator("img").count() == 10  # the untrained policy predicted nothing
         assert first.locator("a").last.get_attribute("href") == "replay_GRPO.html#0"
         assert page.evaluate("[...document.images].every((image) => image.naturalWidth > 0)")
-        assert page.locator(".chart").count() == 6
+        assert page.locator(".chart").count() == 7
         assert page.locator("#phases tbody tr").last.inner_text().split() == ["all", "7.0", "min", "5.00", "GiB"]
         assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
         assert ATTACK in page.locator("h1").inner_text()
