@@ -36,23 +36,23 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
     """
     config = RunConfig()
     file = _find(str(path), Path())
+    unread: list[str] = []  # training data that is named, and by whom, where data.train says already what to train on
     for link, raw in _chain(file):
         config = _fill(config, raw, str(link), ())
+        section = raw.get("data", {})
+        if config.data.train and "train" not in section:
+            unread += [f"{link}: data.{key}" for key in ("train_root", "traces") if key in section]
     for override in overrides:
         config = _override(config, override)
-    _check_read(config, overrides)
+        if override.partition("=")[0].strip() in ("data.train_root", "data.traces"):
+            unread.append(f"--set {override}")
+    if unread and config.data.train:
+        raise ConfigError(
+            f"{unread[0]}: would not be read, since data.train names what to train on; "
+            "set data.train=[] too, or change data.train.0.root and the like"
+        )
     validate(config, " ".join([str(file), *(f"--set {text}" for text in overrides)]))
     return config
-
-
-def _check_read(config: RunConfig, overrides: Sequence[str]) -> None:
-    """ConfigError where somebody names training data that would not be read, and would train on other data instead."""
-    for text in overrides if config.data.train else ():
-        if text.partition("=")[0].strip() in ("data.train_root", "data.traces"):
-            raise ConfigError(
-                f"--set {text}: would not be read, since data.train names what to train on; "
-                "add --set 'data.train=[]', or change data.train.0.root and the like"
-            )
 
 
 def fill_section(base: Any, raw: Mapping[Any, Any], where: str) -> Any:

@@ -155,11 +155,15 @@ def test_a_bad_override_is_named(override: str, message: str):
     assert message in text
 
 
-def test_training_data_that_would_not_be_read_is_refused():
+def test_training_data_that_would_not_be_read_is_refused(tmp_path):
     text = error_of("videoseg_o3/2b_grpo", "data.train_root=/mine")
     assert text.startswith("--set data.train_root=/mine: would not be read, since data.train names what to train on")
     assert load_config("videoseg_o3/2b_grpo", ["data.train_root=/mine", "data.train=[]"]).data.train_root == "/mine"
     assert load_config("videoseg_o3/2b_cold_start", ["data.traces=t.json"]).data.traces == "t.json"
+    file = written(tmp_path, "extends: videoseg_o3/2b_grpo\ndata: {train_root: /mine}")
+    assert error_of(file).startswith(f"{file}: data.train_root: would not be read")
+    both = written(tmp_path, "extends: videoseg_o3/2b_grpo\ndata: {train_root: /mine, train: []}")
+    assert load_config(both).data.train_root == "/mine"
 
 
 @pytest.mark.parametrize(
