@@ -75,14 +75,18 @@ class HfSampler:
         )
         written_BL = out_BL[:, inputs["input_ids"].shape[1] :].tolist()
         logprobs_BL = torch.stack(draw.logprobs, dim=1).tolist()
-        return [self._completion(*row) for row in zip(requests, written_BL, logprobs_BL, limits, strict=True)]
+        rows = zip(requests, prompts, written_BL, logprobs_BL, limits, strict=True)
+        return [self._completion(*row) for row in rows]
 
-    def _completion(self, request: Request, ids: list[int], logprobs: list[float], limit: int) -> Completion:
+    def _completion(
+        self, request: Request, prompt: list[int], ids: list[int], logprobs: list[float], limit: int
+    ) -> Completion:
         ids = ids[:limit]
         stopped = self._chat.end_id in ids
         length = ids.index(self._chat.end_id) + 1 if stopped else limit
         finish = "stop" if stopped else "length"
-        return Completion(request.request_id, tuple(ids[:length]), tuple(logprobs[:length]), finish, self.version)
+        written, logprobs_written = tuple(ids[:length]), tuple(logprobs[:length])
+        return Completion(request.request_id, written, logprobs_written, finish, self.version, len(prompt))
 
     def _inputs(self, prompts: Sequence[list[int]], images: Sequence[np.ndarray]) -> dict[str, torch.Tensor]:
         """Left-padded batch with the frames of all rows in order."""

@@ -141,7 +141,10 @@ def test_tokens_of_a_prefix_that_was_seen_before_are_told(samplers: dict[str, Sa
     first = drain(sampler)["a"]
     sampler.submit(long)
     again = drain(sampler)["a"]
-    assert first.prompt_tokens == again.prompt_tokens > 64
+    samplers["hf"].submit(long)
+    plain = drain(samplers["hf"])["a"]
+    assert first.prompt_tokens == again.prompt_tokens == plain.prompt_tokens > 64
+    assert plain.cached_tokens == 0
     assert again.cached_tokens > first.prompt_tokens - 64 > first.cached_tokens
 
 

@@ -1,12 +1,15 @@
-"""What a rollout costs: ours, vLLM in lock-step turns, and Hugging Face `generate` in lock-step, as is released.
+"""What a rollout costs: ours, vLLM in lock-step turns, and Hugging Face `generate` in lock-step turns, as released.
 
-    python -m tests.bench.rollout [--size tiny|100m] [--tasks 4] [--group 8] [--repeats 2]
+    python -m tests.bench.rollout [--size tiny|100m] [--dtype float32|bfloat16] [--tasks 4] [--group 8] [--repeats 2]
 
-All three play the same tasks in one run, with the real environment and frames, the same weights and the same number of
+All play the same tasks in one run, with the real environment and frames, the same weights and the same number of
 tokens in every turn, drawn beforehand from a heavy tail (log-normal, sigma 1, cut off at 8 medians): a random policy
 neither ends by itself nor writes a select, so both are put in its mouth. Seconds are of this process's processor time,
-with wall time beside them, which means less on a shared machine. Prints a Markdown table for LOG.md, with the floor:
-the arithmetic that is left when nothing is done twice.
+with wall time beside them, which means less on a shared machine. vLLM plays twice in lock-step: with the small blocks
+that we give it, so that only the turns differ, and with those that it takes by itself. `generate` too: with all tasks
+in one batch, and with one group in a batch, which is the most that the released trainer takes (it shares the SAM 2
+features of the first row). Prints a Markdown table for LOG.md, with the floor: the arithmetic that is left when nothing
+is done twice.
 """
 
 from __future__ import annotations
@@ -16,9 +19,10 @@ import tempfile
 import time
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from itertools import groupby, product
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
@@ -33,7 +37,8 @@ if TYPE_CHECKING:
     from policy.model import SegPolicy
 
 TURNS = 3
-MEDIAN, LONGEST = 24, 8 * 24  # tokens of a turn
+CPU_BLOCK, VLLM_BLOCK = 32, 128  # ours (`policy.vllm_sampler`), and what vLLM takes on a CPU when it is not told
+MEDIAN, LONGEST = 40, 8 * 40  # tokens of a turn: 62 in the mean, as the shipped policy writes
 ENV = EnvConfig(
     prompt="brief",
     strip_frames=8,
@@ -76,20 +81,24 @@ class Uneven:
         self.sampler = sampler
         self.lock_step = lock_step
         self.median, self.longest = median, longest
-        self.written = self.prompted = self.cached = 0
+        self.written = self.prompted = self.cached = self.steps = 0
 
     def submit(self, request: Request) -> None:
         drawn = np.random.default_rng(zlib.crc32(request.request_id.encode())).lognormal(np.log(self.median))
         self.sampler.submit(replace(request, max_tokens=max(1, min(self.longest, int(drawn)))))
 
     def step(self) -> list[Completion]:
-        done = self.sampler.step()
+        done = self._step()
         while self.lock_step and self.sampler.has_work():
-            done += self.sampler.step()
+            done += self._step()
         self.written += sum(len(each.token_ids) for each in done)
         self.prompted += sum(each.prompt_tokens for each in done)
         self.cached += sum(each.cached_tokens for each in done)
         return done
+
+    def _step(self) -> list[Completion]:
+        self.steps += 1
+        return self.sampler.step()
 
     def abort(self, request_ids: Sequence[str]) -> None:
         self.sampler.abort(request_ids)
@@ -111,11 +120,12 @@ def play(sampler: Uneven, model: Path, assignments: Sequence[Assignment], env: E
     return seconds
 
 
-def peak_gflops(rows: int, width: int) -> float:
+def peak_gflops(rows: int, width: int, dtype: str) -> float:
     """What one matrix product of this machine reaches, as many threads as torch uses."""
     import torch
 
-    left, right = torch.randn(rows, width), torch.randn(width, 4 * width)
+    kind = getattr(torch, dtype)
+    left, right = torch.randn(rows, width, dtype=kind), torch.randn(width, 4 * width, dtype=kind)
     best = 1e9
     for _ in range(20):
         start = time.process_time()
@@ -123,6 +133,19 @@ def peak_gflops(rows: int, width: int) -> float:
             torch.matmul(left, right)
         best = min(best, time.process_time() - start)
     return 10 * 8 * rows * width * width / best / 1e9
+
+
+def read_gb_per_s() -> float:
+    """How fast one core reads memory: what a step of few tokens waits for, since it reads every weight."""
+    import torch
+
+    values = torch.ones(100_000_000)
+    best = 1e9
+    for _ in range(5):
+        start = time.process_time()
+        values.sum()
+        best = min(best, time.process_time() - start)
+    return values.nbytes / best / 1e9
 
 
 def make_policy(size: str, folder: Path) -> SegPolicy:
@@ -133,38 +156,71 @@ def make_policy(size: str, folder: Path) -> SegPolicy:
     return policy
 
 
-def contenders(model: Path, weights: Mapping, assignments: Sequence[Assignment], repeats: int) -> dict[str, tuple]:
-    """Name -> (best processor seconds with their wall seconds, counts of that engine)."""
-    from policy.build import load_chat
+@dataclass(frozen=True)
+class Way:
+    """One way to play the same tasks."""
+
+    name: str
+    kind: Literal["vllm", "hf"]
+    lock_step: bool
+    at_once: int  # most conversations in one batch
+    block: int = CPU_BLOCK  # tokens of a key-value block; only whole ones are found again
+
+    @property
+    def engine(self) -> tuple:
+        return self.kind, self.at_once, self.block
+
+
+def ways(num_tasks: int, group: int) -> list[Way]:
+    everyone = num_tasks * group
+    return [
+        Way("ours", "vllm", False, everyone),
+        Way("vLLM in lock-step, our block size", "vllm", True, everyone),
+        Way("vLLM in lock-step, its own block size", "vllm", True, everyone, VLLM_BLOCK),
+        Way("`generate` in lock-step, all tasks in one batch", "hf", True, everyone),
+        Way("`generate` in lock-step, a group at a time, as released", "hf", True, group),
+    ]
+
+
+def compare(
+    ways: Sequence[Way], model: Path, weights: Mapping, assignments: Sequence[Assignment], dtype: str, repeats: int
+) -> dict[str, tuple[tuple[float, float], Uneven]]:
+    """Name -> (best processor seconds with their wall seconds, that engine's counts). Ways of one engine alternate."""
+    import policy.vllm_sampler
     from policy.engines import build_sampler
 
-    found = {}
-    chat, _ = load_chat(model)
-    for kind, ways in (("vllm", ("ours", "vLLM, lock-step")), ("hf", ("generate, lock-step",))):
-        config = SamplerConfig(kind=kind, memory_gb=1.0, max_sequences=len(assignments))
+    found: dict[str, tuple[tuple[float, float], Uneven]] = {}
+    for (kind, at_once, block), group in groupby(ways, key=lambda way: way.engine):
+        policy.vllm_sampler.CPU_BLOCK = block
+        config = SamplerConfig(kind=kind, dtype=dtype, memory_gb=1.0, max_sequences=at_once)
         engine = build_sampler(config, model, ENV.max_context_tokens, seed=0)
-        engine._chat.banned_ids += (chat.end_id,)  # pyright: ignore[reportAttributeAccessIssue]  # no turn ends early
-        version = 0
-        for way in ways:
-            best, sampler = (float("inf"), 0.0), Uneven(engine, lock_step=way != "ours")
-            for repeat in range(repeats + 1):
-                engine.load_weights(weights, version := version + 1)  # as in training: caches start empty
-                sampler = Uneven(engine, lock_step=way != "ours")
-                # The first one is short: what is done once per process is not counted.
-                seconds = play(sampler, model, assignments if repeat else assignments[:2])
-                print(
-                    f"{way}, repeat {repeat}: {seconds[0]:.2f} CPU-s, {seconds[1]:.2f} s, {sampler.written} tokens",
-                    flush=True,
-                )
-                best = min(best, seconds) if repeat else best
-            found[way] = best, sampler
+        chat = engine._chat  # pyright: ignore[reportAttributeAccessIssue]
+        chat.banned_ids += (chat.end_id,)  # no turn ends early
+        # What is done once per process is not counted: the first repeat is short.
+        for version, (repeat, way) in enumerate(product(range(repeats + 1), tuple(group))):
+            engine.load_weights(weights, version)  # as in training: caches start empty
+            sampler = Uneven(engine, way.lock_step)
+            seconds = play(sampler, model, assignments if repeat else assignments[:2])
+            print(f"{way.name}, repeat {repeat}: {seconds[0]:.2f} CPU-s, {sampler.written} tokens", flush=True)
+            if repeat and (way.name not in found or seconds < found[way.name][0]):
+                found[way.name] = seconds, sampler
         engine.close()
     return found
+
+
+def print_floor(parameters: int, dtype: str, counts: Uneven, peak: float) -> None:
+    """The language model's arithmetic with nothing done twice, and the reading of its weights, once per step."""
+    work = 2 * parameters * (counts.prompted - counts.cached + counts.written) / 1e9
+    reading = counts.steps * parameters * (2 if dtype == "bfloat16" else 4) / 1e9
+    speed = read_gb_per_s()
+    print(f"Floor: {work:.0f} GFLOP, {work / peak:.1f} CPU-s at {peak:.0f} GFLOP/s;")
+    print(f"{counts.steps} steps read {reading:.0f} GB of weights, {reading / speed:.1f} CPU-s at {speed:.1f} GB/s\n")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Processor time of a rollout: three ways, one run.")
     parser.add_argument("--size", choices=SIZES, default="tiny")
+    parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32")
     parser.add_argument("--tasks", type=int, default=4)
     parser.add_argument("--group", type=int, default=8)
     parser.add_argument("--repeats", type=int, default=2)
@@ -181,18 +237,18 @@ def main() -> None:
         tasks = list(first_of_video.values())[: args.tasks]
         assignments = [Assignment(task, 0, g, 0, 1.0) for task in tasks for g in range(args.group)]
         weights = policy.moved_weights()
-        found = contenders(Path(folder) / "policy" / "vlm", weights, assignments, args.repeats)
+        model = Path(folder) / "policy" / "vlm"
+        found = compare(ways(args.tasks, args.group), model, weights, assignments, args.dtype, args.repeats)
 
     parameters = sum(tensor.numel() for tensor in policy.vlm.model.language_model.parameters())
-    (ours, sampler) = found["ours"]
-    floor = 2 * parameters * (sampler.prompted - sampler.cached + sampler.written) / 1e9
-    peak = peak_gflops(len(assignments), SIZES[args.size].hidden)
-    cached = f"{sampler.cached} of {sampler.prompted} prompt tokens cached"
-    print(f"\n{args.size}: {parameters / 1e6:.1f}M parameters, groups of {args.group}, {TURNS} turns, {cached}.")
-    print(f"Floor of the language model: {floor:.0f} GFLOP, {floor / peak:.2f} CPU-s at {peak:.0f} GFLOP/s\n")
-    print("| | CPU-s | over ours | wall, s | over ours | tokens |\n|---|---|---|---|---|---|")
-    for way, ((used, wall), counts) in found.items():
-        print(f"| {way} | {used:.2f} | {used / ours[0]:.1f} | {wall:.2f} | {wall / ours[1]:.1f} | {counts.written} |")
+    ours, sampler = found["ours"]
+    print(f"\n{args.size}, {args.dtype}: {parameters / 1e6:.1f}M parameters, groups of {args.group}, {TURNS} turns.")
+    print_floor(parameters, args.dtype, sampler, peak_gflops(len(assignments), SIZES[args.size].hidden, args.dtype))
+    print("| | CPU-s | over ours | wall, s | over ours | steps of the engine | prompt tokens cached | written |")
+    print("|---|---|---|---|---|---|---|---|")
+    for name, ((used, wall), counts) in found.items():
+        times = f"{used:.2f} | {used / ours[0]:.1f} | {wall:.2f} | {wall / ours[1]:.1f}"
+        print(f"| {name} | {times} | {counts.steps} | {counts.cached} of {counts.prompted} | {counts.written} |")
 
 
 if __name__ == "__main__":
