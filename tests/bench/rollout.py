@@ -75,19 +75,26 @@ class ScriptedEnv(VideoSegEnv):
 
 
 class Uneven:
-    """Gives each turn its own number of tokens, and counts. `lock_step` holds back turns until all are written."""
+    """Gives each turn its own number of tokens, and counts. Where `lock_step` conversations go in step, no turn begins
+    before those of all of them are asked for, and none is handed out before all are written."""
 
-    def __init__(self, sampler: Sampler, lock_step: bool, median: int = MEDIAN, longest: int = LONGEST):
+    def __init__(self, sampler: Sampler, lock_step: int = 0, median: int = MEDIAN, longest: int = LONGEST):
         self.sampler = sampler
         self.lock_step = lock_step
         self.median, self.longest = median, longest
+        self.asked = 0  # turns that have not begun
         self.written = self.prompted = self.cached = self.steps = 0
 
     def submit(self, request: Request) -> None:
         drawn = np.random.default_rng(zlib.crc32(request.request_id.encode())).lognormal(np.log(self.median))
         self.sampler.submit(replace(request, max_tokens=max(1, min(self.longest, int(drawn)))))
+        self.asked += 1
 
     def step(self) -> list[Completion]:
+        if self.asked < self.lock_step:  # frames of some are still being read
+            time.sleep(1e-3)
+            return []
+        self.asked = 0
         done = self._step()
         while self.lock_step and self.sampler.has_work():
             done += self._step()
@@ -163,7 +170,7 @@ class Way:
     name: str
     kind: Literal["vllm", "hf"]
     lock_step: bool
-    at_once: int  # most conversations in one batch
+    at_once: int  # conversations, before the next ones begin
     block: int = CPU_BLOCK  # tokens of a key-value block; only whole ones are found again
 
     @property
@@ -199,8 +206,10 @@ def compare(
         # What is done once per process is not counted: the first repeat is short.
         for version, (repeat, way) in enumerate(product(range(repeats + 1), tuple(group))):
             engine.load_weights(weights, version)  # as in training: caches start empty
-            sampler = Uneven(engine, way.lock_step)
-            seconds = play(sampler, model, assignments if repeat else assignments[:2])
+            played = assignments if repeat else assignments[:2]
+            sampler = Uneven(engine, min(at_once, len(played)) if way.lock_step else 0)
+            parts = [play(sampler, model, played[at : at + at_once]) for at in range(0, len(played), at_once)]
+            seconds = sum(used for used, _ in parts), sum(wall for _, wall in parts)
             print(f"{way.name}, repeat {repeat}: {seconds[0]:.2f} CPU-s, {sampler.written} tokens", flush=True)
             if repeat and (way.name not in found or seconds < found[way.name][0]):
                 found[way.name] = seconds, sampler
