@@ -4,12 +4,11 @@
 
 All play the same tasks in one run, with the real environment and frames, the same weights and the same number of
 tokens in every turn, drawn beforehand from a heavy tail (log-normal, sigma 1, cut off at 8 medians): a random policy
-neither ends by itself nor writes a select, so both are put in its mouth. Seconds are of this process's processor time,
-with wall time beside them, which means less on a shared machine. vLLM plays twice in lock-step: with the small blocks
-that we give it, so that only the turns differ, and with those that it takes by itself. `generate` too: with all tasks
-in one batch, and with one group in a batch, which is the most that the released trainer takes (it shares the SAM 2
-features of the first row). Prints a Markdown table for LOG.md, with the floor: the arithmetic that is left when nothing
-is done twice.
+neither ends by itself nor writes a select, so both are put in its mouth. In lock-step all conversations of a batch
+begin a turn together and wait for its longest. A batch is one group, as in the released trainer (which shares the SAM 2
+features of the first row), or all tasks. Seconds are of this process's processor time, with wall time beside them,
+which means less on a shared machine. Prints a Markdown table for LOG.md, with the floor: the arithmetic that is left
+when nothing is done twice, and the reading of the weights.
 """
 
 from __future__ import annotations
@@ -37,7 +36,6 @@ if TYPE_CHECKING:
     from policy.model import SegPolicy
 
 TURNS = 3
-CPU_BLOCK, VLLM_BLOCK = 32, 128  # ours (`policy.vllm_sampler`), and what vLLM takes on a CPU when it is not told
 MEDIAN, LONGEST = 40, 8 * 40  # tokens of a turn: 62 in the mean, as the shipped policy writes
 ENV = EnvConfig(
     prompt="brief",
@@ -168,47 +166,40 @@ class Way:
     """One way to play the same tasks."""
 
     name: str
-    kind: Literal["vllm", "hf"]
-    lock_step: bool
+    engine: Literal["vllm", "hf"]
     at_once: int  # conversations, before the next ones begin
-    block: int = CPU_BLOCK  # tokens of a key-value block; only whole ones are found again
-
-    @property
-    def engine(self) -> tuple:
-        return self.kind, self.at_once, self.block
+    lock_step: bool = True
 
 
 def ways(num_tasks: int, group: int) -> list[Way]:
     everyone = num_tasks * group
     return [
-        Way("ours", "vllm", False, everyone),
-        Way("vLLM in lock-step, our block size", "vllm", True, everyone),
-        Way("vLLM in lock-step, its own block size", "vllm", True, everyone, VLLM_BLOCK),
-        Way("`generate` in lock-step, all tasks in one batch", "hf", True, everyone),
-        Way("`generate` in lock-step, a group at a time, as released", "hf", True, group),
+        Way("ours", "vllm", everyone, lock_step=False),
+        Way("vLLM in lock-step, all tasks together", "vllm", everyone),
+        Way("vLLM in lock-step, a group at a time", "vllm", group),
+        Way("`generate` in lock-step, all tasks together", "hf", everyone),
+        Way("`generate` in lock-step, a group at a time, as released", "hf", group),
     ]
 
 
 def compare(
     ways: Sequence[Way], model: Path, weights: Mapping, assignments: Sequence[Assignment], dtype: str, repeats: int
 ) -> dict[str, tuple[tuple[float, float], Uneven]]:
-    """Name -> (best processor seconds with their wall seconds, that engine's counts). Ways of one engine alternate."""
-    import policy.vllm_sampler
+    """Name -> (best processor seconds with their wall seconds, counts). Ways of one engine alternate."""
     from policy.engines import build_sampler
 
     found: dict[str, tuple[tuple[float, float], Uneven]] = {}
-    for (kind, at_once, block), group in groupby(ways, key=lambda way: way.engine):
-        policy.vllm_sampler.CPU_BLOCK = block
-        config = SamplerConfig(kind=kind, dtype=dtype, memory_gb=1.0, max_sequences=at_once)
+    for kind, same in groupby(ways, key=lambda way: way.engine):
+        config = SamplerConfig(kind=kind, dtype=dtype, memory_gb=1.0, max_sequences=len(assignments))
         engine = build_sampler(config, model, ENV.max_context_tokens, seed=0)
         chat = engine._chat  # pyright: ignore[reportAttributeAccessIssue]
         chat.banned_ids += (chat.end_id,)  # no turn ends early
         # What is done once per process is not counted: the first repeat is short.
-        for version, (repeat, way) in enumerate(product(range(repeats + 1), tuple(group))):
+        for version, (repeat, way) in enumerate(product(range(repeats + 1), tuple(same))):
             engine.load_weights(weights, version)  # as in training: caches start empty
             played = assignments if repeat else assignments[:2]
-            sampler = Uneven(engine, min(at_once, len(played)) if way.lock_step else 0)
-            parts = [play(sampler, model, played[at : at + at_once]) for at in range(0, len(played), at_once)]
+            sampler = Uneven(engine, min(way.at_once, len(played)) if way.lock_step else 0)
+            parts = [play(sampler, model, played[at : at + way.at_once]) for at in range(0, len(played), way.at_once)]
             seconds = sum(used for used, _ in parts), sum(wall for _, wall in parts)
             print(f"{way.name}, repeat {repeat}: {seconds[0]:.2f} CPU-s, {sampler.written} tokens", flush=True)
             if repeat and (way.name not in found or seconds < found[way.name][0]):
