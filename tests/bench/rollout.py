@@ -1,14 +1,14 @@
 """What a rollout costs: ours, vLLM in lock-step turns, and Hugging Face `generate` in lock-step turns, as released.
 
-    python -m tests.bench.rollout [--size tiny|100m] [--dtype float32|bfloat16] [--tasks 4] [--group 8] [--repeats 2]
+    python -m tests.bench.rollout [--size tiny|100m] [--dtype float32|bfloat16] [--median 40] [--repeats 2]
 
 All play the same tasks in one run, with the real environment and frames, the same weights and the same number of
-tokens in every turn, drawn beforehand from a heavy tail (log-normal, sigma 1, cut off at 8 medians): a random policy
-neither ends by itself nor writes a select, so both are put in its mouth. In lock-step all conversations of a batch
-begin a turn together and wait for its longest. A batch is one group, as in the released trainer (which shares the SAM 2
-features of the first row), or all tasks. Seconds are of this process's processor time, with wall time beside them,
-which means less on a shared machine. Prints a Markdown table for LOG.md, with the floor: the arithmetic that is left
-when nothing is done twice, and the reading of the weights.
+tokens in every turn, drawn beforehand from a heavy tail (log-normal, sigma 1, cut off at 8 medians and 512): a random
+policy neither ends by itself nor writes a select, so both are put in its mouth. In lock-step all conversations of a
+batch begin a turn together and wait for its longest. A batch is one group, as in the released trainer (which shares the
+SAM 2 features of the first row), or all tasks. Seconds are of this process's processor time, with wall time beside
+them, which means less on a shared machine. Prints a Markdown table for LOG.md, with the floor: the arithmetic that is
+left when nothing is done twice, and the reading of the weights.
 """
 
 from __future__ import annotations
@@ -36,7 +36,8 @@ if TYPE_CHECKING:
     from policy.model import SegPolicy
 
 TURNS = 3
-MEDIAN, LONGEST = 40, 8 * 40  # tokens of a turn: 62 in the mean, as the shipped policy writes
+MEDIAN = 40  # tokens of a turn; the mean is 62, as the shipped policy writes
+LONGEST = 512  # that the released trainer lets a turn have
 ENV = EnvConfig(
     prompt="brief",
     strip_frames=8,
@@ -48,7 +49,6 @@ ENV = EnvConfig(
     zoom_pixels=32 * 32,
     key_pixels=64 * 64,
     max_turns=TURNS,
-    max_action_tokens=LONGEST,
     max_context_tokens=2048,
     max_seconds=1e6,
     max_turn_seconds=1e6,
@@ -76,10 +76,10 @@ class Uneven:
     """Gives each turn its own number of tokens, and counts. Where `lock_step` conversations go in step, no turn begins
     before those of all of them are asked for, and none is handed out before all are written."""
 
-    def __init__(self, sampler: Sampler, lock_step: int = 0, median: int = MEDIAN, longest: int = LONGEST):
+    def __init__(self, sampler: Sampler, median: int, longest: int, lock_step: int = 0):
         self.sampler = sampler
-        self.lock_step = lock_step
         self.median, self.longest = median, longest
+        self.lock_step = lock_step
         self.asked = 0  # turns that have not begun
         self.written = self.prompted = self.cached = self.steps = 0
 
@@ -109,7 +109,7 @@ class Uneven:
         self.sampler.abort(request_ids)
 
 
-def play(sampler: Uneven, model: Path, assignments: Sequence[Assignment], env: EnvConfig = ENV) -> tuple[float, float]:
+def play(sampler: Uneven, model: Path, assignments: Sequence[Assignment], env: EnvConfig) -> tuple[float, float]:
     """(processor, wall) seconds of one rollout, caches of frames empty at its start."""
     import rl.rollout
     from env.frames import FrameCache
@@ -171,8 +171,7 @@ class Way:
     lock_step: bool = True
 
 
-def ways(num_tasks: int, group: int) -> list[Way]:
-    everyone = num_tasks * group
+def ways(everyone: int, group: int) -> list[Way]:
     return [
         Way("ours", "vllm", everyone, lock_step=False),
         Way("vLLM in lock-step, all tasks together", "vllm", everyone),
@@ -183,13 +182,15 @@ def ways(num_tasks: int, group: int) -> list[Way]:
 
 
 def compare(
-    ways: Sequence[Way], model: Path, weights: Mapping, assignments: Sequence[Assignment], dtype: str, repeats: int
+    model: Path, weights: Mapping, assignments: Sequence[Assignment], group: int, dtype: str, median: int, repeats: int
 ) -> dict[str, tuple[tuple[float, float], Uneven]]:
     """Name -> (best processor seconds with their wall seconds, counts). Ways of one engine alternate."""
     from policy.engines import build_sampler
 
+    longest = min(8 * median, LONGEST)
+    env = replace(ENV, max_action_tokens=longest)
     found: dict[str, tuple[tuple[float, float], Uneven]] = {}
-    for kind, same in groupby(ways, key=lambda way: way.engine):
+    for kind, same in groupby(ways(len(assignments), group), key=lambda way: way.engine):
         config = SamplerConfig(kind=kind, dtype=dtype, memory_gb=1.0, max_sequences=len(assignments))
         engine = build_sampler(config, model, ENV.max_context_tokens, seed=0)
         chat = engine._chat  # pyright: ignore[reportAttributeAccessIssue]
@@ -198,8 +199,9 @@ def compare(
         for version, (repeat, way) in enumerate(product(range(repeats + 1), tuple(same))):
             engine.load_weights(weights, version)  # as in training: caches start empty
             played = assignments if repeat else assignments[:2]
-            sampler = Uneven(engine, min(way.at_once, len(played)) if way.lock_step else 0)
-            parts = [play(sampler, model, played[at : at + way.at_once]) for at in range(0, len(played), way.at_once)]
+            sampler = Uneven(engine, median, longest, min(way.at_once, len(played)) if way.lock_step else 0)
+            batches = [played[at : at + way.at_once] for at in range(0, len(played), way.at_once)]
+            parts = [play(sampler, model, batch, env) for batch in batches]
             seconds = sum(used for used, _ in parts), sum(wall for _, wall in parts)
             print(f"{way.name}, repeat {repeat}: {seconds[0]:.2f} CPU-s, {sampler.written} tokens", flush=True)
             if repeat and (way.name not in found or seconds < found[way.name][0]):
@@ -223,6 +225,7 @@ def main() -> None:
     parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32")
     parser.add_argument("--tasks", type=int, default=4)
     parser.add_argument("--group", type=int, default=8)
+    parser.add_argument("--median", type=int, default=MEDIAN, help="tokens of a turn (default: %(default)s)")
     parser.add_argument("--repeats", type=int, default=2)
     args = parser.parse_args()
     set_engine_env()
@@ -238,7 +241,7 @@ def main() -> None:
         assignments = [Assignment(task, 0, g, 0, 1.0) for task in tasks for g in range(args.group)]
         weights = policy.moved_weights()
         model = Path(folder) / "policy" / "vlm"
-        found = compare(ways(args.tasks, args.group), model, weights, assignments, args.dtype, args.repeats)
+        found = compare(model, weights, assignments, args.group, args.dtype, args.median, args.repeats)
 
     parameters = sum(tensor.numel() for tensor in policy.vlm.model.language_model.parameters())
     ours, sampler = found["ours"]

@@ -100,8 +100,8 @@ def main() -> None:
         engine = build_sampler(sampler_config, model, env.max_context_tokens, seed=0)
         end_id = load_chat(model)[0].end_id
         engine._chat.banned_ids += (end_id,)  # pyright: ignore[reportAttributeAccessIssue]  # no turn ends early
-        play(Uneven(engine, False, MEDIAN, longest), model, played.pop(), env)  # what is done once is not counted
-        counted = Uneven(engine, False, MEDIAN, longest)
+        play(Uneven(engine, MEDIAN, longest), model, played.pop(), env)  # what is done once is not counted
+        counted = Uneven(engine, MEDIAN, longest)
         assignments = [item for group in played for item in group]
         with watched_gpu() as gpu:
             used, wall = play(counted, model, assignments, env)
