@@ -85,8 +85,8 @@ class HfSampler:
         stopped = self._chat.end_id in ids
         length = ids.index(self._chat.end_id) + 1 if stopped else limit
         finish = "stop" if stopped else "length"
-        written, logprobs_written = tuple(ids[:length]), tuple(logprobs[:length])
-        return Completion(request.request_id, written, logprobs_written, finish, self.version, len(prompt))
+        ids, logprobs = ids[:length], logprobs[:length]
+        return Completion(request.request_id, tuple(ids), tuple(logprobs), finish, self.version, len(prompt))
 
     def _inputs(self, prompts: Sequence[list[int]], images: Sequence[np.ndarray]) -> dict[str, torch.Tensor]:
         """Left-padded batch with the frames of all rows in order."""

@@ -220,7 +220,7 @@ def print_floor(parameters: int, dtype: str, counts: Uneven, peak: float) -> Non
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Processor time of a rollout: three ways, one run.")
+    parser = argparse.ArgumentParser(description="Processor time of a rollout: five ways, one run.")
     parser.add_argument("--size", choices=SIZES, default="tiny")
     parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32")
     parser.add_argument("--tasks", type=int, default=4)
