@@ -82,6 +82,7 @@ RANGES: dict[str, tuple[str, float]] = {
     "grpo.mask_least_iou": ("0 to", 1),
     "grpo.mask_frames": (">=", 1),
     "grpo.max_batch_tokens": (">=", 1),
+    "grpo.learner_ranks": (">=", 1),
     "grpo.workers": (">=", 1),
     "grpo.max_attempts": (">=", 1),
     "grpo.min_group": (">=", 2),

@@ -291,6 +291,9 @@ class GrpoConfig:
     frame of each trajectory, and stores as many masks."""
     max_batch_tokens: int = 16384
     """Most padded tokens of one micro-batch. Groups that are larger cost one more forward, to be judged beforehand."""
+    learner_ranks: int = 1
+    """Processes that learn, each with a GPU of its own: they share out the groups of a step and the optimizer's state
+    (ZeRO stage 1), with the same result as one. All but the first are Ray actors."""
     workers: int = 1
     """Rollout workers."""
     weight_transport: str = "object_store"

@@ -41,7 +41,7 @@ def connect_ray(config: RunConfig) -> None:
     else:
         _start_local(
             address="local",  # else Ray would join whatever it finds on this machine, and refuse the settings below
-            num_cpus=max(os.cpu_count() or 1, config.grpo.workers + 1, config.eval.workers),
+            num_cpus=max(os.cpu_count() or 1, config.grpo.workers + config.grpo.learner_ranks, config.eval.workers),
             include_dashboard=False,
             object_store_memory=_store_bytes(config.policy),
             **quiet,

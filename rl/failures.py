@@ -1,4 +1,4 @@
-"""What can go wrong in a rollout, and what is done about it.
+"""What can go wrong in a rollout, and what is done about it. (A rank of the learner that is lost: `rl.ranks`.)
 
     the model's mistake   malformed, too long, out of turns: a stop reason of its trajectory, scored like any other
     DATA                  a video or record that cannot be read, an episode that takes too long: its trajectory ends as

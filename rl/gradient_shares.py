@@ -6,6 +6,8 @@ term of the calibration; the auxiliary mask loss reaches them through the decode
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor
 
@@ -29,6 +31,12 @@ def backward(policy_loss: Tensor, mask_loss: Tensor, text_states_PD: Tensor, seg
         MASKS: _squared(seg_states_MD.grad),
         CALIBRATION: _squared(of_calibration_MD),
     }
+
+
+def add_to(sums: dict[str, float], metrics: Mapping[str, float]) -> None:
+    """Add what another micro-batch, or rank, has to tell."""
+    for name, value in metrics.items():
+        sums[name] = sums.get(name, 0.0) + value
 
 
 def with_shares(sums: dict[str, float]) -> dict[str, float]:

@@ -32,6 +32,7 @@ from rl.heldout import heldout_metrics
 from rl.journal import Journal, Timer
 from rl.learner import LocalLearner, rate
 from rl.metrics import trajectory_metrics
+from rl.ranks import with_ranks
 from rl.rollout_frames import learner_frames
 from rl.rollouts import Rollouts
 from rl.schedule import TaskStream
@@ -50,11 +51,10 @@ def train(config: RunConfig, resume: bool = False) -> None:
     initial = run_dir / "initial" if resume else Path(config.policy.path)
     policy = POLICIES[config.policy.kind](initial, config.policy)
     frames, shown = learner_frames(config)
-    learner = LocalLearner(policy, config, frames, shown)
+    local = LocalLearner(policy, config, frames, shown)
     judged = partial(judge, config=config)
     stream, first_step, cursor = TaskStream(tasks, config.grpo.tasks_per_step, config.seed), 0, 0
     if state is not None:
-        learner.load_state(state, str(run_dir))
         first_step = state["step"]
         cursor = state.get("cursor", first_step * config.grpo.tasks_per_step)  # where none is told, no step drew more
     else:
@@ -63,6 +63,9 @@ def train(config: RunConfig, resume: bool = False) -> None:
         set_aside_checkpoints(run_dir)
 
     connect_ray(config)
+    learner = with_ranks(local, config, run_dir / "initial")
+    if state is not None:
+        learner.load_state(state, latest_checkpoint(run_dir))
     pool = RolloutPool(config, run_dir / "initial" / "vlm")
     journal, gauges = Journal(run_dir), WorkerGauges()
     cores = SharedCores(config.grpo.workers if policy.device.type == "cpu" else 0)
@@ -109,6 +112,7 @@ def train(config: RunConfig, resume: bool = False) -> None:
             save_checkpoint(run_dir, step + 1, policy, learner.state() | {"cursor": drawn.cursor})
     journal.close()
     pool.close()
+    learner.close()
 
 
 def judge(group: Sequence[Trajectory], config: RunConfig) -> None:

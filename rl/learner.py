@@ -1,17 +1,18 @@
 """The learner: scores trajectories with the weights that wrote them, then updates these.
 
-`Learner` is the seam. `LocalLearner` is one rank in the driver; sharded ranks in Ray would answer the same calls.
+`Learner` is the seam. `LocalLearner` is one process; `rl.ranks` shares a step out over several of them.
 """
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
+from torch.distributed.optim import ZeroRedundancyOptimizer
 
 from configs.schema import RunConfig
 from env.types import Trajectory
@@ -20,10 +21,11 @@ from policy.model import SegPolicy
 from policy.weight_sync import Moved
 from rl.checkpoint import restore
 from rl.forward import Forward, Sample
-from rl.gradient_shares import backward, with_shares
+from rl.gradient_shares import add_to, backward, with_shares
 from rl.loss import LossInputs, grpo_loss, loss_settings
 from rl.mask_channel import fill_masks, mask_loss, mask_terms
 from rl.names import check_names
+from rl.process_group import add_up_gradients, leave, take_from_first
 from rl.sampler_weights import importance_weights
 from rl.schedule import lr_scale
 from rl.segment import track
@@ -42,7 +44,8 @@ class Learner(Protocol):
     def score(self, trajectories: Sequence[Trajectory]) -> None: ...
     def moved_weights(self) -> Moved: ...
     def state(self) -> dict[str, Any]: ...
-    def load_state(self, state: dict[str, Any], where: str) -> None: ...
+    def load_state(self, state: dict[str, Any], folder: Path) -> None: ...
+    def close(self) -> None: ...
 
 
 def rate(learner: Learner, groups: Sequence[Sequence[Trajectory]], judge: Judge) -> None:
@@ -52,17 +55,24 @@ def rate(learner: Learner, groups: Sequence[Sequence[Trajectory]], judge: Judge)
         judge(group)
 
 
-@dataclass(frozen=True)
-class _Totals:
-    """Denominators of the whole step, so that any split into micro-batches gives the same gradient."""
+class Totals(NamedTuple):
+    """Denominators of the whole step, so that any split into micro-batches and ranks gives the same gradient."""
 
     num_tokens: int
     num_samples: int
     num_masks: int
 
+    @classmethod
+    def over(cls, parts: Sequence[Totals]) -> Totals:
+        return cls(*map(sum, zip(*parts, strict=True)))
+
 
 class LocalLearner:
-    """One rank in this process."""
+    """One process with weights of its own: all of the learner, or one rank of several.
+
+    A step is `learn`; ranks take it in its parts: `hold`, `first`, `descend`, and for every further update `again` and
+    `descend`.
+    """
 
     def __init__(self, policy: SegPolicy, config: RunConfig, frames: Frames, shown: Frames):
         """`frames` is what SAM 2 sees; `shown` is what the policy is shown (grey when blind)."""
@@ -78,15 +88,30 @@ class LocalLearner:
         policy.sam.sam_prompt_encoder.requires_grad_(not self.config.freeze_sam)
         self.trained = [parameter for parameter in policy.parameters() if parameter.requires_grad]
         self.reference = self._frozen_copy() if self.config.kl_coef > 0 else None
-        self.optimizer: torch.optim.Optimizer = torch.optim.AdamW(
-            self.trained, self.config.lr, weight_decay=self.config.weight_decay
-        )
-        self.schedule = torch.optim.lr_scheduler.LambdaLR(
-            self.optimizer, lambda update: lr_scale(self.config, update // self.config.updates)
-        )
+        self.in_group = False
+        self._held: list[list[Sample]] = []
+        self._start(torch.optim.AdamW(self.trained, self.config.lr, weight_decay=self.config.weight_decay))
 
     def _frozen_copy(self) -> SegPolicy:
         return copy.deepcopy(self.policy).requires_grad_(False)
+
+    def _start(self, optimizer: torch.optim.Optimizer) -> None:
+        config = self.config
+        self.optimizer = optimizer
+        self.schedule = torch.optim.lr_scheduler.LambdaLR(
+            optimizer, lambda update: lr_scale(config, update // config.updates)
+        )
+
+    def join(self) -> None:
+        """Become a rank of torch's process group: with the weights of rank 0, and a share of the optimizer's state."""
+        take_from_first(self.policy)
+        self.in_group = True
+        lr, decay = self.config.lr, self.config.weight_decay
+        self._start(ZeroRedundancyOptimizer(self.trained, torch.optim.AdamW, lr=lr, weight_decay=decay))
+
+    def close(self) -> None:
+        if self.in_group:
+            leave()
 
     # ---- the step ----
 
@@ -98,23 +123,51 @@ class LocalLearner:
         Groups that together hold no more tokens than a micro-batch may are scored and trained by the same forwards; a
         larger one is first scored without gradient. `judge` sees a group once its log-probs and masks are filled in.
         """
-        sampled = [[self._sample(trajectory) for trajectory in group] for group in groups]
-        everything = [sample for group in sampled for sample in group]
-        totals = self._totals(everything)
-        longest = [max(len(sample.sequence) for sample in group) for group in sampled]
-        sums: dict[str, float] = {}
-        for rows in pack(longest, self.config.max_batch_tokens, [len(group) for group in sampled]):
-            pause()
-            self._learn_groups([sampled[row] for row in rows], judge, totals, sums)
-        metrics = with_shares(sums) | self._descend()
+        totals = self.hold(groups)
+        sums = self.first(totals, judge, pause)
+        metrics = with_shares(sums) | self.descend()
         for _ in range(1, self.config.updates):
-            sums = {}
-            self._backward_all(everything, totals, sums)
-            metrics = with_shares(sums) | self._descend()
+            sums = self.again(totals)
+            metrics = with_shares(sums) | self.descend()
         return metrics
 
+    def hold(self, groups: Sequence[Sequence[Trajectory]]) -> Totals:
+        """Take on the groups of a step. Returns what they count."""
+        self._held = [[self._sample(trajectory) for trajectory in group] for group in groups]
+        samples = self._everything()
+        num_tokens = sum(sum(sample.sequence.loss_mask) for sample in samples)
+        return Totals(num_tokens, len(samples), len(self._targets(samples)))
+
+    def first(self, totals: Totals, judge: Judge, pause: Pause = lambda: None) -> dict[str, float]:
+        """Score what is held, have it judged, and add up its share of the gradient. Returns shares of the metrics."""
+        longest = [max(len(sample.sequence) for sample in group) for group in self._held]
+        sums: dict[str, float] = {}
+        for rows in pack(longest, self.config.max_batch_tokens, [len(group) for group in self._held]):
+            pause()
+            self._learn_groups([self._held[row] for row in rows], judge, totals, sums)
+        return sums
+
+    def again(self, totals: Totals) -> dict[str, float]:
+        """The same from a further forward, for a second optimizer step on what was scored at the first."""
+        sums: dict[str, float] = {}
+        self._backward_all(self._everything(), totals, sums)
+        return sums
+
+    def descend(self) -> dict[str, float]:
+        """Take the optimizer step that the gradients of all ranks make together."""
+        if self.in_group:
+            add_up_gradients(self.trained)
+        norm = torch.nn.utils.clip_grad_norm_(self.trained, self.config.max_grad_norm)
+        self.optimizer.step()
+        self.schedule.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        return {"optim/grad_norm": float(norm), "optim/learning_rate": float(self.schedule.get_last_lr()[0])}
+
+    def _everything(self) -> list[Sample]:
+        return [sample for group in self._held for sample in group]
+
     def _learn_groups(
-        self, groups: Sequence[Sequence[Sample]], judge: Judge, totals: _Totals, sums: dict[str, float]
+        self, groups: Sequence[Sequence[Sample]], judge: Judge, totals: Totals, sums: dict[str, float]
     ) -> None:
         members = [sample for group in groups for sample in group]
         pieces = self._pieces(members)
@@ -136,10 +189,6 @@ class LocalLearner:
 
     def _sample(self, trajectory: Trajectory) -> Sample:
         return Sample(trajectory, to_sequence(trajectory, self.policy.chat, self.policy.layout))
-
-    def _totals(self, samples: Sequence[Sample]) -> _Totals:
-        num_tokens = sum(sum(sample.sequence.loss_mask) for sample in samples)
-        return _Totals(num_tokens, len(samples), max(1, len(self._targets(samples))))
 
     def _fits(self, pieces: Sequence[Sequence[Sample]]) -> bool:
         """Whether what their forwards leave for the backward pass can be held at once."""
@@ -164,13 +213,6 @@ class LocalLearner:
         else:
             logits_NHW, presence_N = output.prompts_MC.new_zeros(0, 1, 1), output.prompts_MC.new_zeros(0)
         return Forward(samples, batch, output, targets, logits_NHW, presence_N)
-
-    def _descend(self) -> dict[str, float]:
-        norm = torch.nn.utils.clip_grad_norm_(self.trained, self.config.max_grad_norm)
-        self.optimizer.step()
-        self.schedule.step()
-        self.optimizer.zero_grad(set_to_none=True)
-        return {"optim/grad_norm": float(norm), "optim/learning_rate": float(self.schedule.get_last_lr()[0])}
 
     # ---- scoring ----
 
@@ -205,23 +247,22 @@ class LocalLearner:
 
     # ---- the loss ----
 
-    def _backward(self, forward: Forward, totals: _Totals, sums: dict[str, float]) -> None:
+    def _backward(self, forward: Forward, totals: Totals, sums: dict[str, float]) -> None:
         """Add this micro-batch's share of the step's gradient, and of each metric's mean to `sums`."""
         policy_loss, metrics = self._policy_loss(forward, totals)
-        masks_loss = mask_loss(forward, self.config.mask_least_iou) / totals.num_masks
+        masks_loss = mask_loss(forward, self.config.mask_least_iou) / max(1, totals.num_masks)
         metrics["loss/masks"] = masks_loss.item()
         output = forward.output
         metrics |= backward(
             policy_loss, self.config.mask_coef * masks_loss, output.text_states_PD, output.seg_states_MD
         )
-        for name, value in metrics.items():
-            sums[name] = sums.get(name, 0.0) + value
+        add_to(sums, metrics)
 
-    def _backward_all(self, samples: Sequence[Sample], totals: _Totals, sums: dict[str, float]) -> None:
+    def _backward_all(self, samples: Sequence[Sample], totals: Totals, sums: dict[str, float]) -> None:
         for piece in self._pieces(samples):
             self._backward(self._forward(piece), totals, sums)
 
-    def _policy_loss(self, forward: Forward, totals: _Totals) -> tuple[Tensor, dict[str, float]]:
+    def _policy_loss(self, forward: Forward, totals: Totals) -> tuple[Tensor, dict[str, float]]:
         samples, batch, output = forward.samples, forward.batch, forward.output
         mask_term_BL, old_term_BL = mask_terms(forward, self.config)
         old_BL, sampling_BL = _old_logprobs(samples, batch)
@@ -256,8 +297,14 @@ class LocalLearner:
     def moved_weights(self) -> Moved:
         return self.policy.moved_weights()
 
+    def hand_in(self) -> None:
+        """Bring the optimizer's state together in rank 0."""
+        if isinstance(self.optimizer, ZeroRedundancyOptimizer):
+            self.optimizer.consolidate_state_dict(to=0)
+
     def state(self) -> dict[str, Any]:
         """Everything that an exact resume needs beside the configuration."""
+        self.hand_in()
         return {
             "policy": self.policy.state_dict(),
             "optimizer": self.optimizer.state_dict(),
@@ -265,8 +312,9 @@ class LocalLearner:
             "rng": torch.get_rng_state(),
         }
 
-    def load_state(self, state: dict[str, Any], where: str) -> None:
-        restore(self.policy, state["policy"], where)
+    def load_state(self, state: dict[str, Any], folder: Path) -> None:
+        """Go on from a state that any number of ranks has saved; `folder` is where it was read, for messages."""
+        restore(self.policy, state["policy"], str(folder))
         self.optimizer.load_state_dict(state["optimizer"])
         self.schedule.load_state_dict(state["schedule"])
         torch.set_rng_state(state["rng"])

@@ -55,7 +55,8 @@ class Pool:
         self._play = 0
         self._failed_starts = 0  # in a row
         sampler = config.sampler
-        self._places = Places(num_workers, CPUS, sampler.gpus_per_worker, sampler.load_seconds)
+        what = "workers (grpo.workers, eval.workers, sampler.gpus_per_worker)"
+        self._places = Places(num_workers, CPUS, sampler.gpus_per_worker, sampler.load_seconds, what)
         self._seats = [self._start(worker) for worker in range(num_workers)]
 
     def _start(self, worker: int) -> _Seat:

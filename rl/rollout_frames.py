@@ -15,13 +15,18 @@ def shown_frames(config: RunConfig) -> FrameCache:
     return FrameCache(blind=config.env.blind, node=_node_cache(config))
 
 
+def seen_and_shown(config: RunConfig) -> tuple[FrameCache, FrameCache]:
+    """(what SAM 2 sees, what the policy is shown): one cache, unless the policy is blind."""
+    shown = shown_frames(config)
+    return (FrameCache() if config.env.blind else shown), shown
+
+
 def learner_frames(config: RunConfig) -> tuple[FrameCache, FrameCache]:
-    """(what SAM 2 sees, what the policy is shown): one cache, unless the policy is blind. Frees the node at exit."""
+    """`seen_and_shown` for the process that outlives all others of a run: it frees the node at its exit."""
     node = _node_cache(config)
     if node is not None:
         atexit.register(node.clear)
-    shown = FrameCache(blind=config.env.blind, node=node)
-    return (FrameCache() if config.env.blind else shown), shown
+    return seen_and_shown(config)
 
 
 def _node_cache(config: RunConfig) -> NodeCache | None:

@@ -75,12 +75,12 @@ def write_lessons(data: Path, out: Path) -> Path:
     records = []
     for number, task in enumerate(load_tasks("mevis", data)):
         record = write_trace(task, config, np.random.default_rng(number), "brief")
-        records.append(record if number % 2 else _with_a_look(record, task))
+        records.append(record if number % 2 else with_a_look(record, task))
     write_records(out, records)
     return out
 
 
-def _with_a_look(record: Record, task: Task) -> Record:
+def with_a_look(record: Record, task: Task) -> Record:
     """The dialogue with a select of the whole video before its own turns."""
     frames = task.video.num_frames
     look = Select(Interval(0, frames), frames // 2)

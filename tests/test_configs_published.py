@@ -183,6 +183,7 @@ def test_each_stage_starts_from_the_policy_of_the_one_before(size: str):
 @pytest.mark.parametrize("size", ["2b", "4b"])
 def test_several_nodes_change_where_it_runs_and_nothing_else(size: str):
     grpo, nodes = load_config(f"videoseg_o3/{size}_grpo"), load_config(f"videoseg_o3/{size}_grpo_nodes")
-    assert (grpo.grpo.workers, nodes.grpo.workers) == (8 - 1, 16 - 1), "one GPU is the learner's"
-    assert load_config(f"videoseg_o3/{size}_grpo", ["grpo.workers=15"]) == nodes
+    for config, gpus in ((grpo, 8), (nodes, 16)):
+        assert config.grpo.workers + config.grpo.learner_ranks == gpus, "each has one of its own"
+    assert load_config(f"videoseg_o3/{size}_grpo", [f"grpo.workers={nodes.grpo.workers}"]) == nodes
     assert load_config(f"videoseg_o3/{size}_eval", ["eval.workers=16"]) == load_config(f"videoseg_o3/{size}_eval_nodes")

@@ -1,0 +1,226 @@
+"""The learner as several processes, each on a GPU of its own: they share a step's groups out and descend together.
+
+Rank 0 is the driver's own, which saves, publishes and evaluates as if it were alone; the others are Ray actors. A rank
+that dies, raises or hangs ends the run with a RankError: `--resume` goes on from the last checkpoint, with any number
+of ranks.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from itertools import groupby
+from pathlib import Path
+from typing import Any, TypeVar
+
+import ray
+from ray.exceptions import RayActorError, RayError, RayTaskError
+
+from configs.load import ConfigError
+from configs.schema import RunConfig
+from env.errors import VideoSegError
+from env.types import Trajectory
+from policy.build import POLICIES
+from policy.weight_sync import Moved
+from rl.checkpoint import load_state
+from rl.gradient_shares import add_to, with_shares
+from rl.learner import Judge, Learner, LocalLearner, Pause, Totals
+from rl.placement import Places
+from rl.process_group import SECONDS, free_address, meet
+from rl.rollout_frames import seen_and_shown
+
+Groups = list[list[Trajectory]]
+T = TypeVar("T")
+_MEND = "go on with --resume"
+PATIENCE = 10  # times as long as rank 0 took for its own part may another rank take for its
+
+
+class RankError(VideoSegError):
+    """A rank of the learner is lost, and with it what this step has learnt."""
+
+
+class Rank:
+    """One of the others: a learner behind a Ray actor, which is told what to do by the driver."""
+
+    def __init__(self, config: RunConfig, policy_dir: str):
+        policy = POLICIES[config.policy.kind](Path(policy_dir), config.policy)
+        self._learner = LocalLearner(policy, config, *seen_and_shown(config))
+        self._groups: Groups = []
+
+    def load(self) -> None:
+        """Answers once there is a learner."""
+
+    def meet(self, address: str, rank: int, count: int) -> None:
+        meet(address, rank, count, self._learner.policy.device)
+        self._learner.join()
+
+    def hold(self, groups: Groups) -> Totals:
+        self._groups = groups
+        return self._learner.hold(groups)
+
+    def first(self, totals: Totals, judge: Judge) -> tuple[dict[str, float], Groups]:
+        """Shares of the metrics, and the groups with what was filled in."""
+        return self._learner.first(totals, judge), self._groups
+
+    def again(self, totals: Totals) -> dict[str, float]:
+        return self._learner.again(totals)
+
+    def descend(self) -> None:
+        self._learner.descend()
+
+    def score(self, groups: Groups) -> Groups:
+        self._learner.score([trajectory for group in groups for trajectory in group])
+        return groups
+
+    def hand_in(self) -> None:
+        """Give rank 0 this rank's share of the optimizer's state."""
+        self._learner.hand_in()
+
+    def load_state(self, folder: str) -> None:
+        self._learner.load_state(load_state(Path(folder)), Path(folder))
+
+
+class RankedLearner:
+    """`rl.learner.Learner` over `grpo.learner_ranks` processes."""
+
+    def __init__(self, local: LocalLearner, config: RunConfig, policy_dir: Path):
+        """`policy_dir` is where the policy of `local` lies, for the others to build theirs from.
+
+        ConfigError when the cluster has no room for them.
+        """
+        self._local = local
+        self._updates = config.grpo.updates
+        count, device = config.grpo.learner_ranks, local.policy.device
+        gpus = 1 if device.type == "cuda" else 0
+        self._places = Places(count - 1, 1, gpus, config.sampler.load_seconds, "ranks (grpo.learner_ranks)", "PACK")
+        self._ranks = [self._start(at, gpus, config, policy_dir) for at in range(count - 1)]
+        self._collect([rank.load.remote() for rank in self._ranks], config.sampler.load_seconds)
+        address = free_address()
+        calls = [rank.meet.remote(address, at, count) for at, rank in enumerate(self._ranks, start=1)]
+        self._together(calls, lambda: (meet(address, 0, count, device), local.join()))
+
+    def _start(self, at: int, gpus: int, config: RunConfig, policy_dir: Path) -> Any:
+        actor: Any = ray.remote(num_cpus=1, num_gpus=gpus, scheduling_strategy=self._places.of(at))(Rank)
+        return actor.remote(config, str(policy_dir.resolve()))
+
+    def learn(
+        self, groups: Sequence[Sequence[Trajectory]], judge: Judge, pause: Pause = lambda: None
+    ) -> dict[str, float]:
+        """As `LocalLearner.learn`; groups stay whole, so that `judge` sees all siblings."""
+        own, *others = share_out(groups, 1 + len(self._ranks))
+        calls = [rank.hold.remote(share) for rank, share in zip(self._ranks, others, strict=True)]
+        totals = Totals.over([self._local.hold(own), *self._collect(calls)])
+        calls = [rank.first.remote(totals, judge) for rank in self._ranks]
+        sums, answers = self._beside(calls, partial(self._local.first, totals, judge, pause))
+        for share, (theirs, filled) in zip(others, answers, strict=True):
+            add_to(sums, theirs)
+            _fill(share, filled)
+        metrics = with_shares(sums) | self._descend()
+        for _ in range(1, self._updates):
+            calls = [rank.again.remote(totals) for rank in self._ranks]
+            sums, answers = self._beside(calls, partial(self._local.again, totals))
+            for theirs in answers:
+                add_to(sums, theirs)
+            metrics = with_shares(sums) | self._descend()
+        return metrics
+
+    def score(self, trajectories: Sequence[Trajectory]) -> None:
+        siblings = [list(group) for _, group in groupby(trajectories, key=lambda item: item.task.task_id)]
+        own, *others = share_out(siblings, 1 + len(self._ranks))
+        calls = [rank.score.remote(share) for rank, share in zip(self._ranks, others, strict=True)]
+        _, answers = self._beside(calls, partial(self._local.score, [item for group in own for item in group]))
+        for share, filled in zip(others, answers, strict=True):
+            _fill(share, filled)
+
+    def moved_weights(self) -> Moved:
+        return self._local.moved_weights()
+
+    def state(self) -> dict[str, Any]:
+        return self._together([rank.hand_in.remote() for rank in self._ranks], self._local.state)
+
+    def load_state(self, state: dict[str, Any], folder: Path) -> None:
+        calls = [rank.load_state.remote(str(folder.resolve())) for rank in self._ranks]
+        self._local.load_state(state, folder)
+        self._collect(calls)
+
+    def close(self) -> None:
+        for rank in self._ranks:
+            ray.kill(rank)
+        self._local.close()
+        self._places.free()
+
+    def _descend(self) -> dict[str, float]:
+        return self._together([rank.descend.remote() for rank in self._ranks], self._local.descend)
+
+    def _beside(self, calls: Sequence[Any], act: Callable[[], T]) -> tuple[T, list[Any]]:
+        """What rank 0 makes of its own part, and the answers of the others to theirs."""
+        started = time.monotonic()
+        result = act()
+        return result, self._collect(calls, max(SECONDS, PATIENCE * (time.monotonic() - started)))
+
+    def _together(self, calls: Sequence[Any], act: Callable[[], T]) -> T:
+        """Do what all ranks do at once, each waiting for the others."""
+        try:
+            result = act()
+        except RuntimeError:
+            self._raise_lost(calls, seconds=10.0)  # Ray may hear of a death later than the process group
+            raise
+        self._collect(calls)
+        return result
+
+    def _collect(self, calls: Sequence[Any], seconds: float = SECONDS) -> list[Any]:
+        """Their answers, in order of ranks. RankError where one does not come in time."""
+        _, late = ray.wait(list(calls), num_returns=len(calls), timeout=seconds)
+        self._raise_lost(calls)
+        if late:
+            ranks = ", ".join(str(1 + calls.index(call)) for call in late)
+            raise RankError(f"rank {ranks} of the learner has not answered for {seconds:.0f} s; {_MEND}")
+        return ray.get(list(calls))
+
+    def _raise_lost(self, calls: Sequence[Any], seconds: float = 0.0) -> None:
+        """RankError for a rank that died, or else for one that raised; what its user can mend is raised as it is."""
+        answered, _ = ray.wait(list(calls), num_returns=len(calls), timeout=seconds)
+        raised: list[tuple[bool, int, Exception]] = []
+        for call in answered:
+            try:
+                ray.get(call)
+            except RayError as error:
+                is_dead = isinstance(error, RayActorError)
+                raised.append((not is_dead, 1 + calls.index(call), error))
+        if raised:
+            _, rank, error = min(raised, key=lambda item: item[:2])
+            if isinstance(error, RayTaskError) and isinstance(error.cause, VideoSegError | ConfigError):
+                raise error.cause
+            raise RankError(f"rank {rank} of the learner is lost; {_MEND}: {error}") from error
+
+
+def with_ranks(local: LocalLearner, config: RunConfig, policy_dir: Path) -> Learner:
+    """The learner that `grpo.learner_ranks` asks for, with `local` as its rank 0. Wants Ray."""
+    return RankedLearner(local, config, policy_dir) if config.grpo.learner_ranks > 1 else local
+
+
+def share_out(groups: Sequence[Sequence[Trajectory]], count: int) -> list[Groups]:
+    """Groups for each of `count` ranks, of about as many tokens: the longest first, to who has least."""
+    shares: list[Groups] = [[] for _ in range(count)]
+    loads = [0] * count
+    for group in sorted(groups, key=_num_tokens, reverse=True):
+        least = loads.index(min(loads))
+        shares[least].append(list(group))
+        loads[least] += _num_tokens(group)
+    return shares
+
+
+def _num_tokens(group: Sequence[Trajectory]) -> int:
+    """Of text; every observation's frames come on top."""
+    turns = [turn for trajectory in group for turn in trajectory.turns]
+    return sum(len(turn.observation_ids or ()) + len(turn.action.token_ids) for turn in turns)
+
+
+def _fill(mine: Groups, theirs: Groups) -> None:
+    """Put what another process has filled in into the trajectories of this one."""
+    for group, filled in zip(mine, theirs, strict=True):
+        for trajectory, other in zip(group, filled, strict=True):
+            for field in dataclasses.fields(Trajectory):
+                setattr(trajectory, field.name, getattr(other, field.name))
