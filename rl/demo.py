@@ -47,7 +47,15 @@ from rl.report import (
 )
 
 TRAIN_SEED, EVAL_SEED = 1, 2
-OWN = ("cold_start", "grpo", "eval", "configs")  # folders of the run that a new start clears
+OWN = (
+    "cold_start",
+    "grpo",
+    "eval",
+    "configs",
+    "stages.json",
+    "*.html",
+)  # what a new start sets aside, but not the data
+EARLIER = "earlier"
 EVALUATIONS = {"untrained": "untrained", "cold_start": "cold-started", "grpo": "GRPO-trained"}
 
 
@@ -117,7 +125,7 @@ def run_demo(
 
 
 def prepare(config: RunConfig, run_dir: Path, start: Path, resume: bool) -> None:
-    """Clear what an earlier demo left, or check that it can be gone on with; write the configs of the stages."""
+    """Set aside what an earlier demo left, or check that it can be gone on with; write the configs of the stages."""
     saved = run_dir / "configs" / "demo.yaml"
     if resume and not saved.is_file():
         raise CheckpointError(f"{run_dir}: nothing to resume from (no configs/demo.yaml); start without --resume")
@@ -126,9 +134,7 @@ def prepare(config: RunConfig, run_dir: Path, start: Path, resume: bool) -> None
     if resume and load_config(saved.with_name("grpo.yaml")).policy.path != str(start):
         raise CheckpointError(f"{run_dir}: begun with the other choice of --from-nothing; make the same, or start anew")
     if not resume:
-        for name in OWN:
-            shutil.rmtree(run_dir / name, ignore_errors=True)
-        (run_dir / "stages.json").unlink(missing_ok=True)
+        set_aside(run_dir)
     saved.parent.mkdir(parents=True, exist_ok=True)
     save_config(config, saved)
     save_config(replace(config, run_dir=str(run_dir / "cold_start")), saved.with_name("cold_start.yaml"))
@@ -139,6 +145,16 @@ def prepare(config: RunConfig, run_dir: Path, start: Path, resume: bool) -> None
         out.mkdir(parents=True, exist_ok=True)
         save_config(replace(config, run_dir=str(out)), saved.with_name(f"eval_{key}.yaml"))
         save_config(replace(config, run_dir=str(out)), out / "config.yaml")  # where env.replay looks
+
+
+def set_aside(run_dir: Path) -> None:
+    """Move an earlier demo's folders and pages into `<run>/earlier`, in place of those of a still earlier one."""
+    left = [path for name in OWN for path in run_dir.glob(name)]
+    if left:
+        shutil.rmtree(run_dir / EARLIER, ignore_errors=True)
+        (run_dir / EARLIER).mkdir()
+        for path in left:
+            path.rename(run_dir / EARLIER / path.name)
 
 
 def data_stages(config: RunConfig, num_train: int, num_eval: int) -> list[Stage]:

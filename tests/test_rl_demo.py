@@ -65,13 +65,18 @@ def test_resume_needs_the_same_config(tmp_path):
         prepare(replace(config, seed=5), run_dir, SHIPPED, resume=True)
 
 
-def test_a_new_start_clears_the_stages_but_not_the_data(tmp_path):
+def test_a_new_start_sets_the_last_one_aside_but_not_the_data(tmp_path):
     config = config_in(tmp_path)
     run_dir = Path(config.run_dir)
     for name in ("grpo/checkpoints/step-000009", "data/train", "mine"):
         (run_dir / name).mkdir(parents=True)
+    (run_dir / "report.html").touch()
     prepare(config, run_dir, SHIPPED, resume=False)
-    assert sorted(path.name for path in run_dir.iterdir()) == ["configs", "data", "eval", "mine"]
+    assert sorted(path.name for path in run_dir.iterdir()) == ["configs", "data", "earlier", "eval", "mine"]
+    assert sorted(path.name for path in (run_dir / "earlier").iterdir()) == ["grpo", "report.html"]
+    assert (run_dir / "earlier/grpo/checkpoints/step-000009").is_dir()
+    prepare(config, run_dir, SHIPPED, resume=False)
+    assert sorted(path.name for path in (run_dir / "earlier").iterdir()) == ["configs", "eval"], "the last one's"
 
 
 def test_a_stage_that_was_begun_goes_on(tmp_path):

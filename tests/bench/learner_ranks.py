@@ -1,0 +1,79 @@
+"""What a learner of several processes saves: wall time of a step, and the optimizer's state on rank 0.
+
+    python -m tests.bench.learner_ranks RUN [--config tiny] [--step 10] [--ranks 1 2] [--repeats 3]
+
+Learns from the stored trajectories of one step of a GRPO run (RUN/trajectories), from the shipped policy or --policy,
+every rank with one thread. Prints a Markdown table: medians, and times those of the first number of ranks.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+from functools import partial
+from itertools import groupby
+from pathlib import Path
+
+import torch
+
+from configs.load import load_config
+from configs.schema import RunConfig
+from env.frames import FrameCache
+from env.store import TrajectoryStore
+from env.types import Trajectory
+from policy import SHIPPED
+from policy.build import load_policy
+from rl.cluster import connect_ray
+from rl.grpo import judge
+from rl.learner import Learner, LocalLearner
+from rl.ranks import share_out, with_ranks
+
+
+def step_seconds(learner: Learner, config: RunConfig, groups: list[list[Trajectory]]) -> float:
+    """Wall time of one step."""
+    started = time.perf_counter()
+    learner.learn(groups, partial(judge, config=config))
+    return time.perf_counter() - started
+
+
+def state_mb(local: LocalLearner) -> float:
+    """Of the optimizer in this process."""
+    optimizer = getattr(local.optimizer, "optim", local.optimizer)  # that of a rank holds its share inside
+    held = (tensor for state in optimizer.state.values() for tensor in state.values())
+    return sum(tensor.nbytes for tensor in held) / 1e6
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Wall time of a learner step by number of ranks.")
+    parser.add_argument("run", type=Path)
+    parser.add_argument("--config", default="tiny")
+    parser.add_argument("--policy", type=Path, default=SHIPPED)
+    parser.add_argument("--step", type=int, default=10)
+    parser.add_argument("--ranks", type=int, nargs="+", default=[1, 2])
+    parser.add_argument("--repeats", type=int, default=3)
+    args = parser.parse_args()
+
+    torch.set_num_threads(1)
+    everything = [item for item in TrajectoryStore(args.run / "trajectories").read() if item.step == args.step]
+    groups = [list(group) for _, group in groupby(everything, key=lambda item: item.task.task_id)]
+    connect_ray(load_config(args.config, [f"grpo.learner_ranks={max(args.ranks)}"]))
+    print(f"{len(everything)} trajectories in {len(groups)} groups\n")
+    print(
+        "| ranks | groups of each | s per step | of the first | optimizer's state, rank 0, MB |\n|---|---|---|---|---|"
+    )
+    first = 0.0
+    for count in args.ranks:
+        config = load_config(args.config, [f"grpo.learner_ranks={count}"])
+        local = LocalLearner(load_policy(args.policy, config.policy), config, FrameCache(), FrameCache())
+        learner = with_ranks(local, config, args.policy)
+        step_seconds(learner, config, groups)  # what is done once is not counted
+        seconds = statistics.median(step_seconds(learner, config, groups) for _ in range(args.repeats))
+        first = first or seconds
+        parts = ", ".join(str(len(share)) for share in share_out(groups, count))
+        print(f"| {count} | {parts} | {seconds:.1f} | {seconds / first:.2f} | {state_mb(local):.1f} |", flush=True)
+        learner.close()
+
+
+if __name__ == "__main__":
+    main()
