@@ -42,14 +42,6 @@ def latest_checkpoint(run_dir: Path) -> Path:
     return found[-1]
 
 
-def set_aside_checkpoints(run_dir: Path) -> None:
-    """Rename the checkpoints of an earlier run: one that starts anew must neither resume from nor prune by them."""
-    folder, aside = run_dir / "checkpoints", run_dir / "checkpoints.old"
-    if folder.is_dir():
-        shutil.rmtree(aside, ignore_errors=True)
-        os.replace(folder, aside)
-
-
 def load_state(folder: Path) -> dict[str, Any]:
     """The saved training state. CheckpointError when it cannot be read."""
     try:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import shutil
 import subprocess
 import sys
 import time
@@ -45,6 +44,7 @@ from rl.report import (
     render_report,
     replay_choice,
 )
+from rl.set_aside import set_aside
 
 TRAIN_SEED, EVAL_SEED = 1, 2
 OWN = (
@@ -55,7 +55,6 @@ OWN = (
     "stages.json",
     "*.html",
 )  # what a new start sets aside, but not the data
-EARLIER = "earlier"
 EVALUATIONS = {"untrained": "untrained", "cold_start": "cold-started", "grpo": "GRPO-trained"}
 
 
@@ -134,7 +133,7 @@ def prepare(config: RunConfig, run_dir: Path, start: Path, resume: bool) -> None
     if resume and load_config(saved.with_name("grpo.yaml")).policy.path != str(start):
         raise CheckpointError(f"{run_dir}: begun with the other choice of --from-nothing; make the same, or start anew")
     if not resume:
-        set_aside(run_dir)
+        set_aside(run_dir, OWN)
     saved.parent.mkdir(parents=True, exist_ok=True)
     save_config(config, saved)
     save_config(replace(config, run_dir=str(run_dir / "cold_start")), saved.with_name("cold_start.yaml"))
@@ -145,16 +144,6 @@ def prepare(config: RunConfig, run_dir: Path, start: Path, resume: bool) -> None
         out.mkdir(parents=True, exist_ok=True)
         save_config(replace(config, run_dir=str(out)), saved.with_name(f"eval_{key}.yaml"))
         save_config(replace(config, run_dir=str(out)), out / "config.yaml")  # where env.replay looks
-
-
-def set_aside(run_dir: Path) -> None:
-    """Move an earlier demo's folders and pages into `<run>/earlier`, in place of those of a still earlier one."""
-    left = [path for name in OWN for path in run_dir.glob(name)]
-    if left:
-        shutil.rmtree(run_dir / EARLIER, ignore_errors=True)
-        (run_dir / EARLIER).mkdir()
-        for path in left:
-            path.rename(run_dir / EARLIER / path.name)
 
 
 def data_stages(config: RunConfig, num_train: int, num_eval: int) -> list[Stage]:

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import argparse
-import shutil
 import zlib
 from collections.abc import Sequence
 from functools import partial
@@ -25,7 +24,7 @@ from env.types import StopReason, Trajectory
 from policy.build import POLICIES, save_policy
 from rewards import score
 from rl.advantage import group_advantages
-from rl.checkpoint import latest_checkpoint, load_state, save_checkpoint, set_aside_checkpoints
+from rl.checkpoint import latest_checkpoint, load_state, save_checkpoint
 from rl.cluster import check_job_paths, connect_ray
 from rl.cores import SharedCores
 from rl.heldout import heldout_metrics
@@ -36,8 +35,11 @@ from rl.ranks import with_ranks
 from rl.rollout_frames import learner_frames
 from rl.rollouts import Rollouts
 from rl.schedule import TaskStream
+from rl.set_aside import set_aside
 from rl.worker_metrics import WorkerGauges, worker_metrics
 from rl.workers import RolloutPool
+
+WRITTEN = ("initial", "config.yaml", "metrics.jsonl", "events.*", "trajectories", "pending", "checkpoints")
 
 
 def train(config: RunConfig, resume: bool = False) -> None:
@@ -58,9 +60,9 @@ def train(config: RunConfig, resume: bool = False) -> None:
         first_step = state["step"]
         cursor = state.get("cursor", first_step * config.grpo.tasks_per_step)  # where none is told, no step drew more
     else:
+        set_aside(run_dir, WRITTEN)
         save_policy(policy, run_dir / "initial")  # the KL reference, and what workers build from
         save_config(config, run_dir / "config.yaml")
-        set_aside_checkpoints(run_dir)
 
     connect_ray(config)
     learner = with_ranks(local, config, run_dir / "initial")
@@ -72,8 +74,6 @@ def train(config: RunConfig, resume: bool = False) -> None:
     store = TrajectoryStore(run_dir / "trajectories")
     journal.drop_from(first_step)
     store.drop_from(first_step)
-    if not resume:
-        shutil.rmtree(run_dir / "pending", ignore_errors=True)
 
     rollouts = Rollouts(config, pool, run_dir / "pending", stream, cursor, partial(rate, learner, judge=judged))
     for step in range(first_step, config.grpo.steps):

@@ -30,8 +30,10 @@ from rl.cold_start_trainer import ColdStartTrainer
 from rl.journal import Journal
 from rl.lesson_collator import LessonCollator
 from rl.lessons import Lessons
+from rl.set_aside import set_aside
 from rl.vision_stage import train_vision
 
+WRITTEN = ("config.yaml", "untrained", "stage-*", "policy")
 NUM_CAPTIONS = 4000  # sequences drawn for a stage of captions
 
 
@@ -41,9 +43,11 @@ def train(config: RunConfig, resume: bool = False) -> Path:
     if resume and not (run_dir / "config.yaml").is_file():
         raise CheckpointError(f"{run_dir}: nothing to resume from (no config.yaml); start without --resume")
     lessons = Lessons(config)
+    policy = _initial_policy(config, lessons)
+    if not resume:
+        set_aside(run_dir, WRITTEN)
     run_dir.mkdir(parents=True, exist_ok=True)
     save_config(config, run_dir / "config.yaml")
-    policy = _initial_policy(config, lessons)
     save_policy(policy, run_dir / "untrained")
     torch.manual_seed(config.seed)
     prompts = CaptionPrompts(policy.chat, policy.sam.hidden_dim).to(policy.device) if _has_masks_stage(config) else None
@@ -56,10 +60,10 @@ def train(config: RunConfig, resume: bool = False) -> Path:
         journal = Journal(folder)
         if stage.kind == "masks":
             assert prompts is not None
-            journal.drop_from(0)
+            journal.drop_from(0)  # of an attempt that was broken off
             train_masks(policy, prompts, lessons.named(), frames, stage, journal, config.seed)
         elif stage.kind == "vision":
-            journal.drop_from(0)
+            journal.drop_from(0)  # of an attempt that was broken off
             train_vision(policy, lessons.videos, frames, config.env, stage, journal, config.seed)
         else:
             _train_sequences(config, stage, policy, prompts, lessons, folder, journal, resume)
