@@ -1,6 +1,7 @@
 """What a rollout costs: ours, vLLM in lock-step turns, and Hugging Face `generate` in lock-step turns, as released.
 
-    python -m tests.bench.rollout [--size tiny|100m] [--dtype float32|bfloat16] [--median 40] [--repeats 2]
+    python -m tests.bench.rollout [--size tiny|100m] [--dtype float32|bfloat16] [--tasks 4] [--median 40] [--repeats 2]
+                                  [--ways ours vllm vllm-group hf hf-group]
 
 All play the same tasks in one run, with the real environment and frames, the same weights and the same number of
 tokens in every turn, drawn beforehand from a heavy tail (log-normal, sigma 1, cut off at 8 medians and 512): a random
@@ -165,41 +166,46 @@ def make_policy(size: str, folder: Path) -> SegPolicy:
 class Way:
     """One way to play the same tasks."""
 
+    key: str
     name: str
     engine: Literal["vllm", "hf"]
     at_once: int  # conversations, before the next ones begin
     lock_step: bool = True
 
 
-def ways(everyone: int, group: int) -> list[Way]:
-    return [
-        Way("ours", "vllm", everyone, lock_step=False),
-        Way("vLLM in lock-step, all tasks together", "vllm", everyone),
-        Way("vLLM in lock-step, a group at a time", "vllm", group),
-        Way("`generate` in lock-step, all tasks together", "hf", everyone),
-        Way("`generate` in lock-step, a group at a time, as released", "hf", group),
+WAYS = ("ours", "vllm", "vllm-group", "hf", "hf-group")
+
+
+def ways(keys: Sequence[str], everyone: int, group: int) -> list[Way]:
+    all_ways = [
+        Way("ours", "ours", "vllm", everyone, lock_step=False),
+        Way("vllm", "vLLM in lock-step, all tasks together", "vllm", everyone),
+        Way("vllm-group", "vLLM in lock-step, a group at a time", "vllm", group),
+        Way("hf", "`generate` in lock-step, all tasks together", "hf", everyone),
+        Way("hf-group", "`generate` in lock-step, a group at a time, as released", "hf", group),
     ]
+    return [way for way in all_ways if way.key in keys]
 
 
 def compare(
-    model: Path, weights: Mapping, assignments: Sequence[Assignment], group: int, dtype: str, median: int, repeats: int
+    model: Path, weights: Mapping, assignments: Sequence[Assignment], chosen: Sequence[Way], args: argparse.Namespace
 ) -> dict[str, tuple[tuple[float, float], Uneven]]:
     """Name -> (best processor seconds with their wall seconds, counts). Ways of one engine alternate."""
     from policy.engines import build_sampler
 
-    longest = min(8 * median, LONGEST)
+    longest = min(8 * args.median, LONGEST)
     env = replace(ENV, max_action_tokens=longest)
     found: dict[str, tuple[tuple[float, float], Uneven]] = {}
-    for kind, same in groupby(ways(len(assignments), group), key=lambda way: way.engine):
-        config = SamplerConfig(kind=kind, dtype=dtype, memory_gb=1.0, max_sequences=len(assignments))
+    for kind, same in groupby(chosen, key=lambda way: way.engine):
+        config = SamplerConfig(kind=kind, dtype=args.dtype, memory_gb=0.25 * args.tasks, max_sequences=len(assignments))
         engine = build_sampler(config, model, ENV.max_context_tokens, seed=0)
         chat = engine._chat  # pyright: ignore[reportAttributeAccessIssue]
         chat.banned_ids += (chat.end_id,)  # no turn ends early
         # What is done once per process is not counted: the first repeat is short.
-        for version, (repeat, way) in enumerate(product(range(repeats + 1), tuple(same))):
+        for version, (repeat, way) in enumerate(product(range(args.repeats + 1), tuple(same))):
             engine.load_weights(weights, version)  # as in training: caches start empty
             played = assignments if repeat else assignments[:2]
-            sampler = Uneven(engine, median, longest, min(way.at_once, len(played)) if way.lock_step else 0)
+            sampler = Uneven(engine, args.median, longest, min(way.at_once, len(played)) if way.lock_step else 0)
             batches = [played[at : at + way.at_once] for at in range(0, len(played), way.at_once)]
             parts = [play(sampler, model, batch, env) for batch in batches]
             seconds = sum(used for used, _ in parts), sum(wall for _, wall in parts)
@@ -227,6 +233,7 @@ def main() -> None:
     parser.add_argument("--group", type=int, default=8)
     parser.add_argument("--median", type=int, default=MEDIAN, help="tokens of a turn (default: %(default)s)")
     parser.add_argument("--repeats", type=int, default=2)
+    parser.add_argument("--ways", nargs="+", choices=WAYS, default=WAYS)
     args = parser.parse_args()
     set_engine_env()
     # Heavy imports wait until the engine's environment variables are set.
@@ -241,13 +248,16 @@ def main() -> None:
         assignments = [Assignment(task, 0, g, 0, 1.0) for task in tasks for g in range(args.group)]
         weights = policy.moved_weights()
         model = Path(folder) / "policy" / "vlm"
-        found = compare(model, weights, assignments, args.group, args.dtype, args.median, args.repeats)
+        chosen = ways(args.ways, len(assignments), args.group)
+        found = compare(model, weights, assignments, chosen, args)
 
     parameters = sum(tensor.numel() for tensor in policy.vlm.model.language_model.parameters())
-    ours, sampler = found["ours"]
+    ours, sampler = next(iter(found.values()))
     print(f"\n{args.size}, {args.dtype}: {parameters / 1e6:.1f}M parameters, groups of {args.group}, {TURNS} turns.")
     print_floor(parameters, args.dtype, sampler, peak_gflops(len(assignments), SIZES[args.size].hidden, args.dtype))
-    print("| | CPU-s | over ours | wall, s | over ours | steps of the engine | prompt tokens cached | written |")
+    print(
+        "| | CPU-s | over the first | wall, s | over the first | steps of the engine | prompt tokens cached | written |"
+    )
     print("|---|---|---|---|---|---|---|---|")
     for name, ((used, wall), counts) in found.items():
         times = f"{used:.2f} | {used / ours[0]:.1f} | {wall:.2f} | {wall / ours[1]:.1f}"
