@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ import ray
 from configs.load import ConfigError
 from configs.schema import PolicyConfig, RunConfig
 
+VISIBLE = "CUDA_VISIBLE_DEVICES"
 STARTS = 3  # of a local Ray
 LEAST_STORE = 512 << 20  # bytes: trajectories, and whatever else is small
 VERSIONS = 3  # of the weights at a time: one in use, one on its way, one being written
@@ -31,21 +34,51 @@ def check_job_paths(config: RunConfig) -> None:
             )
 
 
-def connect_ray(config: RunConfig) -> None:
-    """Join the cluster of `ray job submit` (or RAY_ADDRESS), else start a local Ray sized for this run."""
+def connect_ray(config: RunConfig, has_gpu: bool = False) -> None:
+    """Join the cluster of `ray job submit` (or RAY_ADDRESS), else start a local Ray sized for this run.
+
+    `has_gpu` says that this process has taken the first GPU that it sees. A local Ray then has the others to give,
+    unless workers are meant to share that one (`sampler.gpus_per_worker` below 1).
+    """
     if ray.is_initialized():
         return
+    gpus = _other_gpus() if has_gpu and config.sampler.gpus_per_worker >= 1 else None
     quiet = {"logging_level": "warning", "log_to_driver": False}
     if os.environ.get("RAY_ADDRESS"):
         ray.init(address="auto", **quiet)
     else:
-        _start_local(
-            address="local",  # else Ray would join whatever it finds on this machine, and refuse the settings below
-            num_cpus=max(os.cpu_count() or 1, config.grpo.workers + config.grpo.learner_ranks, config.eval.workers),
-            include_dashboard=False,
-            object_store_memory=_store_bytes(config.policy),
-            **quiet,
-        )
+        with _only_visible(gpus):
+            _start_local(
+                address="local",  # else Ray would join whatever it finds on this machine, and refuse the settings below
+                num_cpus=max(os.cpu_count() or 1, config.grpo.workers + config.grpo.learner_ranks, config.eval.workers),
+                num_gpus=None if gpus is None else len(gpus),
+                include_dashboard=False,
+                object_store_memory=_store_bytes(config.policy),
+                **quiet,
+            )
+
+
+def _other_gpus() -> list[str]:
+    """Names of the GPUs that this process sees, but the first, on which torch puts a policy."""
+    import torch  # not above: what calls without a GPU need not load it
+
+    named = os.environ.get(VISIBLE)
+    return (named.split(",") if named else [str(gpu) for gpu in range(torch.cuda.device_count())])[1:]
+
+
+@contextmanager
+def _only_visible(gpus: Sequence[str] | None) -> Iterator[None]:
+    """Show processes that are started meanwhile these GPUs alone; None changes nothing."""
+    before = os.environ.get(VISIBLE)
+    if gpus is not None:
+        os.environ[VISIBLE] = ",".join(gpus)
+    try:
+        yield
+    finally:
+        if before is not None:
+            os.environ[VISIBLE] = before
+        elif gpus is not None:
+            del os.environ[VISIBLE]
 
 
 def _store_bytes(policy: PolicyConfig) -> int:

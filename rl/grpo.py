@@ -64,7 +64,7 @@ def train(config: RunConfig, resume: bool = False) -> None:
         save_policy(policy, run_dir / "initial")  # the KL reference, and what workers build from
         save_config(config, run_dir / "config.yaml")
 
-    connect_ray(config)
+    connect_ray(config, has_gpu=policy.device.type == "cuda")
     learner = with_ranks(local, config, run_dir / "initial")
     if state is not None:
         learner.load_state(state, latest_checkpoint(run_dir))

@@ -92,6 +92,7 @@ class RankedLearner:
         """
         self._local = local
         self._updates = config.grpo.updates
+        self._waited = 0.0  # seconds of this step that rank 0 had nothing to do
         count, device = config.grpo.learner_ranks, local.policy.device
         gpus = 1 if device.type == "cuda" else 0
         self._places = Places(count - 1, 1, gpus, config.sampler.load_seconds, "ranks (grpo.learner_ranks)", "PACK")
@@ -108,7 +109,11 @@ class RankedLearner:
     def learn(
         self, groups: Sequence[Sequence[Trajectory]], judge: Judge, pause: Pause = lambda: None
     ) -> dict[str, float]:
-        """As `LocalLearner.learn`; groups stay whole, so that `judge` sees all siblings."""
+        """As `LocalLearner.learn`; groups stay whole, so that `judge` sees all siblings.
+
+        `time/rank_wait_s` is what rank 0 waited for the others: how unevenly the groups were shared out.
+        """
+        self._waited = 0.0
         own, *others = share_out(groups, 1 + len(self._ranks))
         calls = [rank.hold.remote(share) for rank, share in zip(self._ranks, others, strict=True)]
         totals = Totals.over([self._local.hold(own), *self._collect(calls)])
@@ -124,7 +129,7 @@ class RankedLearner:
             for theirs in answers:
                 add_to(sums, theirs)
             metrics = with_shares(sums) | self._descend()
-        return metrics
+        return metrics | {"time/rank_wait_s": self._waited}
 
     def score(self, trajectories: Sequence[Trajectory]) -> None:
         siblings = [list(group) for _, group in groupby(trajectories, key=lambda item: item.task.task_id)]
@@ -158,7 +163,10 @@ class RankedLearner:
         """What rank 0 makes of its own part, and the answers of the others to theirs."""
         started = time.monotonic()
         result = act()
-        return result, self._collect(calls, max(SECONDS, PATIENCE * (time.monotonic() - started)))
+        done = time.monotonic()
+        answers = self._collect(calls, max(SECONDS, PATIENCE * (done - started)))
+        self._waited += time.monotonic() - done
+        return result, answers
 
     def _together(self, calls: Sequence[Any], act: Callable[[], T]) -> T:
         """Do what all ranks do at once, each waiting for the others."""

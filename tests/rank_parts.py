@@ -1,4 +1,4 @@
-"""Judges that go wrong in every process but one, for the ranks of a learner to import."""
+"""What Ray starts in tests of the learner: judges that go wrong in every process but one, and who tells its GPU."""
 
 from __future__ import annotations
 
@@ -39,3 +39,10 @@ def _goes_well(group: Sequence[Trajectory], driver: int) -> bool:
     for trajectory in group:
         trajectory.advantage = 1.0
     return os.getpid() == driver
+
+
+class GpuHolder:
+    """An actor, which is what ranks and workers are."""
+
+    def sees(self) -> str:
+        return os.environ["CUDA_VISIBLE_DEVICES"]

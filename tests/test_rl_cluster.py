@@ -1,17 +1,21 @@
-"""Starting a local Ray: on a machine that is too busy at first, and with room for the weights."""
+"""Starting a local Ray: on a machine that is too busy at first, with room for weights, with the GPUs that are free."""
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
 import ray
+import torch
 
-from configs.schema import PolicyConfig, RunConfig
-from rl.cluster import LEAST_STORE, STARTS, VERSIONS, connect_ray
+from configs.schema import PolicyConfig, RunConfig, SamplerConfig
+from rl.cluster import LEAST_STORE, STARTS, VERSIONS, VISIBLE, connect_ray
+from tests.rank_parts import GpuHolder
 
 LATE = "The current node timed out during startup."
 
@@ -72,3 +76,31 @@ def test_the_object_store_has_room_for_the_weights_that_travel(monkeypatch: pyte
     for policy in (PolicyConfig(path=str(tmp_path)), PolicyConfig(path=str(tmp_path), lora_rank=8), PolicyConfig()):
         connect_ray(RunConfig(policy=policy))
     assert asked == [VERSIONS << 31, LEAST_STORE, LEAST_STORE]
+
+
+@pytest.mark.parametrize(("visible", "others"), [("", {"1", "2"}), ("5,3,7", {"3", "7"})])
+def test_the_learners_gpu_is_given_to_nobody_else(monkeypatch: pytest.MonkeyPatch, visible: str, others: set[str]):
+    """Real Ray; the three GPUs are a claim, which it takes on trust."""
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.delenv(VISIBLE, raising=False)
+    if visible:
+        monkeypatch.setenv(VISIBLE, visible)
+    try:
+        connect_ray(RunConfig(sampler=SamplerConfig(gpus_per_worker=1)), has_gpu=True)
+        assert os.environ.get(VISIBLE, "") == visible, "this process sees what it saw"
+        assert ray.cluster_resources()["GPU"] == 2
+        look = ray.remote(num_gpus=1, num_cpus=1)(GpuHolder)
+        holders: list[Any] = [look.remote() for _ in others]
+        assert set(ray.get([holder.sees.remote() for holder in holders])) == others
+    finally:
+        ray.shutdown()
+
+
+@pytest.mark.parametrize(("gpus", "has_gpu"), [(0.5, True), (1.0, False)])
+def test_a_gpu_that_is_shared_or_not_taken_is_rays_to_give(monkeypatch: pytest.MonkeyPatch, gpus: float, has_gpu: bool):
+    asked: list[dict[str, object]] = []
+    monkeypatch.setattr(ray, "init", lambda **settings: asked.append(settings))
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    connect_ray(RunConfig(sampler=SamplerConfig(gpus_per_worker=gpus)), has_gpu)
+    assert asked[0]["num_gpus"] is None, "Ray counts for itself"

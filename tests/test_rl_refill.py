@@ -96,7 +96,7 @@ def test_a_run_that_broke_off_while_refilling_goes_on_exactly(
 
     monkeypatch.setattr(grpo, "score", score)
     monkeypatch.setattr(grpo, "RolloutPool", PoolHere)
-    monkeypatch.setattr(grpo, "connect_ray", lambda config: None)
+    monkeypatch.setattr(grpo, "connect_ray", lambda config, has_gpu: None)
     grpo.train(whole)
     rows = read_lines(Path(whole.run_dir) / "metrics.jsonl")
     assert [row["rollout/refilled"] for row in rows[:2]] == [2, 1]
