@@ -38,11 +38,12 @@ def connect_ray(config: RunConfig, has_gpu: bool = False) -> None:
     """Join the cluster of `ray job submit` (or RAY_ADDRESS), else start a local Ray sized for this run.
 
     `has_gpu` says that this process has taken the first GPU that it sees. A local Ray then has the others to give,
-    unless workers are meant to share that one (`sampler.gpus_per_worker` below 1).
+    unless workers are meant to share that one (`sampler.gpus_per_worker` below 1, one learner).
     """
     if ray.is_initialized():
         return
-    gpus = _other_gpus() if has_gpu and config.sampler.gpus_per_worker >= 1 else None
+    shares_gpu = config.sampler.gpus_per_worker < 1 and config.grpo.learner_ranks == 1
+    gpus = _other_gpus() if has_gpu and not shares_gpu else None
     quiet = {"logging_level": "warning", "log_to_driver": False}
     if os.environ.get("RAY_ADDRESS"):
         ray.init(address="auto", **quiet)

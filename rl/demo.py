@@ -133,7 +133,7 @@ def prepare(config: RunConfig, run_dir: Path, start: Path, resume: bool) -> None
     if resume and load_config(saved.with_name("grpo.yaml")).policy.path != str(start):
         raise CheckpointError(f"{run_dir}: begun with the other choice of --from-nothing; make the same, or start anew")
     if not resume:
-        set_aside(run_dir, OWN)
+        set_aside(run_dir, OWN, SHIPPED)
     saved.parent.mkdir(parents=True, exist_ok=True)
     save_config(config, saved)
     save_config(replace(config, run_dir=str(run_dir / "cold_start")), saved.with_name("cold_start.yaml"))

@@ -60,7 +60,7 @@ def train(config: RunConfig, resume: bool = False) -> None:
         first_step = state["step"]
         cursor = state.get("cursor", first_step * config.grpo.tasks_per_step)  # where none is told, no step drew more
     else:
-        set_aside(run_dir, WRITTEN)
+        set_aside(run_dir, WRITTEN, initial)
         save_policy(policy, run_dir / "initial")  # the KL reference, and what workers build from
         save_config(config, run_dir / "config.yaml")
 

@@ -12,7 +12,6 @@ from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
-from torch.distributed.optim import ZeroRedundancyOptimizer
 
 from configs.schema import RunConfig
 from env.types import Trajectory
@@ -29,6 +28,7 @@ from rl.process_group import add_up_gradients, leave, take_from_first
 from rl.sampler_weights import importance_weights
 from rl.schedule import lr_scale
 from rl.segment import track
+from rl.shared_adam import SharedAdam
 from rl.targets import Target, mask_targets
 
 Judge = Callable[[Sequence[Trajectory]], None]
@@ -88,7 +88,7 @@ class LocalLearner:
         policy.sam.sam_prompt_encoder.requires_grad_(not self.config.freeze_sam)
         self.trained = [parameter for parameter in policy.parameters() if parameter.requires_grad]
         self.reference = self._frozen_copy() if self.config.kl_coef > 0 else None
-        self.in_group = False
+        self._shared: SharedAdam | None = None  # where this is a rank of several
         self._held: list[list[Sample]] = []
         self._start(torch.optim.AdamW(self.trained, self.config.lr, weight_decay=self.config.weight_decay))
 
@@ -105,12 +105,11 @@ class LocalLearner:
     def join(self) -> None:
         """Become a rank of torch's process group: with the weights of rank 0, and a share of the optimizer's state."""
         take_from_first(self.policy)
-        self.in_group = True
-        lr, decay = self.config.lr, self.config.weight_decay
-        self._start(ZeroRedundancyOptimizer(self.trained, torch.optim.AdamW, lr=lr, weight_decay=decay))
+        self._shared = SharedAdam(self.trained, self.config.lr, self.config.weight_decay)
+        self._start(self._shared.local)
 
     def close(self) -> None:
-        if self.in_group:
+        if self._shared is not None:
             leave()
 
     # ---- the step ----
@@ -155,12 +154,13 @@ class LocalLearner:
 
     def descend(self) -> dict[str, float]:
         """Take the optimizer step that the gradients of all ranks make together."""
-        if self.in_group:
+        if self._shared is not None:
             add_up_gradients(self.trained)
         norm = torch.nn.utils.clip_grad_norm_(self.trained, self.config.max_grad_norm)
-        self.optimizer.step()
+        (self._shared or self.optimizer).step()
         self.schedule.step()
-        self.optimizer.zero_grad(set_to_none=True)
+        for parameter in self.trained:
+            parameter.grad = None
         return {"optim/grad_norm": float(norm), "optim/learning_rate": float(self.schedule.get_last_lr()[0])}
 
     def _everything(self) -> list[Sample]:
@@ -297,17 +297,11 @@ class LocalLearner:
     def moved_weights(self) -> Moved:
         return self.policy.moved_weights()
 
-    def hand_in(self) -> None:
-        """Bring the optimizer's state together in rank 0."""
-        if isinstance(self.optimizer, ZeroRedundancyOptimizer):
-            self.optimizer.consolidate_state_dict(to=0)
-
     def state(self) -> dict[str, Any]:
-        """Everything that an exact resume needs beside the configuration."""
-        self.hand_in()
+        """Everything that an exact resume needs beside the configuration; of several ranks, rank 0 has it."""
         return {
             "policy": self.policy.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
+            "optimizer": self._shared.gather() if self._shared else self.optimizer.state_dict(),
             "schedule": self.schedule.state_dict(),
             "rng": torch.get_rng_state(),
         }
@@ -315,7 +309,10 @@ class LocalLearner:
     def load_state(self, state: dict[str, Any], folder: Path) -> None:
         """Go on from a state that any number of ranks has saved; `folder` is where it was read, for messages."""
         restore(self.policy, state["policy"], str(folder))
-        self.optimizer.load_state_dict(state["optimizer"])
+        if self._shared is not None:
+            self._shared.load(state["optimizer"])
+        else:
+            self.optimizer.load_state_dict(state["optimizer"])
         self.schedule.load_state_dict(state["schedule"])
         torch.set_rng_state(state["rng"])
 

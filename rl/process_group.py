@@ -6,6 +6,7 @@ within a forward or backward pass, so that ranks may run as many of them, and of
 
 from __future__ import annotations
 
+import os
 import socket
 from collections.abc import Sequence
 from datetime import timedelta
@@ -27,6 +28,7 @@ def free_address() -> str:
 def meet(address: str, rank: int, count: int, device: torch.device) -> None:
     """Become rank `rank` of `count`; returns once all are there."""
     backend = "nccl" if device.type == "cuda" else "gloo"
+    os.environ.setdefault("TORCH_NCCL_BLOCKING_WAIT", "1")  # else a late rank is told of by killing this process
     limit = timedelta(seconds=SECONDS)
     dist.init_process_group(backend, f"tcp://{address}", world_size=count, rank=rank, timeout=limit)
 
@@ -55,3 +57,12 @@ def add_up_gradients(parameters: Sequence[torch.nn.Parameter]) -> None:
             calls.append(dist.all_reduce(parameter.grad, async_op=True))
     for call in calls:
         call.wait()
+
+
+def share_out(sizes: Sequence[int], count: int) -> list[int]:
+    """Which of `count` ranks gets each item, so that all have about as much: the largest first, to who has least."""
+    loads, owners = [0] * count, [0] * len(sizes)
+    for item in sorted(range(len(sizes)), key=lambda item: -sizes[item]):
+        owners[item] = loads.index(min(loads))
+        loads[owners[item]] += sizes[item]
+    return owners

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import ray
+import torch
 from ray.exceptions import RayActorError, RayError, RayTaskError
 
 from configs.load import ConfigError
@@ -24,16 +25,17 @@ from env.errors import VideoSegError
 from env.types import Trajectory
 from policy.build import POLICIES
 from policy.weight_sync import Moved
+from rl.background import in_background
 from rl.checkpoint import load_state
 from rl.gradient_shares import add_to, with_shares
 from rl.learner import Judge, Learner, LocalLearner, Pause, Totals
 from rl.placement import Places
-from rl.process_group import SECONDS, free_address, meet
+from rl.process_group import SECONDS, free_address, meet, share_out
 from rl.rollout_frames import seen_and_shown
 
 Groups = list[list[Trajectory]]
 T = TypeVar("T")
-_MEND = "go on with --resume"
+_GRACE = 10.0  # seconds in which ranks that end, or Ray's word of those that died, should be there
 PATIENCE = 10  # times as long as rank 0 took for its own part may another rank take for its
 
 
@@ -44,13 +46,13 @@ class RankError(VideoSegError):
 class Rank:
     """One of the others: a learner behind a Ray actor, which is told what to do by the driver."""
 
-    def __init__(self, config: RunConfig, policy_dir: str):
+    _learner: LocalLearner
+
+    def load(self, config: RunConfig, policy_dir: str, threads: int) -> None:
+        torch.set_num_threads(threads)
         policy = POLICIES[config.policy.kind](Path(policy_dir), config.policy)
         self._learner = LocalLearner(policy, config, *seen_and_shown(config))
         self._groups: Groups = []
-
-    def load(self) -> None:
-        """Answers once there is a learner."""
 
     def meet(self, address: str, rank: int, count: int) -> None:
         meet(address, rank, count, self._learner.policy.device)
@@ -76,10 +78,13 @@ class Rank:
 
     def hand_in(self) -> None:
         """Give rank 0 this rank's share of the optimizer's state."""
-        self._learner.hand_in()
+        self._learner.state()
 
     def load_state(self, folder: str) -> None:
         self._learner.load_state(load_state(Path(folder)), Path(folder))
+
+    def close(self) -> None:
+        self._learner.close()
 
 
 class RankedLearner:
@@ -95,16 +100,28 @@ class RankedLearner:
         self._waited = 0.0  # seconds of this step that rank 0 had nothing to do
         count, device = config.grpo.learner_ranks, local.policy.device
         gpus = 1 if device.type == "cuda" else 0
-        self._places = Places(count - 1, 1, gpus, config.sampler.load_seconds, "ranks (grpo.learner_ranks)", "PACK")
-        self._ranks = [self._start(at, gpus, config, policy_dir) for at in range(count - 1)]
-        self._collect([rank.load.remote() for rank in self._ranks], config.sampler.load_seconds)
+        threads = torch.get_num_threads() if gpus else max(1, torch.get_num_threads() // count)
+        torch.set_num_threads(threads)
+        seconds = config.sampler.load_seconds
+        self._places = Places(count - 1, 1, gpus, seconds, "ranks (grpo.learner_ranks)", "PACK")
+        self._ranks: list[Any] = [
+            ray.remote(num_cpus=1, num_gpus=gpus, scheduling_strategy=self._places.of(at))(Rank).remote()
+            for at in range(count - 1)
+        ]
+        self._mend = "start again"
+        try:
+            self._begin(config, str(policy_dir.resolve()), threads)
+        except Exception:
+            self.close()
+            raise
+        self._mend = "go on with --resume"
+
+    def _begin(self, config: RunConfig, policy_dir: str, threads: int) -> None:
+        patience, count = config.sampler.load_seconds, 1 + len(self._ranks)
+        self._collect([rank.load.remote(config, policy_dir, threads) for rank in self._ranks], patience)
         address = free_address()
         calls = [rank.meet.remote(address, at, count) for at, rank in enumerate(self._ranks, start=1)]
-        self._together(calls, lambda: (meet(address, 0, count, device), local.join()))
-
-    def _start(self, at: int, gpus: int, config: RunConfig, policy_dir: Path) -> Any:
-        actor: Any = ray.remote(num_cpus=1, num_gpus=gpus, scheduling_strategy=self._places.of(at))(Rank)
-        return actor.remote(config, str(policy_dir.resolve()))
+        self._together(calls, partial(_meet_and_join, self._local, address, count))
 
     def learn(
         self, groups: Sequence[Sequence[Trajectory]], judge: Judge, pause: Pause = lambda: None
@@ -114,7 +131,7 @@ class RankedLearner:
         `time/rank_wait_s` is what rank 0 waited for the others: how unevenly the groups were shared out.
         """
         self._waited = 0.0
-        own, *others = share_out(groups, 1 + len(self._ranks))
+        own, *others = share_groups(groups, 1 + len(self._ranks))
         calls = [rank.hold.remote(share) for rank, share in zip(self._ranks, others, strict=True)]
         totals = Totals.over([self._local.hold(own), *self._collect(calls)])
         calls = [rank.first.remote(totals, judge) for rank in self._ranks]
@@ -133,7 +150,7 @@ class RankedLearner:
 
     def score(self, trajectories: Sequence[Trajectory]) -> None:
         siblings = [list(group) for _, group in groupby(trajectories, key=lambda item: item.task.task_id)]
-        own, *others = share_out(siblings, 1 + len(self._ranks))
+        own, *others = share_groups(siblings, 1 + len(self._ranks))
         calls = [rank.score.remote(share) for rank, share in zip(self._ranks, others, strict=True)]
         _, answers = self._beside(calls, partial(self._local.score, [item for group in own for item in group]))
         for share, filled in zip(others, answers, strict=True):
@@ -151,9 +168,11 @@ class RankedLearner:
         self._collect(calls)
 
     def close(self) -> None:
+        calls = [rank.close.remote() for rank in self._ranks]
+        self._local.close()
+        ray.wait(calls, num_returns=len(calls), timeout=_GRACE)
         for rank in self._ranks:
             ray.kill(rank)
-        self._local.close()
         self._places.free()
 
     def _descend(self) -> dict[str, float]:
@@ -169,39 +188,60 @@ class RankedLearner:
         return result, answers
 
     def _together(self, calls: Sequence[Any], act: Callable[[], T]) -> T:
-        """Do what all ranks do at once, each waiting for the others."""
+        """Do what all ranks do at once. In the background, since it would wait for a rank that has failed."""
+        future = in_background(act)
+        pending = list(calls)
+        while pending and not future.done():
+            ready, pending = ray.wait(pending, num_returns=1, timeout=1.0)
+            for call in ready:
+                self._answer(calls, call)
         try:
-            result = act()
-        except RuntimeError:
-            self._raise_lost(calls, seconds=10.0)  # Ray may hear of a death later than the process group
+            result = future.result()
+        except torch.OutOfMemoryError:
             raise
+        except RuntimeError as error:  # torch has no class of its own for a group that broke
+            self._raise_dead(calls)
+            raise RankError(f"the learner's ranks did not come together; {self._mend}: {error}") from error
         self._collect(calls)
         return result
 
     def _collect(self, calls: Sequence[Any], seconds: float = SECONDS) -> list[Any]:
-        """Their answers, in order of ranks. RankError where one does not come in time."""
-        _, late = ray.wait(list(calls), num_returns=len(calls), timeout=seconds)
-        self._raise_lost(calls)
-        if late:
-            ranks = ", ".join(str(1 + calls.index(call)) for call in late)
-            raise RankError(f"rank {ranks} of the learner has not answered for {seconds:.0f} s; {_MEND}")
-        return ray.get(list(calls))
+        """Their answers, in order of ranks. RankError where one does not come in time, or tells of a failure."""
+        answers: dict[Any, Any] = {}
+        pending, deadline = list(calls), time.monotonic() + seconds
+        while pending:
+            ready, pending = ray.wait(pending, num_returns=1, timeout=max(0.0, deadline - time.monotonic()))
+            if not ready:
+                late = ", ".join(str(1 + calls.index(call)) for call in pending)
+                raise RankError(f"rank {late} of the learner has not answered for {seconds:.0f} s; {self._mend}")
+            answers[ready[0]] = self._answer(calls, ready[0])
+        return [answers[call] for call in calls]
 
-    def _raise_lost(self, calls: Sequence[Any], seconds: float = 0.0) -> None:
-        """RankError for a rank that died, or else for one that raised; what its user can mend is raised as it is."""
-        answered, _ = ray.wait(list(calls), num_returns=len(calls), timeout=seconds)
-        raised: list[tuple[bool, int, Exception]] = []
-        for call in answered:
+    def _answer(self, calls: Sequence[Any], call: Any) -> Any:
+        """Of a call that is done. What its user can mend is raised as it is, all else as RankError."""
+        try:
+            return ray.get(call)
+        except RayError as error:
+            if isinstance(error, RayTaskError) and isinstance(error.cause, VideoSegError | ConfigError):
+                raise error.cause from None
+            self._raise_dead(calls)  # of which this failure may be a consequence
+            raise RankError(f"rank {1 + calls.index(call)} of the learner failed; {self._mend}: {error}") from error
+
+    def _raise_dead(self, calls: Sequence[Any]) -> None:
+        """RankError if a rank has died. Ray may hear of that later than the others."""
+        done, _ = ray.wait(list(calls), num_returns=len(calls), timeout=_GRACE)
+        for call in done:
             try:
                 ray.get(call)
-            except RayError as error:
-                is_dead = isinstance(error, RayActorError)
-                raised.append((not is_dead, 1 + calls.index(call), error))
-        if raised:
-            _, rank, error = min(raised, key=lambda item: item[:2])
-            if isinstance(error, RayTaskError) and isinstance(error.cause, VideoSegError | ConfigError):
-                raise error.cause
-            raise RankError(f"rank {rank} of the learner is lost; {_MEND}: {error}") from error
+            except RayActorError as error:
+                raise RankError(f"rank {1 + calls.index(call)} of the learner died; {self._mend}: {error}") from error
+            except RayError:
+                continue
+
+
+def _meet_and_join(local: LocalLearner, address: str, count: int) -> None:
+    meet(address, 0, count, local.policy.device)
+    local.join()
 
 
 def with_ranks(local: LocalLearner, config: RunConfig, policy_dir: Path) -> Learner:
@@ -209,14 +249,11 @@ def with_ranks(local: LocalLearner, config: RunConfig, policy_dir: Path) -> Lear
     return RankedLearner(local, config, policy_dir) if config.grpo.learner_ranks > 1 else local
 
 
-def share_out(groups: Sequence[Sequence[Trajectory]], count: int) -> list[Groups]:
-    """Groups for each of `count` ranks, of about as many tokens: the longest first, to who has least."""
+def share_groups(groups: Sequence[Sequence[Trajectory]], count: int) -> list[Groups]:
+    """Groups for each of `count` ranks, of about as many tokens; rank 0 has the longest."""
     shares: list[Groups] = [[] for _ in range(count)]
-    loads = [0] * count
-    for group in sorted(groups, key=_num_tokens, reverse=True):
-        least = loads.index(min(loads))
-        shares[least].append(list(group))
-        loads[least] += _num_tokens(group)
+    for group, rank in zip(groups, share_out([_num_tokens(group) for group in groups], count), strict=True):
+        shares[rank].append(list(group))
     return shares
 
 

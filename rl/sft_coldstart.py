@@ -45,7 +45,7 @@ def train(config: RunConfig, resume: bool = False) -> Path:
     lessons = Lessons(config)
     policy = _initial_policy(config, lessons)
     if not resume:
-        set_aside(run_dir, WRITTEN)
+        set_aside(run_dir, WRITTEN, Path(config.policy.path))
     run_dir.mkdir(parents=True, exist_ok=True)
     save_config(config, run_dir / "config.yaml")
     save_policy(policy, run_dir / "untrained")

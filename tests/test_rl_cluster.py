@@ -13,7 +13,7 @@ import pytest
 import ray
 import torch
 
-from configs.schema import PolicyConfig, RunConfig, SamplerConfig
+from configs.schema import GrpoConfig, PolicyConfig, RunConfig, SamplerConfig
 from rl.cluster import LEAST_STORE, STARTS, VERSIONS, VISIBLE, connect_ray
 from tests.rank_parts import GpuHolder
 
@@ -78,8 +78,14 @@ def test_the_object_store_has_room_for_the_weights_that_travel(monkeypatch: pyte
     assert asked == [VERSIONS << 31, LEAST_STORE, LEAST_STORE]
 
 
-@pytest.mark.parametrize(("visible", "others"), [("", {"1", "2"}), ("5,3,7", {"3", "7"})])
-def test_the_learners_gpu_is_given_to_nobody_else(monkeypatch: pytest.MonkeyPatch, visible: str, others: set[str]):
+OWN_GPUS = RunConfig(sampler=SamplerConfig(gpus_per_worker=1))
+RANKS = RunConfig(sampler=SamplerConfig(gpus_per_worker=0.5), grpo=GrpoConfig(learner_ranks=2))
+
+
+@pytest.mark.parametrize(("config", "visible", "others"), [(OWN_GPUS, "", {"1", "2"}), (RANKS, "5,3,7", {"3", "7"})])
+def test_the_learners_gpu_is_given_to_nobody_else(
+    monkeypatch: pytest.MonkeyPatch, config: RunConfig, visible: str, others: set[str]
+):
     """Real Ray; the three GPUs are a claim, which it takes on trust."""
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
@@ -87,7 +93,7 @@ def test_the_learners_gpu_is_given_to_nobody_else(monkeypatch: pytest.MonkeyPatc
     if visible:
         monkeypatch.setenv(VISIBLE, visible)
     try:
-        connect_ray(RunConfig(sampler=SamplerConfig(gpus_per_worker=1)), has_gpu=True)
+        connect_ray(config, has_gpu=True)
         assert os.environ.get(VISIBLE, "") == visible, "this process sees what it saw"
         assert ray.cluster_resources()["GPU"] == 2
         look = ray.remote(num_gpus=1, num_cpus=1)(GpuHolder)

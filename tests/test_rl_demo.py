@@ -72,11 +72,11 @@ def test_a_new_start_sets_the_last_one_aside_but_not_the_data(tmp_path):
         (run_dir / name).mkdir(parents=True)
     (run_dir / "report.html").touch()
     prepare(config, run_dir, SHIPPED, resume=False)
-    assert sorted(path.name for path in run_dir.iterdir()) == ["configs", "data", "earlier", "eval", "mine"]
-    assert sorted(path.name for path in (run_dir / "earlier").iterdir()) == ["grpo", "report.html"]
-    assert (run_dir / "earlier/grpo/checkpoints/step-000009").is_dir()
+    assert sorted(path.name for path in run_dir.iterdir()) == ["configs", "data", "earlier-1", "eval", "mine"]
+    assert sorted(path.name for path in (run_dir / "earlier-1").iterdir()) == ["grpo", "report.html"]
+    assert (run_dir / "earlier-1/grpo/checkpoints/step-000009").is_dir()
     prepare(config, run_dir, SHIPPED, resume=False)
-    assert sorted(path.name for path in (run_dir / "earlier").iterdir()) == ["configs", "eval"], "the last one's"
+    assert sorted(path.name for path in (run_dir / "earlier-2").iterdir()) == ["configs", "eval"]
 
 
 def test_a_stage_that_was_begun_goes_on(tmp_path):

@@ -20,7 +20,7 @@ from configs.load import ConfigError
 from configs.schema import RunConfig
 from cot_data.dialogue import to_trajectory
 from cot_data.write_trace import write_trace
-from env.errors import DataError, VideoSegError
+from env.errors import CheckpointError, DataError, VideoSegError
 from env.frames import FrameCache
 from env.store import TrajectoryStore
 from env.types import Action, Trajectory
@@ -29,7 +29,7 @@ from rl.checkpoint import load_state, save_checkpoint
 from rl.cluster import connect_ray
 from rl.grpo import judge, train
 from rl.learner import Learner, LocalLearner, rate
-from rl.ranks import RankedLearner, RankError, share_out
+from rl.ranks import RankedLearner, RankError, share_groups
 from tests.rank_parts import breaks, dies, finds_fault, sleeps
 from tests.rl_parts import Micro, read_lines, with_a_look
 
@@ -156,7 +156,7 @@ def test_a_rank_that_fails_ends_the_step_with_a_reason(ranks: Ranks, monkeypatch
         with pytest.raises(DataError, match="video 3: cannot be read"):
             two.learn(ranks.groups(config), partial(finds_fault, driver=os.getpid()))
         with pytest.raises(
-            RankError, match=r"rank 1 .* is lost; go on with --resume: [\s\S]*no such advantage"
+            RankError, match=r"rank 1 .* failed; go on with --resume: [\s\S]*no such advantage"
         ) as lost:
             two.learn(ranks.groups(config), partial(breaks, driver=os.getpid()))
         assert isinstance(lost.value, VideoSegError), "which a command tells without a traceback"
@@ -165,24 +165,37 @@ def test_a_rank_that_fails_ends_the_step_with_a_reason(ranks: Ranks, monkeypatch
         with pytest.raises(RankError, match=r"rank 1 .* has not answered for 2 s; go on with --resume"):
             two.learn(ranks.groups(config), partial(sleeps, driver=os.getpid()))
         monkeypatch.undo()
-        with pytest.raises(RankError, match=r"rank 1 .* is lost"):
+        with pytest.raises(RankError, match=r"rank 1 of the learner died; go on with --resume"):
             two.learn(ranks.groups(config), partial(dies, driver=os.getpid()))
 
 
-def test_a_rank_that_dies_while_all_act_at_once_is_named(ranks: Ranks):
-    """Rank 0 hears of it from the process group, which names addresses."""
+@pytest.mark.parametrize(
+    ("signal_", "told"),
+    [(signal.SIGKILL, "rank 1 of the learner died"), (signal.SIGSTOP, "the learner's ranks did not come together")],
+)
+def test_a_rank_that_is_gone_while_all_act_at_once(
+    ranks: Ranks, monkeypatch: pytest.MonkeyPatch, signal_: signal.Signals, told: str
+):
+    """Rank 0 hears of it from the process group, which names addresses, or that time is up."""
+    monkeypatch.setattr("rl.process_group.SECONDS", 5.0)
     config = ranks.config(*TWO)
     with ranks.two(config) as two:
         pid: Any = ray.get(two._ranks[0].__ray_call__.remote(lambda _rank: os.getpid()))
         descend = two._local.descend
 
-        def killing() -> dict[str, float]:
-            os.kill(pid, signal.SIGKILL)
+        def without_it() -> dict[str, float]:
+            os.kill(pid, signal_)
             return descend()
 
-        two._local.descend = killing
-        with pytest.raises(RankError, match="rank 1 of the learner is lost"):
+        two._local.descend = without_it
+        with pytest.raises(RankError, match=f"{told}; go on with --resume"):
             two.learn(ranks.groups(config), partial(judge, config=config))
+
+
+def test_a_rank_that_cannot_begin_tells_why(ranks: Ranks, tmp_path: Path):
+    config = ranks.config(*TWO)
+    with pytest.raises(CheckpointError, match=str(tmp_path)):
+        RankedLearner(ranks.local(config), config, tmp_path)
 
 
 def test_ranks_without_room_are_refused(ranks: Ranks):
@@ -195,12 +208,12 @@ def test_ranks_without_room_are_refused(ranks: Ranks):
 def test_groups_are_shared_out_whole_and_evenly(ranks: Ranks):
     groups = ranks.groups(ranks.config(), 4)
     for count in (1, 2, 3, 6):
-        shares = share_out(groups, count)
+        shares = share_groups(groups, count)
         assert len(shares) == count
         given = [group[0].task.task_id for share in shares for group in share]
         assert sorted(given) == sorted(group[0].task.task_id for group in groups)
         assert all(group in groups for share in shares for group in share)
-    assert [len(share) for share in share_out(groups, 2)] == [2, 2]
+    assert [len(share) for share in share_groups(groups, 2)] == [2, 2]
 
 
 def test_grpo_runs_on_two_ranks_and_goes_on_with_one(ranks: Ranks, tmp_path: Path):
@@ -208,7 +221,7 @@ def test_grpo_runs_on_two_ranks_and_goes_on_with_one(ranks: Ranks, tmp_path: Pat
     train(ranks.micro.config(tmp_path, [*settings, "grpo.steps=1", *TWO]))
     train(ranks.micro.config(tmp_path, [*settings, "grpo.steps=2"]), resume=True)
     rows = read_lines(tmp_path / "metrics.jsonl")
-    assert [row["step"] for row in rows] == [0, 1]
+    assert [(row["step"], "time/rank_wait_s" in row) for row in rows] == [(0, True), (1, False)]
     assert all(row["optim/grad_norm"] > 0 and "heldout/jf/all" in row for row in rows)
     assert all(row["policy/mismatch/mean"] < 1e-4 for row in rows), "workers have the weights that rank 0 has"
     stored = list(TrajectoryStore(tmp_path / "trajectories").read())

@@ -4,22 +4,34 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
+from configs.load import ConfigError
+from policy import SHIPPED
 from rl import grpo, sft_coldstart
-from rl.set_aside import EARLIER, set_aside
+from rl.set_aside import set_aside
 from tests.rl_parts import Micro
 
 
-def test_the_last_run_is_kept_and_older_ones_go(tmp_path: Path):
+def test_what_was_there_is_kept(tmp_path: Path):
     (tmp_path / "data").mkdir()
-    set_aside(tmp_path, ("stage-*", "policy"))
-    assert not (tmp_path / EARLIER).exists(), "nothing was there"
-    for run in range(2):
+    set_aside(tmp_path, ("stage-*", "policy"), SHIPPED)
+    assert [path.name for path in tmp_path.iterdir()] == ["data"]
+    for run in (1, 2):
         (tmp_path / f"stage-{run}").mkdir()
         (tmp_path / "policy").write_text(str(run))
-        set_aside(tmp_path, ("stage-*", "policy"))
-        assert sorted(path.name for path in tmp_path.iterdir()) == ["data", EARLIER]
-        assert sorted(path.name for path in (tmp_path / EARLIER).iterdir()) == ["policy", f"stage-{run}"]
-        assert (tmp_path / EARLIER / "policy").read_text() == str(run)
+        set_aside(tmp_path, ("stage-*", "policy"), SHIPPED)
+        assert sorted(path.name for path in (tmp_path / f"earlier-{run}").iterdir()) == ["policy", f"stage-{run}"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["data", "earlier-1", "earlier-2"]
+    assert (tmp_path / "earlier-1" / "policy").read_text() == "1"
+
+
+def test_a_run_does_not_move_away_what_it_begins_with(tmp_path: Path):
+    (tmp_path / "checkpoints/step-1/policy").mkdir(parents=True)
+    with pytest.raises(ConfigError, match="give the new run a run_dir of its own"):
+        set_aside(tmp_path, ("checkpoints",), tmp_path / "checkpoints/step-1/policy")
+    set_aside(tmp_path, ("initial",), tmp_path / "checkpoints/step-1/policy")
+    assert [path.name for path in tmp_path.iterdir()] == ["checkpoints"]
 
 
 def test_a_cold_start_writes_what_it_sets_aside(micro: Micro):
@@ -28,14 +40,12 @@ def test_a_cold_start_writes_what_it_sets_aside(micro: Micro):
 
 
 def test_grpo_writes_what_it_sets_aside(micro: Micro, tmp_path: Path):
-    """From its own checkpoint, which is read before it goes."""
-    settings = ["grpo.steps=1", "sampler.kind=hf"]
-    grpo.train(micro.config(tmp_path, settings))
+    config = micro.config(tmp_path, ["grpo.steps=1", "sampler.kind=hf"])
+    grpo.train(config)
     written = {path.name for path in tmp_path.iterdir()}
     assert written == {path.name for name in grpo.WRITTEN for path in tmp_path.glob(name)}
-    start = next(tmp_path.glob("checkpoints/*/policy"))
-    grpo.train(micro.config(tmp_path, [*settings, f"policy.path={start}"]))
+    grpo.train(config)
+    assert {path.name for path in (tmp_path / "earlier-1").iterdir()} == written
     (new,) = tmp_path.glob("events.*")
-    assert {path.name for path in (tmp_path / EARLIER).iterdir()} == written
-    (old,) = (tmp_path / EARLIER).glob("events.*")
-    assert {path.name for path in tmp_path.iterdir()} == written - {old.name} | {new.name, EARLIER}
+    (old,) = (tmp_path / "earlier-1").glob("events.*")
+    assert {path.name for path in tmp_path.iterdir()} == written - {old.name} | {new.name, "earlier-1"}

@@ -27,7 +27,7 @@ from policy.build import load_policy
 from rl.cluster import connect_ray
 from rl.grpo import judge
 from rl.learner import Learner, LocalLearner
-from rl.ranks import share_out, with_ranks
+from rl.ranks import share_groups, with_ranks
 
 
 def step_seconds(learner: Learner, config: RunConfig, groups: list[list[Trajectory]]) -> float:
@@ -39,8 +39,7 @@ def step_seconds(learner: Learner, config: RunConfig, groups: list[list[Trajecto
 
 def state_mb(local: LocalLearner) -> float:
     """Of the optimizer in this process."""
-    optimizer = getattr(local.optimizer, "optim", local.optimizer)  # that of a rank holds its share inside
-    held = (tensor for state in optimizer.state.values() for tensor in state.values())
+    held = (tensor for state in local.optimizer.state.values() for tensor in state.values())
     return sum(tensor.nbytes for tensor in held) / 1e6
 
 
@@ -70,7 +69,7 @@ def main() -> None:
         step_seconds(learner, config, groups)  # what is done once is not counted
         seconds = statistics.median(step_seconds(learner, config, groups) for _ in range(args.repeats))
         first = first or seconds
-        parts = ", ".join(str(len(share)) for share in share_out(groups, count))
+        parts = ", ".join(str(len(share)) for share in share_groups(groups, count))
         print(f"| {count} | {parts} | {seconds:.1f} | {seconds / first:.2f} | {state_mb(local):.1f} |", flush=True)
         learner.close()
 

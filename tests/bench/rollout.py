@@ -252,7 +252,7 @@ def main() -> None:
         found = compare(model, weights, assignments, chosen, args)
 
     parameters = sum(tensor.numel() for tensor in policy.vlm.model.language_model.parameters())
-    ours, sampler = next(iter(found.values()))
+    first, sampler = next(iter(found.values()))
     print(f"\n{args.size}, {args.dtype}: {parameters / 1e6:.1f}M parameters, groups of {args.group}, {TURNS} turns.")
     print_floor(parameters, args.dtype, sampler, peak_gflops(len(assignments), SIZES[args.size].hidden, args.dtype))
     print(
@@ -260,7 +260,7 @@ def main() -> None:
     )
     print("|---|---|---|---|---|---|---|---|")
     for name, ((used, wall), counts) in found.items():
-        times = f"{used:.2f} | {used / ours[0]:.1f} | {wall:.2f} | {wall / ours[1]:.1f}"
+        times = f"{used:.2f} | {used / first[0]:.1f} | {wall:.2f} | {wall / first[1]:.1f}"
         print(f"| {name} | {times} | {counts.steps} | {counts.cached} of {counts.prompted} | {counts.written} |")
 
 
