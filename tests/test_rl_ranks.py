@@ -155,9 +155,7 @@ def test_a_rank_that_fails_ends_the_step_with_a_reason(ranks: Ranks, monkeypatch
     with ranks.two(config) as two:
         with pytest.raises(DataError, match="video 3: cannot be read"):
             two.learn(ranks.groups(config), partial(finds_fault, driver=os.getpid()))
-        with pytest.raises(
-            RankError, match=r"rank 1 .* failed; go on with --resume: [\s\S]*no such advantage"
-        ) as lost:
+        with pytest.raises(RankError, match=r"rank 1 .* failed; go on with --resume: [\s\S]*no such advantage") as lost:
             two.learn(ranks.groups(config), partial(breaks, driver=os.getpid()))
         assert isinstance(lost.value, VideoSegError), "which a command tells without a traceback"
         monkeypatch.setattr("rl.ranks.SECONDS", 2.0)
