@@ -39,7 +39,7 @@ cold-start: $(STAMP) ## The cold start alone, from nothing, as for policy/tiny b
 	  $(PY) -m cot_data.moving_shapes --out $(COLD)/data --videos 2500 --seed 1
 	$(PY) -m rl.sft_coldstart --config tiny_long --set run_dir=$(COLD) --set data.train_root=$(COLD)/data --set seed=$(SEED)
 
-test: $(STAMP) ## Run the tests (11 minutes on two cores)
+test: $(STAMP) ## Run the tests (17 minutes on two cores)
 	$(PY) -m pytest -n 2 --dist loadfile --durations=25
 
 chaos: $(STAMP) ## The long form of the test that kills and freezes workers and the driver
