@@ -42,12 +42,12 @@ def connect_ray(config: RunConfig, has_gpu: bool = False) -> None:
     """
     if ray.is_initialized():
         return
-    shares_gpu = config.sampler.gpus_per_worker < 1 and config.grpo.learner_ranks == 1
-    gpus = _other_gpus() if has_gpu and not shares_gpu else None
     quiet = {"logging_level": "warning", "log_to_driver": False}
     if os.environ.get("RAY_ADDRESS"):
         ray.init(address="auto", **quiet)
     else:
+        shares_gpu = config.sampler.gpus_per_worker < 1 and config.grpo.learner_ranks == 1
+        gpus = _other_gpus() if has_gpu and not shares_gpu else None
         with _only_visible(gpus):
             _start_local(
                 address="local",  # else Ray would join whatever it finds on this machine, and refuse the settings below

@@ -47,14 +47,8 @@ from rl.report import (
 from rl.set_aside import set_aside
 
 TRAIN_SEED, EVAL_SEED = 1, 2
-OWN = (
-    "cold_start",
-    "grpo",
-    "eval",
-    "configs",
-    "stages.json",
-    "*.html",
-)  # what a new start sets aside, but not the data
+# What a new start sets aside; the data stay.
+OWN = ("cold_start", "grpo", "eval", "configs", "stages.json", "*.html")
 EVALUATIONS = {"untrained": "untrained", "cold_start": "cold-started", "grpo": "GRPO-trained"}
 
 
