@@ -38,7 +38,8 @@ def results_table(results: dict[str, Any]) -> Table:
             _percent(results.get("over_blind", {}).get(name)),
         ]
         cells += [_percent(row["interval_iou"]), _percent(row["key_hit"]), _percent(row["format"])]
-        table.add_row(name, str(row["n"]), *cells, f"{row['turns'][0]:.2f}")
+        turns = row["turns"]  # None where no task is of this group
+        table.add_row(name, str(row["n"]), *cells, f"{turns[0]:.2f}" if turns else "-")
     return table
 
 
