@@ -100,7 +100,7 @@ class SamConfig:
 @dataclass(frozen=True)
 class PolicyConfig:
     kind: str = "videoseg"
-    """Which policy class, a key of `policy.build.POLICIES`."""
+    """Which policy class, a key of `policy.videoseg.checkpoint.POLICIES`."""
     path: str = ""
     """Checkpoint folder to start from; empty: build the small default from the numbers below."""
     vocab_size: int = 640
@@ -250,7 +250,7 @@ class GrpoConfig:
     updates: int = 1
     """Optimizer steps per rollout, at one learning rate; above 1 the policy ratio leaves 1 and clipping acts."""
     loss: str = "dapo"
-    """Policy loss, a key of `rl.loss.LOSSES`: grpo, bnpo, dr_grpo, dapo, gspo or cispo."""
+    """Policy loss, a key of `rl.learner.policy_loss.LOSSES`: grpo, bnpo, dr_grpo, dapo, gspo or cispo."""
     clip_low: float = 0.2
     """Lower clip range of the policy ratio."""
     clip_high: float = 0.2
@@ -260,15 +260,16 @@ class GrpoConfig:
     kl_coef: float = 0.01
     """Weight of the KL to the reference policy; 0 keeps no reference."""
     kl_form: str = "k3"
-    """Estimate of that KL, a key of `rl.loss.KLS`: k1, k2 or k3."""
+    """Estimate of that KL, a key of `rl.learner.policy_loss.KLS`: k1, k2 or k3."""
     scale_by_std: bool = True
     """Divide advantages by the group's standard deviation."""
     truncate_weight: float = 2.0
     """Cap of the importance weight learner/sampler; 0 switches the correction off."""
     truncate_level: str = "token"
-    """What that weight compares, a key of `rl.sampler_weights.LEVELS`: each token, or the whole sequence."""
+    """What that weight compares: each token, or the whole sequence. A key of
+    `rl.learner.importance_sampling.LEVELS`."""
     calibration: str = "loglik"
-    """Form of the mask term at [SEG], a key of `rl.calibration.CALIBRATIONS`: loglik, iou or none."""
+    """Form of the mask term at [SEG], a key of `rl.learner.calibration.CALIBRATIONS`: loglik, iou or none."""
     calibration_coef: float = 1.0
     """Weight w of the mask term in log p_text + w * log p_mask."""
     calibration_threshold: float = 0.0
@@ -286,9 +287,9 @@ class GrpoConfig:
     mask_frames: int = 4
     """Evenly spaced frames on which the last [SEG] is decoded for rewards and mask loss, besides its key frame."""
     masks: str = "sampled"
-    """Which masks rewards read, a key of `rl.targets.MASKS`: sampled, released (what the profile `videoseg_o3` is meant
-    for) or tracked, which takes an image encoding of every frame of each video and a step of SAM 2's memory for every
-    frame of each trajectory, and stores as many masks."""
+    """Which masks rewards read, a key of `rl.learner.mask_targets.MASKS`: sampled, released (for the profile
+    `videoseg_o3`) or tracked, which encodes every frame of each video, takes a step of SAM 2's memory for every frame
+    of each trajectory, and stores as many masks."""
     max_batch_tokens: int = 16384
     """Most padded tokens of one micro-batch. Groups that are larger cost one more forward, to be judged beforehand."""
     learner_ranks: int = 1
@@ -297,7 +298,7 @@ class GrpoConfig:
     workers: int = 1
     """Rollout workers."""
     weight_transport: str = "object_store"
-    """How weights get to them, one of `rl.weight_transport.TRANSPORTS`: object_store, or nixl (from GPU to GPU,
+    """How weights get to them, one of `rl.rollout.weight_transport.TRANSPORTS`: object_store, or nixl (from GPU to GPU,
     at the cost of a busy core in each process)."""
     max_attempts: int = 3
     """Times an episode is tried when its worker fails, before it ends as an error."""

@@ -22,17 +22,17 @@ from rich.progress import Progress
 
 from configs.load import add_config_arguments, config_from_args
 from configs.schema import EnvConfig
-from cot_data.build_journal import BuildJournal, Built
 from cot_data.datasets import DATASETS, load_tasks
-from cot_data.mask_table import TableGold
-from cot_data.records import write_records
-from cot_data.reword import reword
-from cot_data.scene import Scene, scene_of
-from cot_data.sights import visible_frames
+from cot_data.formats.mask_table import TableGold
+from cot_data.formats.vts_cot import write_records
 from cot_data.tasks import Entry, Tasks
-from cot_data.teacher import Teacher
-from cot_data.validate_trace import faults_of
-from cot_data.write_trace import explore, to_record
+from cot_data.traces.build_journal import BuildJournal, Built
+from cot_data.traces.candidates import Scene, scene_of
+from cot_data.traces.reword import reword
+from cot_data.traces.teacher import Teacher
+from cot_data.traces.validate import faults_of
+from cot_data.traces.visibility import visible_frames
+from cot_data.traces.write import explore, to_record
 from env.errors import DataError, command
 from env.types import Task, names_in
 

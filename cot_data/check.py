@@ -22,8 +22,8 @@ from cot_data.datasets import DATASETS, load_tasks
 from cot_data.faults import Faults
 from cot_data.tasks import Entry, Footage
 from env.errors import DataError, command
-from env.table import plain
 from env.types import VideoRef
+from env.viewer.table import plain
 
 # What to do about a fault, by the end of the file's name; the first that fits.
 REMEDIES = (

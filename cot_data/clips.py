@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from cot_data.fields import field, read_json
-from cot_data.png_masks import read_ids
+from cot_data.formats.json_fields import field, read_json
+from cot_data.formats.png_masks import read_ids
 from env.errors import DataError, command
 from env.rle import encode
 from env.types import RLE

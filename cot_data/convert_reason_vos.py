@@ -13,7 +13,7 @@ from typing import Any
 
 from rich.progress import track
 
-from cot_data.reason_vos import load_reason_vos
+from cot_data.datasets.reason_vos import load_reason_vos
 from env.errors import command
 from env.types import RLE
 

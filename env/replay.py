@@ -20,11 +20,11 @@ from configs.load import ConfigError, load_config
 from configs.schema import RunConfig
 from env.errors import DataError, VideoSegError
 from env.frames import FrameCache
-from env.page import render_page, write_page
-from env.play import play
 from env.store import TrajectoryStore
-from env.table import Filter, plain, print_table
 from env.types import Scores, StopReason, Task, Trajectory
+from env.viewer.page import render_page, write_page
+from env.viewer.play import play
+from env.viewer.table import Filter, plain, print_table
 
 PAGE_LIMIT = 40
 TOLERANCE = 1e-9  # stored and recomputed rewards that differ by more are told

@@ -11,10 +11,10 @@ from collections.abc import Mapping
 from configs.load import ConfigError
 from configs.profiles import PROFILES
 from env.types import Scores, StopReason, Trajectory
-from rewards import released
+from rewards import videoseg_o3 as released
 from rewards.base import RewardFn
+from rewards.exploration import DEAREST, progress, turn_price
 from rewards.format import format_reward, promptness, steps
-from rewards.looks import DEAREST, progress, turn_price
 from rewards.mask import key_frame_gain, key_mask_iou, mask_iou, tracklet_jf
 from rewards.temporal import interval_iou, key_frame
 

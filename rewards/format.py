@@ -6,7 +6,7 @@ import re
 
 from env.types import Trajectory
 from rewards.base import final_answer, text_between
-from rewards.ladders import FORMAT_SCORES
+from rewards.score_tiers import FORMAT_SCORES
 
 # Upper and lower case alike; "Step 11" is no step 1 and "interaction" no action.
 _STEPS = tuple(re.compile(rf"\b{name}\b", re.IGNORECASE) for name in (r"step\s*1", r"step\s*2", r"step\s*3", "action"))

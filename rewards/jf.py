@@ -10,7 +10,7 @@ import math
 
 import numpy as np
 
-from rewards.packed import MaskPair
+from rewards.packed_masks import MaskPair
 
 BOUND = 0.008  # contour tolerance as a share of the image diagonal
 

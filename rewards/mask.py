@@ -10,7 +10,7 @@ import numpy as np
 from env.types import Trajectory, Turn
 from rewards.base import final_answer, frame_j, mask_pair, visible_frames
 from rewards.jf import frame_jf
-from rewards.ladders import KEY_FRAME_GAIN, climb
+from rewards.score_tiers import KEY_FRAME_GAIN, climb
 
 
 def mask_iou(trajectory: Trajectory) -> float | None:

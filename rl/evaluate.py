@@ -7,8 +7,9 @@
 Writes `results.json`, `table.txt` and the trajectories; started again, it goes on where it stopped. Beside every figure
 stands the blind one, of the same policy shown grey frames, unless `--set eval.blind=false`: what a policy scores
 without looking says how much a figure means. `--benchmark` adds the figures of that benchmark's own protocol
-(`rl.benchmarks`), or, where its gold masks are hidden, the `submission.zip` for its server. `--set eval.workers=N`
-segments with N Ray workers. `--compare A B` holds two such folders against each other (`rl.compare`).
+(`rl.benchmarks.protocols`), or, where its gold masks are hidden, the `submission.zip` for its server.
+`--set eval.workers=N` segments with N Ray workers. `--compare A B` compares two such folders
+(`rl.evaluation.compare`).
 """
 
 from __future__ import annotations
@@ -28,15 +29,15 @@ from cot_data.datasets import held_out_tasks, load_tasks
 from env.errors import DataError, command
 from env.store import TrajectoryStore
 from env.types import Task, names_in
-from policy.engine_env import set_engine_env
-from rl.benchmark_scores import TrajectoryPredictions, benchmark_table, is_gold_known, score_benchmark
-from rl.benchmarks import BENCHMARKS
-from rl.compare import compare, compare_table, write_comparison
-from rl.evaluation import STORES, measure_tasks, segment_tasks
-from rl.evaluation_table import results_table
-from rl.journal import provenance
-from rl.predictions import open_predictions
-from rl.scoring import frame_names
+from policy.engines.env import set_engine_env
+from rl.benchmarks.expression_scores import frame_names
+from rl.benchmarks.predictions import open_predictions
+from rl.benchmarks.protocols import BENCHMARKS
+from rl.benchmarks.scorer import TrajectoryPredictions, benchmark_table, is_gold_known, score_benchmark
+from rl.evaluation.compare import compare, compare_table, write_comparison
+from rl.evaluation.runner import STORES, measure_tasks, segment_tasks
+from rl.evaluation.table import results_table
+from rl.runtime.journal import provenance
 
 
 def evaluate(config: RunConfig, checkpoint: Path, tasks: Sequence[Task], out: Path) -> dict[str, Any]:

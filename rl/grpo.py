@@ -6,38 +6,32 @@
 from __future__ import annotations
 
 import argparse
-import zlib
-from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-
-import numpy as np
 
 from configs.load import add_config_arguments, config_from_args, save_config
 from configs.schema import RunConfig
 from cot_data.datasets import held_out_tasks
-from cot_data.mixture import Mixture
-from cot_data.training import load_source, training_sources
+from cot_data.datasets.mixture import Mixture
+from cot_data.datasets.training_sources import load_source, training_sources
 from env.errors import command
 from env.store import TrajectoryStore
-from env.types import StopReason, Trajectory
-from policy.build import POLICIES, save_policy
-from rewards import score
-from rl.advantage import group_advantages
-from rl.checkpoint import latest_checkpoint, load_state, save_checkpoint
-from rl.cluster import check_job_paths, connect_ray
-from rl.cores import SharedCores
-from rl.heldout import heldout_metrics
-from rl.journal import Journal, Timer
-from rl.learner import LocalLearner, rate
-from rl.metrics import trajectory_metrics
-from rl.ranks import with_ranks
-from rl.rollout_frames import learner_frames
-from rl.rollouts import Rollouts
-from rl.schedule import TaskStream
-from rl.set_aside import set_aside
-from rl.worker_metrics import WorkerGauges, worker_metrics
-from rl.workers import RolloutPool
+from env.types import StopReason
+from policy.videoseg.checkpoint import POLICIES, save_policy
+from rl.evaluation.validation import heldout_metrics
+from rl.learner.advantage import judge
+from rl.learner.data_parallel import with_ranks
+from rl.learner.learner import LocalLearner, rate
+from rl.rollout.metrics import WorkerGauges, trajectory_metrics, worker_metrics
+from rl.rollout.prefetch import Rollouts
+from rl.rollout.rollout_worker import RolloutPool
+from rl.rollout.task_stream import TaskStream
+from rl.runtime.archive import set_aside
+from rl.runtime.checkpoint import latest_checkpoint, load_state, save_checkpoint
+from rl.runtime.cluster import check_job_paths, connect_ray
+from rl.runtime.frame_caches import learner_frames
+from rl.runtime.journal import Journal, Timer
+from rl.runtime.threads import SharedCores
 
 WRITTEN = ("initial", "config.yaml", "metrics.jsonl", "events.*", "trajectories", "pending", "checkpoints")
 
@@ -113,18 +107,6 @@ def train(config: RunConfig, resume: bool = False) -> None:
     journal.close()
     pool.close()
     learner.close()
-
-
-def judge(group: Sequence[Trajectory], config: RunConfig) -> None:
-    """Rewards of a scored group, and each trajectory's advantage over its siblings."""
-    for trajectory in group:
-        trajectory.scores = score(trajectory, config.rewards)
-    returns = [trajectory.scores.total for trajectory in group if trajectory.scores]
-    if config.grpo.shuffle_rewards:
-        rng = np.random.default_rng([config.seed, group[0].step, zlib.crc32(group[0].task.task_id.encode())])
-        returns = [float(value) for value in rng.permutation(returns)]
-    for trajectory, advantage in zip(group, group_advantages(returns, config.grpo.scale_by_std), strict=True):
-        trajectory.advantage = float(advantage)
 
 
 @command

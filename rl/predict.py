@@ -7,27 +7,22 @@ Writes `masks/<frame>.png` (0/255), `masks.json` (COCO RLE per frame), `overlay.
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 
-import av
-import numpy as np
-from PIL import Image
 from rich.console import Console
 
 from configs.load import add_config_arguments, config_from_args
 from configs.schema import PolicyConfig, RunConfig
 from env.errors import command
 from env.frames import FrameCache, probe
-from env.rle import is_empty, mask_or_empty
+from env.rle import is_empty
 from env.store import TrajectoryStore
 from env.types import Task, Trajectory
-from policy.build import load_policy
-from policy.engine_env import set_engine_env
 from policy.engines import build_sampler
-from rl.segment import Segmenter
-
-COLOUR = np.array([255, 64, 64])
+from policy.engines.env import set_engine_env
+from policy.videoseg.checkpoint import load_policy
+from rl.report.overlay_video import write_masks, write_overlay
+from rl.rollout.segmenter import Segmenter
 
 
 def predict(config: RunConfig, video: Path, query: str, checkpoint: Path, out: Path) -> Trajectory:
@@ -43,40 +38,9 @@ def predict(config: RunConfig, video: Path, query: str, checkpoint: Path, out: P
     store = TrajectoryStore(out / "trajectories")
     store.drop_from(-1)
     store.append([trajectory])
-    _write_masks(trajectory, out)
-    _write_overlay(trajectory, frames, out / "overlay.mp4")
+    write_masks(trajectory, out)
+    write_overlay(trajectory, frames, out / "overlay.mp4")
     return trajectory
-
-
-def _mask(trajectory: Trajectory, frame_idx: int) -> np.ndarray:
-    video = trajectory.task.video
-    return mask_or_empty(trajectory.masks.get(frame_idx), video.height, video.width)
-
-
-def _write_masks(trajectory: Trajectory, out: Path) -> None:
-    folder = out / "masks"
-    folder.mkdir(exist_ok=True)
-    video = trajectory.task.video
-    names = video.frames or tuple(f"{at:05d}" for at in range(video.num_frames))
-    for at, name in enumerate(names):
-        Image.fromarray(_mask(trajectory, at).astype(np.uint8) * 255).save(folder / f"{name}.png")
-    masks = {name: trajectory.masks.get(at) for at, name in enumerate(names)}
-    (out / "masks.json").write_text(json.dumps({"query": trajectory.task.expression, "masks": masks}))
-
-
-def _write_overlay(trajectory: Trajectory, frames: FrameCache, path: Path) -> None:
-    video = trajectory.task.video
-    height, width = video.height // 2 * 2, video.width // 2 * 2  # the codec wants even sides
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("libx264", rate=12)
-        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
-        for at in range(video.num_frames):
-            pixels = frames.full(video, at).copy()
-            mask = _mask(trajectory, at)
-            pixels[mask] = (pixels[mask] * 0.5 + COLOUR * 0.5).astype(np.uint8)
-            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels[:height, :width]), format="rgb24")
-            container.mux(stream.encode(frame))
-        container.mux(stream.encode())
 
 
 @command

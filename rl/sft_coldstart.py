@@ -19,19 +19,19 @@ from safetensors.torch import load_model, save_model
 
 from configs.load import add_config_arguments, config_from_args, save_config
 from configs.schema import RunConfig, StageConfig
-from cot_data.captions import caption_trajectories
+from cot_data.moving_shapes.captions import caption_trajectories
 from env.errors import CheckpointError, command
 from env.frames import FrameCache
 from env.types import Trajectory
-from policy.build import POLICIES, build_small, save_policy
-from policy.model import SegPolicy
-from rl.caption_prompts import CaptionPrompts, train_masks
-from rl.cold_start_trainer import ColdStartTrainer
-from rl.journal import Journal
-from rl.lesson_collator import LessonCollator
-from rl.lessons import Lessons
-from rl.set_aside import set_aside
-from rl.vision_stage import train_vision
+from policy.videoseg.checkpoint import POLICIES, build_small, save_policy
+from policy.videoseg.model import SegPolicy
+from rl.runtime.archive import set_aside
+from rl.runtime.journal import Journal
+from rl.sft.collator import LessonCollator
+from rl.sft.data import Lessons
+from rl.sft.mask_stage import CaptionPrompts, train_masks
+from rl.sft.trainer import ColdStartTrainer
+from rl.sft.vision_stage import train_vision
 
 WRITTEN = ("config.yaml", "untrained", "stage-*", "policy")
 NUM_CAPTIONS = 4000  # sequences drawn for a stage of captions

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from tests.rl_parts import Micro
+    from tests.helpers.rl_parts import Micro
 
 # Set before any test module imports torch, ray or transformers; child processes inherit it.
 os.environ.update(
@@ -49,7 +49,7 @@ def clips() -> Path:
 @pytest.fixture(scope="session")
 def shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Moving Shapes of 25 videos, which have tasks of every kind."""
-    from cot_data.generate import write_moving_shapes
+    from cot_data.moving_shapes.generate import write_moving_shapes
 
     out = tmp_path_factory.mktemp("shapes") / "train"
     write_moving_shapes(out, 25, seed=8)
@@ -59,8 +59,8 @@ def shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def micro(tmp_path_factory: pytest.TempPathFactory) -> Micro:
     """Two videos and a small policy that has half learnt them, trained once (some 15 CPU-seconds)."""
-    from policy.engine_env import set_engine_env
-    from tests.rl_parts import train_micro
+    from policy.engines.env import set_engine_env
+    from tests.helpers.rl_parts import train_micro
 
     set_engine_env()  # engines that tests build in this process must not start one of their own
     return train_micro(tmp_path_factory.mktemp("micro"))

@@ -1,4 +1,4 @@
-"""Who may import whom: a module imports only lower floors or its own package; nothing imports an entry point."""
+"""Check who imports whom: a module imports lower floors or its own package, and nothing imports an entry point."""
 
 from __future__ import annotations
 
@@ -10,6 +10,21 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 FLOORS = {"configs": 0, "env": 1, "rewards": 2, "policy": 2, "cot_data": 3, "rl": 4}
+# Inside a package: the floors of its folders and of the modules that lie in it directly.
+INNER_FLOORS = {
+    "rl": {
+        "runtime": 0,
+        "rollout": 1,
+        "sft": 1,
+        "benchmarks": 1,
+        "families": 2,
+        "learner": 3,
+        "evaluation": 3,
+        "report": 4,
+    },
+    "policy": {"checkpoint_io": 0, "segmenter": 0, "vlm": 1, "sam": 1, "engines": 2, "videoseg": 3},
+}
+MAX_MODULES = 24  # in one folder
 
 
 def modules() -> dict[str, ast.Module]:
@@ -56,16 +71,40 @@ def faults(trees: dict[str, ast.Module]) -> list[str]:
                 found.append(f"{name}:{line} imports {target}, which is not below {package}")
             if top == "tests":
                 found.append(f"{name}:{line} imports {target}")
+            if name not in entry_points and not is_below_inside(name, target):
+                found.append(f"{name}:{line} imports {target}, which is not below it in {package}")
     return found
+
+
+def is_below_inside(name: str, target: str) -> bool:
+    """Whether `target` lies on a lower floor of the package than `name`, or in the same folder."""
+    package, room = [*name.split("."), ""][:2]
+    other_package, other_room = [*target.split("."), ""][:2]
+    floors = INNER_FLOORS.get(package, {})
+    if package != other_package or room == other_room or room not in floors or other_room not in floors:
+        return True
+    return floors[other_room] < floors[room]
 
 
 def test_modules_import_only_what_lies_below():
     assert faults(modules()) == []
 
 
-def test_every_package_has_a_floor():
+def test_every_package_and_every_room_has_a_floor():
     packages = {file.parent.name for file in ROOT.glob("*/__init__.py")} - {"tests"}
     assert packages == set(FLOORS)
+    entry_points = {name for name, tree in modules().items() if is_entry_point(tree)}
+    for package, floors in INNER_FLOORS.items():
+        names = {dotted(file) for file in (ROOT / package).glob("*.py")} - {package} - entry_points
+        rooms = {name.split(".")[1] for name in names}
+        rooms |= {file.parent.name for file in (ROOT / package).glob("*/__init__.py")}
+        assert rooms == set(floors)
+
+
+def test_no_folder_is_crowded():
+    folders = [folder for package in FLOORS for folder in [ROOT / package, *(ROOT / package).rglob("*/")]]
+    counts = {str(folder.relative_to(ROOT)): len(list(folder.glob("*.py"))) for folder in folders}
+    assert {name: count for name, count in counts.items() if count > MAX_MODULES} == {}
 
 
 @pytest.mark.parametrize(
@@ -80,6 +119,9 @@ def test_every_package_has_a_floor():
         ("rl.x", "from rl.main import run", 1),
         ("env.x", "import policy\nif __name__ == '__main__':\n    pass", 0),
         ("rl.x", "from tests.helpers import make", 2),
+        ("rl.rollout.x", "import rl.runtime.journal", 0),
+        ("rl.rollout.x", "import rl.sft.loop", 1),
+        ("policy.sam.x", "import policy.vlm.load", 1),
     ],
 )
 def test_the_rules_see_planted_faults(name: str, source: str, expected: int):

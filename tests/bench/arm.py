@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from rl.groups import groups_of
+from rl.evaluation.statistics import groups_of
 
 TRAIN_SEED, EVAL_SEED = 1, 3  # 3: no setting was chosen on these videos
 SETTINGS = {

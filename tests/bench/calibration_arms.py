@@ -17,7 +17,7 @@ import numpy as np
 
 from configs.load import load_config
 from policy import SHIPPED
-from rl.calibration import CALIBRATIONS
+from rl.learner.calibration import CALIBRATIONS
 from tests.bench.arm import Arm, arguments, cell, conduct, of
 from tests.bench.arms_plot import SMOOTH, read_curve
 

@@ -21,16 +21,16 @@ from torch import Tensor
 
 from configs.load import load_config
 from configs.schema import EnvConfig
-from cot_data.dialogue import to_trajectory
-from cot_data.labelled import LabelledObject, load_objects
-from cot_data.mevis import load_mevis
-from cot_data.write_trace import write_trace
+from cot_data.datasets.mevis import load_mevis
+from cot_data.moving_shapes.labels import LabelledObject, load_objects
+from cot_data.traces.dialogue import to_trajectory
+from cot_data.traces.write import write_trace
 from env.frames import FrameCache
 from env.types import Select, Task, Trajectory
-from policy.batch import collate, to_sequence
-from policy.build import load_policy
-from policy.model import SegPolicy
-from rl.progress import progress_bar
+from policy.videoseg.checkpoint import load_policy
+from policy.videoseg.model import SegPolicy
+from policy.vlm.batch import collate, to_sequence
+from rl.runtime.progress import progress_bar
 
 LOOK = " unclear"  # the first word of a look after its topic
 TRIES = 40  # traces of one task, of which one that looks is wanted

@@ -17,11 +17,11 @@ import numpy as np
 from configs.load import load_config
 from env.frames import FrameCache
 from policy import SHIPPED
-from policy.build import load_policy
-from rl import lesson_collator
-from rl.lesson_collator import Lesson, LessonCollator
-from rl.lesson_loss import lesson_loss
-from rl.lessons import Lessons
+from policy.videoseg.checkpoint import load_policy
+from rl.sft import collator as lesson_collator
+from rl.sft.collator import Lesson, LessonCollator
+from rl.sft.data import Lessons
+from rl.sft.loss import lesson_loss
 
 
 def padding(lessons: list[Lesson]) -> float:

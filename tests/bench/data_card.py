@@ -13,8 +13,8 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import numpy as np
 
-from cot_data.labelled import LabelledVideo, load_objects
-from cot_data.mevis import load_mevis
+from cot_data.datasets.mevis import load_mevis
+from cot_data.moving_shapes.labels import LabelledVideo, load_objects
 from env.frames import FrameCache
 from env.rle import decode_tracklet
 from env.types import RLE, Task

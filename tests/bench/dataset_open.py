@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from cot_data.mask_table import CACHE
+from cot_data.formats.mask_table import CACHE
 from env.rle import encode
 
 VIDEOS, EXPRESSIONS, FRAMES, OBJECTS = 1000, 35, 75, 9  # per video, but for the first

@@ -23,7 +23,7 @@ from PIL import Image
 
 from cot_data.clips import clips_folder
 from rewards.jf import frame_jf
-from rewards.packed import MaskPair
+from rewards.packed_masks import MaskPair
 
 SIZE = (854, 480)  # width, height
 Pair = tuple[np.ndarray, np.ndarray]

@@ -23,11 +23,11 @@ from env.frames import FrameCache
 from env.store import TrajectoryStore
 from env.types import Trajectory
 from policy import SHIPPED
-from policy.build import load_policy
-from rl.cluster import connect_ray
-from rl.grpo import judge
-from rl.learner import Learner, LocalLearner
-from rl.ranks import share_groups, with_ranks
+from policy.videoseg.checkpoint import load_policy
+from rl.learner.advantage import judge
+from rl.learner.data_parallel import share_groups, with_ranks
+from rl.learner.learner import Learner, LocalLearner
+from rl.runtime.cluster import connect_ray
 
 
 def step_seconds(learner: Learner, config: RunConfig, groups: list[list[Trajectory]]) -> float:

@@ -16,18 +16,18 @@ from pathlib import Path
 
 import torch
 
-import policy.model
+import policy.videoseg.model
 from configs.load import load_config
 from configs.schema import RunConfig
 from env.frames import FrameCache
 from env.store import TrajectoryStore
 from env.types import Trajectory
 from policy import SHIPPED
-from policy.batch import Batch
-from policy.build import load_policy
-from policy.shared_prefix import hidden_states
-from rl.grpo import judge
-from rl.learner import LocalLearner
+from policy.videoseg.checkpoint import load_policy
+from policy.vlm.batch import Batch
+from policy.vlm.shared_prefix import hidden_states
+from rl.learner.advantage import judge
+from rl.learner.learner import LocalLearner
 
 
 def whole_rows(model: torch.nn.Module, batch: Batch) -> torch.Tensor:
@@ -47,7 +47,7 @@ WAYS = {"shared": hidden_states, "whole rows": whole_rows}
 
 def step_seconds(learner: LocalLearner, config: RunConfig, groups: list[list[Trajectory]], way: str) -> float:
     """Processor seconds of one step."""
-    policy.model.hidden_states = WAYS[way]
+    policy.videoseg.model.hidden_states = WAYS[way]
     start = time.process_time()
     learner.learn(groups, partial(judge, config=config))
     return time.process_time() - start

@@ -14,12 +14,13 @@ import numpy as np
 import torch
 from safetensors.torch import load_model
 
-from cot_data.labelled import LabelledVideo, load_objects
+from cot_data.moving_shapes.labels import LabelledVideo, load_objects
 from env.frames import FrameCache
-from policy.build import load_policy
-from policy.model import SegPolicy, binary_masks
+from policy.sam.losses import binary_masks
+from policy.videoseg.checkpoint import load_policy
+from policy.videoseg.model import SegPolicy
 from rewards.jf import region_j
-from rl.caption_prompts import CaptionPrompts
+from rl.sft.mask_stage import CaptionPrompts
 
 EVERY = 5  # frames: neighbours are much alike
 

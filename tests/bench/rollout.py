@@ -29,12 +29,12 @@ import numpy as np
 from configs.schema import EnvConfig, PolicyConfig, SamplerConfig
 from env.episode import StepResult, VideoSegEnv
 from env.types import Action, Answer, Interval, Select, StopReason
-from policy.engine_env import set_engine_env
-from policy.sampler import Completion, Request, Sampler
-from rl.assignment import Assignment
+from policy.engines.base import Completion, Request, Sampler
+from policy.engines.env import set_engine_env
+from rl.rollout.request import Assignment
 
 if TYPE_CHECKING:
-    from policy.model import SegPolicy
+    from policy.videoseg.model import SegPolicy
 
 TURNS = 3
 MEDIAN = 40  # tokens of a turn; the mean is 62, as the shipped policy writes
@@ -112,13 +112,13 @@ class Uneven:
 
 def play(sampler: Uneven, model: Path, assignments: Sequence[Assignment], env: EnvConfig) -> tuple[float, float]:
     """(processor, wall) seconds of one rollout, caches of frames empty at its start."""
-    import rl.rollout
     from env.frames import FrameCache
-    from policy.build import load_chat
+    from policy.vlm.load import load_chat
+    from rl.rollout import episode_runner
 
-    rl.rollout.VideoSegEnv = ScriptedEnv
+    episode_runner.VideoSegEnv = ScriptedEnv
     chat, layout = load_chat(model)
-    rollout = rl.rollout.Rollout(sampler, chat, layout, FrameCache(), env)  # pyright: ignore[reportArgumentType]
+    rollout = episode_runner.Rollout(sampler, chat, layout, FrameCache(), env)  # pyright: ignore[reportArgumentType]
     used, started = time.process_time(), time.monotonic()
     played = list(rollout.run(assignments))
     seconds = time.process_time() - used, time.monotonic() - started
@@ -155,7 +155,7 @@ def read_gb_per_s() -> float:
 
 
 def make_policy(size: str, folder: Path) -> SegPolicy:
-    from policy.build import build_small, save_policy
+    from policy.videoseg.checkpoint import build_small, save_policy
 
     policy = build_small(SIZES[size], ["the red circle moves left and stops near frame 12"], seed=0)
     save_policy(policy, folder)
@@ -238,7 +238,7 @@ def main() -> None:
     set_engine_env()
     # Heavy imports wait until the engine's environment variables are set.
     from cot_data.datasets import load_tasks
-    from cot_data.generate import write_moving_shapes
+    from cot_data.moving_shapes.generate import write_moving_shapes
 
     with tempfile.TemporaryDirectory() as folder:
         policy = make_policy(args.size, Path(folder) / "policy")

@@ -18,10 +18,10 @@ from dataclasses import replace
 import ray
 
 from configs.schema import RunConfig
-from rl.assignment import Assignment
-from rl.dispatch import Room
-from rl.pool import Pool
-from tests.stand_in import HeavyTail, StandInWorker, group
+from rl.rollout.dispatcher import Room
+from rl.rollout.pool import Pool
+from rl.rollout.request import Assignment
+from tests.helpers.stand_in import HeavyTail, StandInWorker, group
 
 GROUP = 8
 

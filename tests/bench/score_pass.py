@@ -22,14 +22,14 @@ import numpy as np
 
 from configs.load import load_config
 from cot_data.datasets import load_tasks
-from cot_data.dialogue import to_trajectory
-from cot_data.generate import write_moving_shapes
-from cot_data.write_trace import write_trace
+from cot_data.moving_shapes.generate import write_moving_shapes
+from cot_data.traces.dialogue import to_trajectory
+from cot_data.traces.write import write_trace
 from env.frames import FrameCache
 from env.types import Action, Task, Trajectory
-from policy.build import build_small
-from policy.model import SegPolicy
-from rl.learner import LocalLearner
+from policy.videoseg.checkpoint import build_small
+from policy.videoseg.model import SegPolicy
+from rl.learner.learner import LocalLearner
 
 
 def rolled_out(policy: SegPolicy, task: Task, sibling: int) -> Trajectory:

@@ -20,8 +20,8 @@ from pathlib import Path
 
 from configs.load import load_config
 from configs.schema import EnvConfig, PolicyConfig
-from policy.engine_env import set_engine_env
-from rl.assignment import Assignment
+from policy.engines.env import set_engine_env
+from rl.rollout.request import Assignment
 from tests.bench.rollout import Uneven, play
 
 MEDIAN, LONGEST = 120, 512  # tokens of a turn
@@ -34,9 +34,9 @@ def write_model(size: str, folder: Path) -> None:
     import torch
     from transformers import Qwen3VLForConditionalGeneration
 
-    from policy.build import build_small, save_policy
-    from policy.model import SegPolicy
-    from tests.published_sizes import full_size
+    from policy.videoseg.checkpoint import build_small, save_policy
+    from policy.videoseg.model import SegPolicy
+    from tests.helpers.published_sizes import full_size
 
     policy = build_small(PolicyConfig(), CORPUS, seed=0)
     if size != "tiny":
@@ -83,9 +83,9 @@ def main() -> None:
     set_engine_env()
     # Heavy imports wait until the engine's environment variables are set.
     from cot_data.datasets import load_tasks
-    from cot_data.generate import write_moving_shapes
-    from policy.build import load_chat
+    from cot_data.moving_shapes.generate import write_moving_shapes
     from policy.engines import build_sampler
+    from policy.vlm.load import load_chat
 
     env = env_of(args.size)
     sampler_config = load_config("tiny" if args.size == "tiny" else "videoseg_o3/2b_grpo", []).sampler

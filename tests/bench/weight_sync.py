@@ -21,11 +21,11 @@ from rich.console import Console
 from rich.progress import track
 
 from configs.schema import PolicyConfig
-from policy.engine_env import set_engine_env
+from policy.engines.env import set_engine_env
 
 if TYPE_CHECKING:
-    from policy.model import SegPolicy
-    from policy.weight_sync import Moved
+    from policy.engines.weight_update import Moved
+    from policy.videoseg.model import SegPolicy
 
 KINDS = {
     "all weights": PolicyConfig(),
@@ -60,15 +60,15 @@ class Engine:
 
     def __init__(self, folder: Path):
         set_engine_env()
-        from policy.build import load_chat
-        from tests.sampler_parts import make_sampler
+        from policy.vlm.load import load_chat
+        from tests.helpers.sampler_parts import make_sampler
 
         self.chat, _ = load_chat(folder / "vlm")
         self.sampler = make_sampler("vllm", folder / "vlm")
 
     def sync(self, references: list[Any], version: int) -> tuple[float, float]:
         """Seconds to fetch and to load what is offered."""
-        from rl.weight_transport import fetch
+        from rl.rollout.weight_transport import fetch
 
         started = time.monotonic()
         moved = fetch(references[0], seconds=300)
@@ -77,7 +77,7 @@ class Engine:
         return fetched - started, time.monotonic() - fetched
 
     def talk(self, salt: int) -> list[Any]:
-        from tests.sampler_parts import play
+        from tests.helpers.sampler_parts import play
 
         return play(self.sampler, self.chat, count=4, salt=salt)
 
@@ -87,9 +87,10 @@ def measure(kind: str, transport: str, folder: Path, syncs: int) -> str:
     import ray
     import torch
 
-    from policy.build import load_chat, load_policy
-    from rl.weight_transport import offer
-    from tests.sampler_parts import load_plain, worst_difference
+    from policy.videoseg.checkpoint import load_policy
+    from policy.vlm.load import load_chat
+    from rl.rollout.weight_transport import offer
+    from tests.helpers.sampler_parts import load_plain, worst_difference
 
     chat, _ = load_chat(folder / "vlm")
     engine: Any = ray.remote(num_cpus=1)(Engine).remote(folder)
@@ -124,7 +125,7 @@ def main() -> None:
     set_engine_env()
     import ray
 
-    from policy.build import build_small, save_policy
+    from policy.videoseg.checkpoint import build_small, save_policy
     from tests.bench.rollout import SIZES
 
     ray.init("local", num_cpus=1, include_dashboard=False, log_to_driver=False)

@@ -20,9 +20,9 @@ import pytest
 from env.frames import FrameCache
 from env.store import TrajectoryStore
 from env.types import Trajectory
-from policy.build import load_policy
-from rl.learner import LocalLearner
-from tests.rl_parts import Micro, read_lines
+from policy.videoseg.checkpoint import load_policy
+from rl.learner.learner import LocalLearner
+from tests.helpers.rl_parts import Micro, read_lines
 
 SAVE_EVERY = 2
 OVERRIDES = (

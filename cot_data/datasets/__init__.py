@@ -1,0 +1,47 @@
+"""Data sets by layout. To add one: a loader `(root, faults) -> Tasks` in a file of its own, and a line here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from configs.schema import RunConfig
+from cot_data.datasets.groundmore import load_groundmore
+from cot_data.datasets.long_rvos import load_long_rvos
+from cot_data.datasets.mevis import load_mevis
+from cot_data.datasets.reason_vos import load_reason_vos
+from cot_data.datasets.ref_davis17 import load_ref_davis17
+from cot_data.datasets.ref_sav import load_ref_sav
+from cot_data.datasets.ref_youtube_vos import load_ref_youtube_vos
+from cot_data.datasets.revos import load_revos
+from cot_data.faults import RAISE, Faults
+from cot_data.tasks import Tasks
+from env.errors import DataError
+
+DATASETS: dict[str, Callable[[Path, Faults], Tasks]] = {
+    "mevis": load_mevis,
+    "ref_youtube_vos": load_ref_youtube_vos,
+    "ref_davis17": load_ref_davis17,
+    "revos": load_revos,
+    "reason_vos": load_reason_vos,
+    "long_rvos": load_long_rvos,
+    "ref_sav": load_ref_sav,
+    "groundmore": load_groundmore,
+}
+
+
+def load_tasks(name: str, root: str | Path, faults: Faults = RAISE) -> Tasks:
+    """All tasks of a data set in file order; what its root is, its loader's file says.
+
+    Frames and masks are read when a task is taken. DataError where the metadata is not what it should be, and on taking
+    a task whose frames or masks are not.
+    """
+    if name not in DATASETS:
+        raise DataError("data.dataset", f"expected one of {', '.join(DATASETS)}, found {name!r}")
+    return DATASETS[name](Path(root).absolute(), faults)
+
+
+def held_out_tasks(config: RunConfig) -> Tasks:
+    """The held-out tasks that `eval.num_tasks` asks for, in file order."""
+    tasks = load_tasks(config.data.dataset, config.data.eval_root)
+    return tasks[: config.eval.num_tasks] if config.eval.num_tasks else tasks

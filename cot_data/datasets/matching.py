@@ -1,0 +1,31 @@
+"""Which task of a data set a published record is about."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from cot_data.formats.rl_records import RlRecord
+from cot_data.formats.vts_cot import Record
+from cot_data.tasks import Outline
+from env.errors import DataError
+from env.types import names_in
+
+
+def match(records: Iterable[Record | RlRecord], outlines: Sequence[Outline]) -> list[int]:
+    """Each record's task, as a position: same video, and same expression id or, where there is none, same words."""
+    by_id: dict[tuple[str, str], int] = {}
+    by_words: dict[tuple[str, str], int] = {}
+    for at, outline in enumerate(outlines):
+        video_name, exp_id = names_in(outline.task_id)
+        by_id[video_name, exp_id] = at
+        by_words.setdefault((video_name, outline.expression), at)
+    found = []
+    for i, record in enumerate(records):
+        at = by_id.get((record.video_name, record.exp_id)) if record.exp_id else None
+        at = by_words.get((record.video_name, record.exp)) if at is None else at
+        known = outlines[at] if at is not None else None
+        if known is None or known.expression != record.exp or known.num_frames not in (0, len(record.frames)):
+            where = f"record {i}: video {record.video_name!r}, expression {record.exp!r}"
+            raise DataError(where, f"the data set has no such task with {len(record.frames)} frames")
+        found.append(at)
+    return found

@@ -1,0 +1,121 @@
+"""Ref-SAV. The evaluation set is a folder with `meta_expressions_valid.json`, `mask_dict.json` and `videos/`.
+
+The training set is a folder with `Ref-SAV.json` and, below it, the SA-V videos and annotations that it names: one
+`.mp4` and one `_manual.json` per video. Its frames are every fourth of the video, for which SA-V has masks.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from cot_data.faults import RAISE, Faults
+from cot_data.formats.expression_file import Expression, ExpressionFile, gold_by_anno_id
+from cot_data.formats.frame_folder import FramesOfFile, check_inside
+from cot_data.formats.json_fields import field, read_json
+from cot_data.formats.mask_table import empty_counts
+from cot_data.tasks import Entry, Outline, Tasks
+from env.errors import DataError
+from env.rle import decode
+from env.types import RLE, VideoRef
+
+TRAIN, META = "Ref-SAV.json", "meta_expressions_valid.json"
+STRIDE = 4  # SA-V annotates 6 of 24 frames a second
+SUBSETS = {0: "long", 1: "short"}  # by `type_id`
+_KEPT = 4  # annotation files in memory, several MB each: the expressions of a video follow each other
+
+
+def load_ref_sav(root: Path, faults: Faults = RAISE) -> Tasks:
+    """Every expression: of the training set where `Ref-SAV.json` lies in the root, else of the evaluation set."""
+    if (root / TRAIN).is_file():
+        return Tasks(_train_entries(root, faults))
+    layout = ExpressionFile(root.name, root / META, root, "videos", _subset)
+    return Tasks(layout.entries(layout.videos(), gold_by_anno_id(root, faults), faults))
+
+
+def _subset(expression: Expression) -> dict[str, Any]:
+    return {"subset": expression.choice("type_id", SUBSETS)}
+
+
+def _train_entries(root: Path, faults: Faults) -> list[Entry]:
+    file = root / TRAIN
+    videos = read_json(file)
+    if not isinstance(videos, dict):
+        raise DataError(str(file), f"expected an object of videos, found {type(videos).__name__}")
+    found = []
+    for name, record in videos.items():
+        where = f"{file}: videos[{name!r}]"
+        with faults.noted():
+            check_inside(name, where)
+            video_path = _without_repeat(field(record, "video_path", str, where))
+            anno_path = _without_repeat(field(record, "anno_path", str, where))
+            check_inside(anno_path, f"{where}.anno_path")
+            footage = FramesOfFile(root, video_path, STRIDE, f"{where}.video_path")
+            objects = field(record, "objects", dict, where)
+            for key in sorted(objects):
+                spot = f"{where}.objects[{key!r}]"
+                with faults.noted():
+                    if not key.isdecimal():
+                        raise DataError(spot, f"expected the number of a masklet as key, found {key!r}")
+                    outline = Outline(f"{root.name}/{name}/{key}", field(objects[key], "formated", str, spot))
+                    found.append(Entry(outline, footage, MaskletGold(root, anno_path, int(key)), spot))
+    return found
+
+
+def _without_repeat(path: str) -> str:
+    """The path as SA-V unpacks: the published file has `sav_000/sav_train/sav_000/..` for `sav_train/sav_000/..`."""
+    parts = list(PurePosixPath(path).parts)
+    at = parts.index("sav_train") if "sav_train" in parts else 0
+    if at and parts[at - 1 : at] == parts[at + 1 : at + 2]:
+        del parts[at - 1]
+    return "/".join(parts)
+
+
+@dataclass(frozen=True)
+class MaskletGold:
+    """One object of an SA-V annotation file: `masklet` is a list over frames of a list of RLEs, one per object."""
+
+    root: Path
+    path: str
+    number: int
+
+    def masks(self, video: VideoRef, where: str, faults: Faults = RAISE) -> tuple[RLE | None, ...]:
+        path = self.root / self.path
+        if not path.resolve().is_relative_to(self.root.resolve()):
+            raise DataError(where, f"{path} leads out of the data root")
+        frames = _masklet(path)
+        if len(frames) != video.num_frames:
+            problem = f"expected masks of {video.num_frames} frames, every {STRIDE}th of the video, found {len(frames)}"
+            raise DataError(f"{path}: masklet", problem)
+        found: list[RLE | None] = []
+        for t, rles in enumerate(frames):
+            found.append(None)
+            with faults.noted():
+                spot = f"{path}: masklet[{t}]"
+                if not isinstance(rles, list) or self.number >= len(rles):
+                    count = len(rles) if isinstance(rles, list) else 0
+                    raise DataError(spot, f"expected a mask of object {self.number}, found masks of {count} objects")
+                found[t] = _checked(rles[self.number], video, f"{spot}[{self.number}]")
+        return tuple(found)
+
+    def check(self, video: VideoRef, where: str, faults: Faults) -> None:
+        for t, rle in enumerate(self.masks(video, where, faults)):
+            if rle is not None:
+                with faults.noted():
+                    decode(rle, f"{self.root / self.path}: masklet[{t}][{self.number}]")
+
+
+def _checked(rle: Any, video: VideoRef, where: str) -> RLE | None:
+    if not isinstance(rle, dict) or not isinstance(rle.get("counts"), str):
+        raise DataError(where, 'expected {"size": [h, w], "counts": STR}')
+    if rle.get("size") != [video.height, video.width]:
+        problem = f"expected {[video.height, video.width]} as the frames are, found {rle.get('size')}"
+        raise DataError(f"{where}.size", problem)
+    return None if rle["counts"] == empty_counts(video.height, video.width) else rle
+
+
+@lru_cache(_KEPT)
+def _masklet(path: Path) -> list[Any]:
+    return field(read_json(path), "masklet", list, str(path))

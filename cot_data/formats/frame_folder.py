@@ -1,0 +1,161 @@
+"""The frames of one video of a data set: a folder of JPEGs, or every n-th frame of a video file; looked at on use."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from itertools import pairwise
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from PIL import Image
+
+from cot_data.faults import RAISE, Faults
+from cot_data.formats.json_fields import field
+from env.errors import DataError
+from env.rle import MAX_PIXELS
+from env.types import VideoRef
+from env.video_file import VideoFile
+
+_MAX_NAME = 255  # bytes that a file system takes
+
+
+class FrameFolder:
+    """`root/path/<frame>.jpg`. Pixel sizes come from the metadata where it has them, else from the first frame."""
+
+    def __init__(self, root: Path, path: str, frames: tuple[str, ...] | None, size: tuple[int, int] | None, where: str):
+        """`frames` None stands for every JPEG in the folder, in name order; `size` is (height, width).
+
+        DataError where the path leaves the root.
+        """
+        self.root, self.path, self.where = root, path, where
+        self._frames, self._size = frames, size
+        check_inside(path, where)
+
+    def ref(self, faults: Faults = RAISE) -> VideoRef:
+        """The video; lists the folder once, and opens the first frame where the size is not known."""
+        return self._ref if faults is RAISE else self._look(faults)
+
+    @cached_property
+    def _ref(self) -> VideoRef:
+        return self._look(RAISE)
+
+    def _look(self, faults: Faults) -> VideoRef:
+        folder = self.root / self.path
+        if not folder.resolve().is_relative_to(self.root.resolve()):
+            raise DataError(self.where, f"{folder} leads out of the data root")
+        if not folder.is_dir():
+            raise DataError(self.where, f"expected the folder {folder}, found none")
+        found = {path.name for path in folder.iterdir()}
+        frames = self._frames or tuple(sorted(name.removesuffix(".jpg") for name in found if name.endswith(".jpg")))
+        if not frames:
+            raise DataError(self.where, f"expected frames (.jpg) in {folder}, found none")
+        for i, frame in enumerate(frames):
+            if f"{frame}.jpg" not in found:
+                with faults.noted():
+                    raise DataError(f"{self.where}.frames[{i}]", f"frame {folder / frame}.jpg is missing")
+        height, width = self._size or _image_size(folder / f"{frames[0]}.jpg", f"{self.where}.frames[0]")
+        return VideoRef(str(self.root), self.path, frames, len(frames), height, width)
+
+    def check(self, faults: Faults) -> VideoRef | None:
+        """Note frames that are missing, are no JPEG, or are of another size than the video."""
+        video = None
+        with faults.noted():
+            video = self.ref(faults)
+        if video is None:
+            return None
+        for i, frame in enumerate(video.frames):
+            path, where = self.root / self.path / f"{frame}.jpg", f"{self.where}.frames[{i}]"
+            if path.exists():  # else it is noted already
+                with faults.noted():
+                    _check_size(path, video, where)
+        return video
+
+
+class FramesOfFile:
+    """Frames 0, n, 2n, .. of the video file `root/path`."""
+
+    def __init__(self, root: Path, path: str, stride: int, where: str):
+        self.root, self.path, self.stride, self.where = root, path, stride, where
+        check_inside(path, where)
+
+    def ref(self, faults: Faults = RAISE) -> VideoRef:
+        """The video; its file is opened once, to count frames and to decode the first one."""
+        return self._ref
+
+    @cached_property
+    def _ref(self) -> VideoRef:
+        path = self.root / self.path
+        if not path.resolve().is_relative_to(self.root.resolve()):
+            raise DataError(self.where, f"{path} leads out of the data root")
+        if not path.is_file():
+            raise DataError(self.where, f"expected the video {path}, found none")
+        file, height, width = self._open()
+        num_frames = -(-len(file) // self.stride)
+        return VideoRef(str(self.root), self.path, (), num_frames, height, width, self.stride)
+
+    def _open(self) -> tuple[VideoFile, int, int]:
+        """The file with its height and width."""
+        path = self.root / self.path
+        try:
+            file = VideoFile(path)
+            height, width = file.frame(0).shape[:2]
+        except DataError as error:
+            raise DataError(f"{path}: {_record(self.where)}", error.problem) from error
+        return file, height, width
+
+    def check(self, faults: Faults) -> VideoRef | None:
+        """Note a file that cannot be read, and frames that cannot be decoded."""
+        video = None
+        with faults.noted():
+            video = self.ref()
+            file, _, _ = self._open()
+            for t in range(video.num_frames):
+                with faults.noted():
+                    file.frame(t * self.stride)
+        return video
+
+
+def folder_of(root: Path, path: str, record: Any, where: str) -> FrameFolder:
+    """The frames that one record of an expression file names: `frames`, and `height` and `width` where it has them."""
+    frames = field(record, "frames", list, where)
+    for i, frame in enumerate(frames):
+        if not isinstance(frame, str) or not frame or set(frame) & set("/\\\0"):
+            raise DataError(f"{where}.frames[{i}]", f"expected a frame name without suffix, found {frame!r}")
+    if not frames or any(a >= b for a, b in pairwise(frames)):
+        raise DataError(f"{where}.frames", "expected frame names, each once and in string order: masks are told by it")
+    size = None
+    if "height" in record or "width" in record:
+        size = (field(record, "height", int, where), field(record, "width", int, where))
+        if min(size) < 1 or size[0] * size[1] > MAX_PIXELS:
+            raise DataError(f"{where}.height", f"expected a frame of 1 to {MAX_PIXELS} pixels, found {size}")
+    return FrameFolder(root, path, tuple(frames), size, where)
+
+
+def check_inside(path: str, where: str) -> None:
+    """DataError where a relative path could lead out of its root."""
+    parts = PurePosixPath(path).parts
+    if not parts or path.startswith("/") or ".." in parts or set(path) & set("\\\0"):
+        raise DataError(where, f"the path {path!r} leaves the data root")
+    if any(len(part.encode("utf-8", "replace")) > _MAX_NAME for part in parts):
+        raise DataError(where, f"expected names of at most {_MAX_NAME} bytes, found {path[:80]!r}..")
+
+
+def _check_size(path: Path, video: VideoRef, where: str) -> None:
+    height, width = _image_size(path, where)
+    if (height, width) != (video.height, video.width):
+        problem = f"expected {video.width}x{video.height} as its video is, found {width}x{height}"
+        raise DataError(f"{path}: {_record(where)}", problem)
+
+
+def _image_size(path: Path, where: str) -> tuple[int, int]:
+    """(height, width) from the file's header."""
+    try:
+        with Image.open(path, formats=("JPEG",)) as image:
+            return image.height, image.width
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise DataError(f"{path}: {_record(where)}", f"expected a JPEG, found something else ({error})") from error
+
+
+def _record(where: str) -> str:
+    """The part of `<file>: <record>` behind the file."""
+    return where.rpartition(": ")[2]

@@ -1,0 +1,114 @@
+"""Convert a mask dictionary, `{anno_id: [RLE or null per frame]}`, to Arrow: one row per annotation, faults included.
+
+A fault in one annotation is kept in its row, and is raised by whoever asks for that annotation: the others stay usable,
+and `cot_data.check` can tell all of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from cot_data.formats.json_stream import read_members
+from cot_data.formats.safe_pickle import read_pickle
+from env.errors import DataError
+
+FORMAT = "v1"  # part of the file's name: change it with the schema
+_BATCH = 1 << 25  # characters of masks written at once
+_SCHEMA = pa.schema(
+    [
+        ("anno_id", pa.string()),
+        ("height", pa.int32()),
+        ("width", pa.int32()),
+        ("counts", pa.list_(pa.string())),  # null where the object is absent
+        ("faults", pa.list_(pa.struct([("place", pa.string()), ("problem", pa.string())]))),
+    ]
+)
+_MAX_SIDE = 1 << 15
+
+
+@dataclass
+class _Row:
+    """One annotation; all of its masks have the size of the first one."""
+
+    anno_id: str
+    height: int = 0
+    width: int = 0
+    counts: list[str | None] = field(default_factory=list)
+    faults: list[dict[str, str]] = field(default_factory=list)
+
+
+def write_rows(source: Path, out: Path) -> None:
+    """Write the Arrow stream file `out`. DataError where `source` is no dictionary at all."""
+    with pa.OSFile(str(out), "wb") as file, pa.ipc.new_stream(file, _SCHEMA) as writer:
+        rows: list[_Row] = []
+        size = 0
+        for anno_id, masks in _members(source):
+            rows.append(_row(anno_id, masks))
+            size += sum(len(text) for text in rows[-1].counts if text is not None)
+            if size > _BATCH:
+                writer.write_batch(_batch(rows))
+                rows, size = [], 0
+        writer.write_batch(_batch(rows))
+
+
+def _members(source: Path) -> Iterator[tuple[str, Any]]:
+    if source.suffix != ".pkl":
+        yield from read_members(source)
+        return
+    masks = read_pickle(source)
+    if not isinstance(masks, dict):
+        raise DataError(str(source), f"expected a dict of masks by anno_id, found {type(masks).__name__}")
+    for anno_id, rles in masks.items():
+        yield str(anno_id), rles
+
+
+def _batch(rows: list[_Row]) -> pa.RecordBatch:
+    columns = [pa.array([getattr(row, part.name) for row in rows], part.type) for part in _SCHEMA]
+    return pa.record_batch(columns, schema=_SCHEMA)
+
+
+def _row(anno_id: str, masks: Any) -> _Row:
+    row = _Row(anno_id.encode("utf-8", "backslashreplace").decode())
+    if not isinstance(masks, list):
+        problem = f"expected a list of masks, one per frame, found {type(masks).__name__}"
+        row.faults.append({"place": "", "problem": problem})
+        return row
+    first: Any = None
+    for t, rle in enumerate(masks):
+        counts = None
+        if rle is not None:
+            fault, counts = _fault(rle, first)
+            if fault:
+                row.faults.append({"place": f"[{t}]{fault[0]}", "problem": fault[1]})
+            elif first is None:
+                first = rle["size"]
+        row.counts.append(counts)
+    if first is not None:
+        row.height, row.width = first
+    return row
+
+
+def _fault(rle: Any, first: Any) -> tuple[tuple[str, str] | None, str | None]:
+    """What is wrong with a mask (field and problem), and its counts as text; `first` is the size of those before it."""
+    try:
+        size, counts = rle["size"], rle["counts"]
+    except (TypeError, KeyError, IndexError):
+        size, counts = None, None
+    if type(counts) is bytes:
+        counts = counts.decode("latin1")
+    if type(counts) is not str or not counts.isascii():
+        return ("", 'expected null or {"size": [h, w], "counts": STR}'), None
+    if size == first or (first is None and _is_size(size)):
+        return None, counts
+    expected = "[height, width]" if first is None else f"{first} as in the masks before it"
+    return (".size", f"expected {expected}, found {ascii(size)[:60]}"), None
+
+
+def _is_size(size: Any) -> bool:
+    is_pair = isinstance(size, list | tuple) and len(size) == 2
+    return is_pair and all(type(side) is int and 1 <= side <= _MAX_SIDE for side in size)

@@ -1,0 +1,133 @@
+"""A mask dictionary as a memory-mapped Arrow table: `mask_dict.json` or `mask_dict.pkl`, converted once.
+
+The table lies in `.videoseg_cache` beside the dictionary, or in the folder that VIDEOSEG_CACHE names, under a name with
+the dictionary's size and time of change, so a changed dictionary is converted anew. All processes that open it share
+its pages, and it travels to a worker as a path. It is plain Arrow: `datasets.Dataset.from_file` opens it.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cot_data.faults import RAISE, Faults
+from cot_data.formats.mask_rows import FORMAT, write_rows
+from env.errors import DataError
+from env.rle import decode, encode, union
+from env.types import RLE, VideoRef
+
+CACHE, CACHE_ENV = ".videoseg_cache", "VIDEOSEG_CACHE"
+
+
+class MaskTable:
+    """The masks of a dictionary by anno_id. Making one reads nothing; the first look converts or opens the table."""
+
+    def __init__(self, source: Path):
+        self.source = source
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"source": self.source}
+
+    @cached_property
+    def _rows(self) -> dict[str, int]:
+        """anno_id to row."""
+        return {anno_id: row for row, anno_id in enumerate(self._table.data.column("anno_id").to_pylist())}
+
+    @cached_property
+    def _table(self) -> Any:
+        from datasets import Dataset  # takes seconds, which a reader of metadata need not wait for
+
+        return Dataset.from_file(str(converted(self.source)))
+
+    def tracklet(
+        self, anno_id: str, video: VideoRef, where: str, faults: Faults = RAISE
+    ) -> tuple[RLE | None, ...] | None:
+        """[T] masks of one annotation, None where it is absent or empty; None where what is noted leaves no masks."""
+        if anno_id not in self._rows:
+            with faults.noted():
+                raise DataError(f"{where}.anno_id", f"{self.source} has no masks under {anno_id!r}")
+            return None
+        row, spot = self._table[self._rows[anno_id]], f"{self.source}: [{anno_id!r}]"
+        for fault in row["faults"]:
+            with faults.noted():
+                raise DataError(spot + fault["place"], fault["problem"])
+        counts, size = row["counts"], [row["height"], row["width"]]
+        expected = [video.height, video.width]
+        with faults.noted():
+            if len(counts) != video.num_frames:
+                problem = f"expected a list of {video.num_frames} masks, one per frame, found {len(counts)} entries"
+                raise DataError(spot, problem)
+            first = next((t for t, each in enumerate(counts) if each is not None), None)
+            if first is not None and size != expected:
+                raise DataError(f"{spot}[{first}].size", f"expected {expected} as the frames are, found {size}")
+            empty = empty_counts(*size) if first is not None else None
+            return tuple(None if each is None or each == empty else {"size": size, "counts": each} for each in counts)
+        return None
+
+
+@lru_cache
+def empty_counts(height: int, width: int) -> str:
+    """`counts` of an RLE in which no pixel is set."""
+    return encode(np.zeros((height, width), bool))["counts"]
+
+
+@dataclass(frozen=True)
+class TableGold:
+    """The target is the union of annotations; with none of them nothing answers to the expression."""
+
+    table: MaskTable
+    anno_ids: tuple[str, ...]
+
+    def masks(self, video: VideoRef, where: str, faults: Faults = RAISE) -> tuple[RLE | None, ...]:
+        lists_NT = [self.table.tracklet(anno_id, video, where, faults) for anno_id in self.anno_ids]
+        known_NT = [masks for masks in lists_NT if masks is not None]
+        if len(known_NT) == 1:
+            return known_NT[0]
+        together = []
+        for t in range(video.num_frames):
+            together.append(None)
+            with faults.noted():
+                together[t] = union([masks[t] for masks in known_NT], f"{where}, frame {t}")
+        return tuple(together)
+
+    def check(self, video: VideoRef, where: str, faults: Faults) -> None:
+        for anno_id in self.anno_ids:
+            for t, rle in enumerate(self.table.tracklet(anno_id, video, where, faults) or ()):
+                if rle is not None:
+                    with faults.noted():
+                        decode(rle, f"{self.table.source}: [{anno_id!r}][{t}]")
+
+
+def converted(source: Path) -> Path:
+    """The Arrow file of a dictionary, written where there is none yet, whole or not at all."""
+    if not source.is_file():
+        raise DataError(str(source), "expected a dictionary of masks, found no such file")
+    found = source.stat()
+    elsewhere = os.environ.get(CACHE_ENV)
+    folder = Path(elsewhere) if elsewhere else source.parent / CACHE
+    kept_by = f"{sha256(str(source.resolve()).encode()).hexdigest()[:12]}-" if elsewhere else ""
+    stem = f"{kept_by}{source.name}"
+    path = folder / f"{stem}.{found.st_size:x}-{found.st_mtime_ns:x}.{FORMAT}.arrow"
+    if path.is_file():
+        return path
+    temporary = path.with_suffix(f".tmp{os.getpid()}")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_rows(source, temporary)
+        os.replace(temporary, path)
+    except OSError as error:
+        problem = f"cannot be written ({error}); name a folder for converted masks in {CACHE_ENV}"
+        raise DataError(str(folder), problem) from error
+    finally:
+        if temporary.exists():
+            temporary.unlink()
+    for stale in folder.glob(f"{stem}.*.arrow"):
+        if stale != path:
+            stale.unlink(missing_ok=True)
+    return path

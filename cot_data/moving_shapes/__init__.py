@@ -1,0 +1,1 @@
+"""Moving Shapes: synthetic videos with exact masks and expressions of known kinds."""

@@ -1,0 +1,301 @@
+"""Write Moving Shapes, a synthetic benchmark, in the MeViS layout: `JPEGImages/`, `meta_expressions.json`,
+`mask_dict.json`, and beside them our own `moving_shapes.json` with what each expression is a test of.
+
+The same arguments give the same bytes. Videos are named after the seed, so splits of different seeds share none.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, replace
+from functools import partial
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from pycocotools import mask as coco_mask
+
+from cot_data.moving_shapes.expressions import SEEN_AREA, Candidate, Track, absent, marked, motion_of, plain_candidates
+from cot_data.moving_shapes.render import background, checks, draw_scene, footprint, scene_masks
+from cot_data.moving_shapes.scene import Mark, Scene, sample_num_frames, sample_scene
+from env.errors import DataError
+from env.frames import sample_indices
+from env.types import Interval
+
+MAX_OBJECTS = 8  # anno ids of video v are v * MAX_OBJECTS, ...
+WINDOW = 7  # frames that a flash is named by, at most: four evenly spaced ones cannot miss a flash of two
+FEWEST, MOST = 3, 5  # expressions of one video
+MIN_CHECKS = 16  # fewest checkered pixels that show
+MOST_TRIES = 400  # scenes drawn for one video; the default numbers need six at most
+
+
+@dataclass(frozen=True)
+class ShapesConfig:
+    """Every number of the generator."""
+
+    size: int = 64
+    """Side of a frame in pixels."""
+    min_frames: int = 32
+    """Shortest video."""
+    max_frames: int = 128
+    """Longest video."""
+    long_share: float = 0.1
+    """Share of videos that are longer than a quarter of that range; the others stay below it."""
+    strip_frames: int = 8
+    """Low-resolution frames of the first observation: no brief event shows in them."""
+    detail_frames: int = 2
+    """High-resolution frames of the first observation: neither a brief event nor a fine mark shows in them."""
+    explore_share: float = 0.35
+    """Share of tasks whose evidence is not in the first observation."""
+    no_target_share: float = 0.07
+    """Share of tasks that nothing in the video answers to."""
+    palette: int = 3
+    """Colours of one video: with fewer than shapes a colour alone does not tell which shape is meant."""
+
+
+@dataclass(frozen=True)
+class Video:
+    """One generated video and its entries in the three JSON files."""
+
+    name: str
+    meta: dict[str, Any]
+    masks: dict[str, list[dict[str, Any] | None]]
+    labels: dict[str, Any]
+
+
+def write_moving_shapes(
+    out: Path,
+    num_videos: int,
+    seed: int,
+    config: ShapesConfig | None = None,
+    processes: int = 2,
+    progress: Callable[[int], None] | None = None,
+) -> None:
+    """Write `num_videos` videos and their files into `out`; `progress` is told how many are done."""
+    out = Path(out)
+    config = config or ShapesConfig()
+    (out / "JPEGImages").mkdir(parents=True, exist_ok=True)
+    make = partial(make_video, out, seed, config)
+    videos = []
+    if processes > 1 and num_videos >= 64:
+        with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
+            for video in pool.map(make, range(num_videos), chunksize=16):
+                videos.append(video)
+                if progress:
+                    progress(len(videos))
+    else:
+        for video_idx in range(num_videos):
+            videos.append(make(video_idx))
+            if progress:
+                progress(len(videos))
+    _dump(out / "meta_expressions.json", {"videos": {video.name: video.meta for video in videos}})
+    _dump(out / "mask_dict.json", {anno_id: rles for video in videos for anno_id, rles in video.masks.items()})
+    labels = {video.name: video.labels for video in videos}
+    _dump(out / "moving_shapes.json", {"version": 2, "seed": seed, "videos": labels})
+
+
+def _dump(path: Path, value: dict[str, Any]) -> None:
+    path.write_text(json.dumps(value, separators=(",", ":")))
+
+
+def make_video(out: Path, seed: int, config: ShapesConfig, video_idx: int) -> Video:
+    """Sample, draw and write the frames of one video."""
+    rng = np.random.default_rng([seed, video_idx])
+    scene, masks_NTHW, chosen = _sample_tasks(rng, config)
+    frames_THW3 = draw_scene(scene, background(rng, scene.size))
+    name = f"s{seed}_{video_idx:05d}"
+    folder = out / "JPEGImages" / name
+    folder.mkdir(exist_ok=True)
+    for t, frame_HW3 in enumerate(frames_THW3):
+        Image.fromarray(frame_HW3).save(folder / f"{t:05d}.jpg", quality=95, subsampling=0)
+    anno_ids = [video_idx * MAX_OBJECTS + i for i in range(len(scene.shapes))]
+    return Video(
+        name,
+        _meta(scene, chosen, anno_ids, video_idx),
+        {str(a): encode(masks_THW) for a, masks_THW in zip(anno_ids, masks_NTHW, strict=True)},
+        _labels(scene, masks_NTHW, chosen, anno_ids),
+    )
+
+
+def encode(masks_THW: np.ndarray) -> list[dict[str, Any] | None]:
+    """COCO RLE of every frame, None where the mask is empty."""
+    columns_HWT = np.asfortranarray(masks_THW.transpose(1, 2, 0).astype(np.uint8))
+    rles: Any = coco_mask.encode(columns_HWT)  # a list, one per frame, which the stubs do not say
+    return [
+        {"size": [int(v) for v in rle["size"]], "counts": rle["counts"].decode("ascii")} if mask_HW.any() else None
+        for rle, mask_HW in zip(rles, masks_THW, strict=True)
+    ]
+
+
+def _meta(scene: Scene, chosen: list[Candidate], anno_ids: list[int], video_idx: int) -> dict[str, Any]:
+    expressions = {}
+    for exp_id, candidate in enumerate(chosen):
+        targets = [] if candidate.target is None else [candidate.target]
+        expressions[str(exp_id)] = {
+            "exp": candidate.text,
+            "obj_id": targets,
+            "anno_id": [anno_ids[target] for target in targets],
+        }
+    return {
+        "frames": [f"{t:05d}" for t in range(scene.num_frames)],
+        "vid_id": video_idx,
+        "height": scene.size,
+        "width": scene.size,
+        "expressions": expressions,
+    }
+
+
+def _labels(scene: Scene, masks_NTHW: np.ndarray, chosen: list[Candidate], anno_ids: list[int]) -> dict[str, Any]:
+    """What every object is and does, and what every expression is a test of."""
+    tracks = _tracks(scene, masks_NTHW)
+    return {
+        "objects": {
+            str(a): _object_label(scene, idx, track)
+            for idx, (a, track) in enumerate(zip(anno_ids, tracks, strict=True))
+        },
+        "expressions": {
+            str(exp_id): {
+                "family": c.family,
+                "explore": c.explore,
+                "evidence": list(c.evidence),
+                "caption": "" if c.target is None else scene.shapes[c.target].caption,
+            }
+            for exp_id, c in enumerate(chosen)
+        },
+    }
+
+
+def _object_label(scene: Scene, shape_idx: int, track: Track) -> dict[str, Any]:
+    marks: dict[str, list[int]] = {}
+    for mark in scene.marks:
+        if mark.shape_idx == shape_idx:
+            marks.setdefault(mark.kind, []).extend(mark.frames)
+    return {"caption": track.shape.caption, "motion": motion_of(track), "marks": marks}
+
+
+def _tracks(scene: Scene, masks_NTHW: np.ndarray) -> list[Track]:
+    areas_NT = masks_NTHW.sum(axis=(2, 3))
+    return [Track(shape, area_T) for shape, area_T in zip(scene.shapes, areas_NT, strict=True)]
+
+
+def _sample_tasks(rng: np.random.Generator, config: ShapesConfig) -> tuple[Scene, np.ndarray, list[Candidate]]:
+    """Draw scenes until one can be seen well and carries as many expressions as were asked for."""
+    num_frames = sample_num_frames(rng, config.min_frames, config.max_frames, config.long_share)
+    whole = Interval(0, num_frames)
+    shown = sample_indices(whole, config.strip_frames)
+    detail = sample_indices(whole, config.detail_frames)
+    count = int(rng.integers(FEWEST, MOST + 1))
+    num_explore = int(count * config.explore_share + rng.random())
+    num_absent = int(count * config.no_target_share + rng.random())
+    for _ in range(MOST_TRIES):
+        scene = sample_scene(rng, num_frames, config.size, config.palette)
+        masks_NTHW, full_NT = scene_masks(scene)
+        tracks = _tracks(scene, masks_NTHW)
+        if not _well_seen(tracks, full_NT):
+            continue
+        marks, chosen = _add_marks(rng, tracks, masks_NTHW, shown, detail, num_explore)
+        chosen += _pick(rng, absent(tracks), num_absent)
+        plain = plain_candidates(tracks, shown)
+        chosen += _pick(rng, plain, count - num_explore - num_absent)
+        if len(chosen) == count:
+            order = rng.permutation(count)
+            return replace(scene, marks=tuple(marks)), masks_NTHW, [chosen[i] for i in order]
+    raise DataError("ShapesConfig", f"no scene with {num_explore} explore tasks in {MOST_TRIES} tries: {config}")
+
+
+def _well_seen(tracks: list[Track], full_NT: np.ndarray) -> bool:
+    """Every shape can be recognised half of its time, and shows as soon and as long as it is in the frame."""
+    for track, full_T in zip(tracks, full_NT, strict=True):
+        there = np.flatnonzero(full_T)
+        clear = track.area_T[there] > 0.5 * full_T[there]
+        if clear.mean() < 0.6 or not (clear[0] and clear[-1]):
+            return False
+    return True
+
+
+def _pick(rng: np.random.Generator, candidates: list[Candidate], count: int) -> list[Candidate]:
+    """`count` candidates, a family drawn before one of its members; fewer where there are not enough."""
+    left, picked = list(candidates), []
+    while left and len(picked) < count:
+        family = str(rng.choice(sorted({c.family for c in left})))
+        of_family = [c for c in left if c.family == family]
+        picked.append(of_family[int(rng.integers(len(of_family)))])
+        left.remove(picked[-1])
+    return picked
+
+
+def _add_marks(
+    rng: np.random.Generator,
+    tracks: list[Track],
+    masks_NTHW: np.ndarray,
+    shown: tuple[int, ...],
+    detail: tuple[int, ...],
+    count: int,
+) -> tuple[list[Mark], list[Candidate]]:
+    """Up to `count` marks far enough apart to be told by their frames, and their expressions."""
+    marks: list[Mark] = []
+    chosen: list[Candidate] = []
+    for _ in range(60):
+        if len(marks) == count:
+            break
+        if rng.random() < 0.5:
+            found = _flash(rng, tracks, set(shown) | set(detail))
+        else:
+            found = _checks(rng, tracks, masks_NTHW, set(detail))
+        if found and all(_apart(found[0], mark) for mark in marks):
+            marks.append(found[0])
+            chosen.append(found[1])
+    return marks, chosen
+
+
+def _apart(new: Mark, old: Mark) -> bool:
+    """Marks of one kind lie 12 frames apart or more; one shape wears no two marks at a time."""
+    between = max(new.frames.start - old.frames.stop, old.frames.start - new.frames.stop)
+    return between >= 12 if new.kind == old.kind else between >= 0 or new.shape_idx != old.shape_idx
+
+
+def _flash(rng: np.random.Generator, tracks: list[Track], hidden_from: set[int]) -> tuple[Mark, Candidate] | None:
+    """A flash of 2-3 frames that no frame of the first observation shows, over the middle of the window it is named by.
+
+    Whoever looks at the middle of the window, or at four frames of it, sees the flash.
+    """
+    shape_idx, length = int(rng.integers(len(tracks))), int(rng.integers(2, 4))
+    area_T = tracks[shape_idx].area_T
+    num_frames = len(area_T)
+    start = int(rng.integers(1, num_frames - length))
+    frames = range(start, start + length)
+    if hidden_from & set(frames) or min(area_T[start : start + length]) < 0.8 * area_T.max():
+        return None
+    width = int(rng.integers(length + 2, WINDOW + 1))
+    first = start + int(rng.integers(length)) - (width - 1) // 2
+    last = first + width - 1
+    if first < 0 or last >= num_frames or first > start or last < frames[-1] or not _has_rivals(tracks, frames):
+        return None
+    mark = Mark(shape_idx, "flash", frames)
+    return mark, marked(mark, (first, last), tuple(frames))
+
+
+def _has_rivals(tracks: list[Track], frames: range) -> bool:
+    """Two shapes or more can be seen in each of `frames`, so that the time alone does not tell which is meant."""
+    return all(sum(track.area_T[t] >= SEEN_AREA for track in tracks) >= 2 for t in frames)
+
+
+def _checks(
+    rng: np.random.Generator, tracks: list[Track], masks_NTHW: np.ndarray, hidden_from: set[int]
+) -> tuple[Mark, Candidate] | None:
+    """Checks worn for 5-9 frames while another shape can be seen too, named by the frame in their middle."""
+    shape_idx, half = int(rng.integers(len(tracks))), int(rng.integers(2, 5))
+    num_frames = masks_NTHW.shape[1]
+    middle = int(rng.integers(half + 1, num_frames - half - 1))
+    frames = range(middle - half, middle + half + 1)
+    if hidden_from & set(frames) or not _has_rivals(tracks, frames):
+        return None
+    own, size = footprint(tracks[shape_idx].shape), masks_NTHW.shape[-1]
+    if any((checks(own, t, size) & masks_NTHW[shape_idx, t]).sum() < MIN_CHECKS for t in frames):
+        return None
+    mark = Mark(shape_idx, "checkered", frames)
+    return mark, marked(mark, (middle, middle), tuple(frames))

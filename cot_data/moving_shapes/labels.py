@@ -1,0 +1,73 @@
+"""Videos of Moving Shapes with every object in them: what it is called, how it moves, what it wears, where it is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cot_data.datasets.mevis import LABELS, MASKS, expression_file
+from cot_data.formats.json_fields import field, read_json
+from cot_data.formats.mask_table import MaskTable, TableGold
+from cot_data.moving_shapes.expressions import SEEN_AREA
+from env.rle import decode
+from env.types import RLE, VideoRef
+
+
+@dataclass(frozen=True)
+class LabelledObject:
+    """One object; `marks` names the frames in which it wears a mark ("flash" or "checkered")."""
+
+    caption: str
+    motion: str
+    marks: dict[str, tuple[int, ...]]
+    masks: tuple[RLE | None, ...]
+
+    def mask(self, frame_idx: int) -> np.ndarray | None:
+        """Its visible pixels [H, W], None where they are too few to recognise it by."""
+        rle = self.masks[frame_idx]
+        if rle is None:
+            return None
+        mask_HW = decode(rle)
+        return mask_HW if mask_HW.sum() >= SEEN_AREA else None
+
+    def marks_at(self, frame_idx: int) -> list[str]:
+        return [mark for mark, frames in sorted(self.marks.items()) if frame_idx in frames]
+
+
+@dataclass(frozen=True)
+class LabelledVideo:
+    """A video and its objects in alphabetical order."""
+
+    video: VideoRef
+    objects: tuple[LabelledObject, ...]
+
+
+def load_objects(root: Path) -> list[LabelledVideo]:
+    """The videos of a Moving Shapes folder with all of their objects; DataError where the labels are missing."""
+    root = Path(root).absolute()
+    layout = expression_file(root)
+    labels = field(read_json(root / LABELS), "videos", dict, str(root / LABELS))
+    masks = MaskTable(root / MASKS)
+    out = []
+    for name, record in layout.videos().items():
+        video = layout.folder(name, record, f"{layout.file}: videos[{name!r}]").ref()
+        where = f"{root / LABELS}: videos[{name!r}]"
+        objects = field(field(labels, name, dict, str(root / LABELS)), "objects", dict, where)
+        found = [
+            _object(label, anno_id, masks, video, f"{where}.objects[{anno_id!r}]") for anno_id, label in objects.items()
+        ]
+        out.append(LabelledVideo(video, tuple(sorted(found, key=lambda each: each.caption))))
+    return out
+
+
+def _object(label: Any, anno_id: str, masks: MaskTable, video: VideoRef, where: str) -> LabelledObject:
+    marks = field(label, "marks", dict, where)
+    return LabelledObject(
+        field(label, "caption", str, where),
+        field(label, "motion", str, where),
+        {mark: tuple(field(marks, mark, list, f"{where}.marks")) for mark in marks},
+        TableGold(masks, (anno_id,)).masks(video, where),
+    )

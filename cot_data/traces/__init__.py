@@ -1,0 +1,1 @@
+"""VTS-CoT traces: evidence from masks, turns, sentences, claims and their validation."""

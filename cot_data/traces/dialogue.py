@@ -1,0 +1,79 @@
+"""Recorded dialogue -> trajectory: the recorded turns are played through the environment, as a policy's would be."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import replace
+
+from configs.schema import EnvConfig
+from cot_data.formats.vts_cot import Record
+from env.actions import parse_action
+from env.episode import VideoSegEnv
+from env.errors import DataError
+from env.types import Action, Answer, Malformed, Select, StopReason, Task, Trajectory, Turn
+
+_NUMBERS = re.compile(r"\{[^{}]{1,200}\}")
+
+
+def to_trajectory(record: Record, task: Task, config: EnvConfig) -> Trajectory:
+    """The trajectory of a recorded dialogue: action texts without token ids, observations from the environment.
+
+    As many turns are allowed as the record has. DataError names the record and the turn that cannot be played.
+    """
+    texts = record.gpt_turns
+    config = replace(config, max_turns=max(config.max_turns, len(texts)), max_seconds=float("inf"))
+    env = VideoSegEnv(task, config)
+    observation = env.first_observation()
+    turns: list[Turn] = []
+    for i, text in enumerate(texts):
+        where = f"record {record.video_name!r} {record.exp!r}, turn {i}"
+        action = Action(_inclusive(text, task.video.num_frames))
+        result = env.step(action)
+        if isinstance(result.decision, Malformed):
+            raise DataError(where, f"does not parse ({result.decision.reason}: {result.decision.detail})")
+        _check_trace(record, i, result.decision, where)
+        turns.append(Turn(observation, action, result.decision))
+        if result.observation is None:
+            break
+        observation = result.observation
+    if not isinstance(turns[-1].decision, Answer) or len(turns) < len(texts):
+        where = f"record {record.video_name!r} {record.exp!r}, turn {len(turns) - 1}"
+        raise DataError(where, f"expected {len(texts)} turns of which the last one answers")
+    return Trajectory(f"-1/{task.task_id}/0", task, -1, 0, turns, StopReason.ANSWERED)
+
+
+def _check_trace(record: Record, turn: int, decision: Select | Answer, where: str) -> None:
+    """The numbers beside the text must be those in it, but for an end that was meant to be exclusive."""
+    if turn >= len(record.cot_trace):
+        return
+    noted, interval = record.cot_trace[turn], decision.interval
+    ends = (interval.end - 1, interval.end) if interval.end == len(record.frames) else (interval.end - 1,)
+    if (noted.start_frame, noted.key_frame) != (interval.start, decision.key_frame) or noted.end_frame not in ends:
+        said = f"{interval.start} to {interval.end - 1}, key frame {decision.key_frame}"
+        raise DataError(f"{where}, cot_trace", f"expected the numbers of the text ({said}), found {noted}")
+
+
+def _inclusive(text: str, num_frames: int) -> str:
+    """The text, with an interval that ends at `num_frames` (meant to be exclusive) ending at the last frame."""
+    decision = parse_action(text, num_frames)
+    if not isinstance(decision, Malformed) or decision.reason != "out_of_range":
+        return text
+    found = list(_NUMBERS.finditer(text))[-1]
+    values = json.loads(found[0])
+    if values["end"] != num_frames:
+        return text
+    values["end"] = num_frames - 1
+    return f"{text[: found.start()]}{json.dumps(values)}{text[found.end() :]}"
+
+
+def without_frames(trajectory: Trajectory) -> Trajectory:
+    """The same dialogue with nothing to see: only the words of its observations are left."""
+    turns = [
+        replace(
+            turn,
+            observation=replace(turn.observation, parts=tuple(p for p in turn.observation.parts if isinstance(p, str))),
+        )
+        for turn in trajectory.turns
+    ]
+    return replace(trajectory, turns=turns)

@@ -1,0 +1,230 @@
+"""Trajectories as one self-contained HTML page: nothing is fetched, stored text is escaped, scripts are pinned."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from env.frames import FrameCache
+from env.rle import is_empty
+from env.types import RLE, FrameRef, StopReason, Task, Trajectory, Turn
+from env.viewer.overlay import ImageBook, gold_mask, outline_path, region_iou, visible_runs
+from env.viewer.table import decision_word, frames_shown, summary
+
+THINK = re.compile(r"<think>(.*?)(?:</think>|$)", re.DOTALL)
+SHOWN_SIDE = 288  # longest side in pixels of an embedded frame as the policy saw it
+MASK_SIDE = 480  # longest side in pixels of an embedded frame under masks
+FINAL_FRAMES = 6  # frames of the strip of final masks
+LOWEST_POWER = -7  # differences of 1e-7 and below are blank in the heat strip, 1 and above are full
+
+
+@dataclass(frozen=True)
+class ShownFrame:
+    """A frame as the policy saw it. `image` is a position in the page's images, None where it cannot be shown."""
+
+    ref: FrameRef
+    image: int | None
+
+
+@dataclass(frozen=True)
+class MaskView:
+    """A frame with its predicted and gold outlines as SVG paths, each in the pixels of its own (height, width)."""
+
+    frame_idx: int
+    image: int | None
+    width: int
+    height: int
+    predicted: tuple[str, int, int]
+    gold: tuple[str, int, int]
+    iou: float | None
+
+
+@dataclass(frozen=True)
+class TokenView:
+    """One sampled token. `shade` is 0..1 on a log scale of |difference|, which is None without a learner."""
+
+    token_id: int
+    sampler: float
+    learner: float | None
+    difference: float | None  # learner - sampler
+    probability: float
+    shade: float
+
+
+@dataclass(frozen=True)
+class TurnView:
+    turn: Turn
+    frames: list[ShownFrame]
+    frames_line: str
+    thinking: str
+    written: str  # what the policy wrote outside its thinking
+    decision: str
+    key: MaskView | None
+    tokens: list[TokenView]
+    max_difference: float | None
+    mean_difference: float | None
+
+
+@dataclass(frozen=True)
+class RewardRow:
+    name: str
+    value: float | None
+    weight: float | None
+    contribution: float | None
+
+
+@dataclass(frozen=True)
+class TrajectoryView:
+    trajectory: Trajectory
+    turns: list[TurnView]
+    gold_runs: list[tuple[int, int]]
+    predicted_runs: list[tuple[int, int]]
+    axis: list[int]
+    finals: list[MaskView]
+    rewards: list[RewardRow]
+
+
+def render_page(
+    trajectories: Sequence[Trajectory], title: str, weights: Mapping[str, float], cache: FrameCache, note: str = ""
+) -> str:
+    """One HTML page with all `trajectories`; `weights` may be empty where they are not known."""
+    images = ImageBook(cache)
+    views = [_trajectory_view(trajectory, weights, images) for trajectory in trajectories]
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined, trim_blocks=True
+    )
+    environment.filters["csp_hash"] = _csp_hash
+    template = environment.get_template("page.html")
+    return template.render(
+        title=title,
+        note=note,
+        summary=summary(trajectories),
+        views=views,
+        uris=images.uris,
+        stops=list(StopReason),
+        has_weights=bool(weights),
+    )
+
+
+def write_page(path: Path, html: str) -> None:
+    """Write a page as UTF-8; lone surrogates, which a model can write and JSON can carry, become `?`."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(html.encode("utf-8", "replace"))
+
+
+def _csp_hash(text: str) -> str:
+    digest = hashlib.sha256(str(text).encode("utf-8")).digest()
+    return "sha256-" + base64.b64encode(digest).decode("ascii")
+
+
+def _trajectory_view(trajectory: Trajectory, weights: Mapping[str, float], images: ImageBook) -> TrajectoryView:
+    task = trajectory.task
+    predicted = [trajectory.masks.get(frame_idx) for frame_idx in range(task.video.num_frames)]
+    return TrajectoryView(
+        trajectory=trajectory,
+        turns=[_turn_view(turn, task, images) for turn in trajectory.turns],
+        gold_runs=visible_runs(list(task.gold)),
+        predicted_runs=visible_runs(predicted),
+        axis=_axis(task.video.num_frames),
+        finals=[_mask_view(task, idx, trajectory.masks.get(idx), images) for idx in _final_frames(trajectory)],
+        rewards=_reward_rows(trajectory, weights),
+    )
+
+
+def _turn_view(turn: Turn, task: Task, images: ImageBook) -> TurnView:
+    text = turn.action.text
+    frames = []
+    for ref in turn.observation.frames:
+        frames.append(ShownFrame(ref, images.add(task.video, ref.frame_idx, ref.width, ref.height, SHOWN_SIDE)))
+    key = None
+    if turn.key_mask_frame is not None:
+        key = _mask_view(task, turn.key_mask_frame, turn.key_mask, images)
+    tokens = _token_views(turn)
+    differences = [abs(token.difference) for token in tokens if token.difference is not None]
+    return TurnView(
+        turn=turn,
+        frames=frames,
+        frames_line=frames_shown(turn.observation),
+        thinking="\n\n".join(part.strip() for part in THINK.findall(text)),
+        written=THINK.sub("", text).strip(),
+        decision=decision_word(turn.decision),
+        key=key,
+        tokens=tokens,
+        max_difference=max(differences) if differences else None,
+        mean_difference=fmean(differences) if differences else None,
+    )
+
+
+def _mask_view(task: Task, frame_idx: int, predicted: RLE | None, images: ImageBook) -> MaskView:
+    gold = gold_mask(task, frame_idx)
+    video = task.video
+    return MaskView(
+        frame_idx=frame_idx,
+        image=images.add(video, frame_idx, video.width, video.height, MASK_SIDE),
+        width=video.width,
+        height=video.height,
+        predicted=_outline(predicted),
+        gold=_outline(gold),
+        iou=region_iou(predicted, gold) if task.gold and predicted is not None else None,
+    )
+
+
+def _outline(rle: RLE | None) -> tuple[str, int, int]:
+    height, width = rle["size"] if rle is not None else (1, 1)
+    return outline_path(rle), height, width
+
+
+def _token_views(turn: Turn) -> list[TokenView]:
+    action = turn.action
+    has_learner = len(turn.old_logprobs) == len(action.logprobs)
+    learners = turn.old_logprobs if has_learner else [None] * len(action.logprobs)
+    views = []
+    # Recorded text has ids but no log-probs, so that the strip is empty rather than wrong.
+    for token_id, sampler, learner in zip(action.token_ids, action.logprobs, learners, strict=False):
+        difference = None if learner is None else learner - sampler
+        shade = 0.0 if difference is None else _shade(difference)
+        views.append(TokenView(token_id, sampler, learner, difference, math.exp(min(0.0, sampler)), shade))
+    return views
+
+
+def _shade(difference: float) -> float:
+    if not math.isfinite(difference):
+        return 1.0
+    if difference == 0:
+        return 0.0
+    return min(1.0, max(0.0, 1 - math.log10(abs(difference)) / LOWEST_POWER))
+
+
+def _final_frames(trajectory: Trajectory) -> list[int]:
+    """Evenly spaced frames among those that have a predicted mask; gold alone where nothing was predicted."""
+    indices = sorted(trajectory.masks)
+    if not indices:
+        indices = [idx for idx, rle in enumerate(trajectory.task.gold) if not is_empty(rle)]
+    if len(indices) <= FINAL_FRAMES:
+        return indices
+    return [indices[round(i * (len(indices) - 1) / (FINAL_FRAMES - 1))] for i in range(FINAL_FRAMES)]
+
+
+def _reward_rows(trajectory: Trajectory, weights: Mapping[str, float]) -> list[RewardRow]:
+    rows = []
+    for name, value in (trajectory.scores.breakdown if trajectory.scores else {}).items():
+        weight = weights.get(name)
+        contribution = None if weight is None or value is None else weight * value
+        rows.append(RewardRow(name, value, weight, contribution))
+    return rows
+
+
+def _axis(num_frames: int) -> list[int]:
+    """About eight round frame indices for the time axis."""
+    raw = max(1.0, num_frames / 8)
+    power = 10 ** math.floor(math.log10(raw))
+    spacing = next(int(factor * power) for factor in (1, 2, 5, 10) if factor * power >= raw)
+    return list(range(0, num_frames, spacing))

@@ -1,0 +1,34 @@
+"""Weights that training has changed since a given version: whole tensors, or the two factors of an adapter."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+
+
+@dataclass(frozen=True)
+class LowRank:
+    """`scale * up @ down`, to be added to what the folder has under this name: an adapter's share of a sync."""
+
+    up_OR: torch.Tensor
+    down_RI: torch.Tensor
+    scale: float
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return (self.up_OR.shape[0], self.down_RI.shape[1])
+
+    def cpu(self) -> LowRank:
+        return LowRank(self.up_OR.cpu(), self.down_RI.cpu(), self.scale)
+
+    def clone(self) -> LowRank:
+        return LowRank(self.up_OR.clone(), self.down_RI.clone(), self.scale)
+
+    def added_to(self, base_OI: torch.Tensor) -> torch.Tensor:
+        """float32 [O, I], where the factors are."""
+        return base_OI.to(self.up_OR.device, torch.float32) + self.scale * (self.up_OR.float() @ self.down_RI.float())
+
+
+Moved = Mapping[str, torch.Tensor | LowRank]  # by Hugging Face name, a tied head left out

@@ -1,0 +1,42 @@
+"""Make the checkpoint that comes with the package (`policy.SHIPPED`, its card beside it).
+
+    python -m policy.export_shipped runs/cold_start/policy policy/tiny
+
+Weights are kept in half precision; configs still say float32, and that is what they load as.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+
+from env.errors import CheckpointError, command
+
+
+def ship(source: Path, target: Path) -> None:
+    """Copy the checkpoint folder `source` to `target` with its weights in half precision; other files there stay."""
+    if not (source / "policy.json").is_file():
+        raise CheckpointError(f"{source}: no policy.json here; expected the folder of a policy")
+    shutil.copytree(source, target, dirs_exist_ok=True)
+    for path in target.rglob("*.safetensors"):
+        tensors = load_file(path)
+        halved = {name: t.to(torch.float16) if t.dtype == torch.float32 else t for name, t in tensors.items()}
+        save_file(halved, path, metadata={"format": "pt"})
+
+
+@command
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Copy a checkpoint in half precision, as it is shipped.")
+    parser.add_argument("source", type=Path, help="folder of a policy")
+    parser.add_argument("target", type=Path, help="folder to write")
+    args = parser.parse_args()
+    ship(args.source, args.target)
+    print(f"{args.target}: {sum(p.stat().st_size for p in args.target.rglob('*') if p.is_file()) / 1e6:.1f} MB")
+
+
+if __name__ == "__main__":
+    main()

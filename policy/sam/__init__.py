@@ -1,0 +1,1 @@
+"""SAM 2 with language prompts: building, decoding, tracking and losses."""

@@ -1,0 +1,170 @@
+"""Make, save and load policies. A checkpoint folder holds `vlm/` (a plain Hugging Face folder, which vLLM opens too),
+`seg.safetensors` (projection and SAM 2) and `policy.json` (which SAM 2 that is)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import torch
+from torch import nn
+from transformers import (
+    Qwen2VLImageProcessor,
+    Qwen3VLForConditionalGeneration,
+    Qwen3VLProcessor,
+    Qwen3VLVideoProcessor,
+)
+
+from configs.load import ConfigError, fill_section
+from configs.schema import PolicyConfig, SamConfig
+from env.errors import CheckpointError
+from policy.checkpoint_io import read_json, read_safetensors, require_fit, write_safetensors
+from policy.sam.build import build_sam
+from policy.videoseg.model import SegPolicy
+from policy.vlm.load import COMPUTE_DTYPES, compose_phrases, compute_device, load_vlm, small_config
+from policy.vlm.tokenizer import CHAT_TEMPLATE, SEG, train_tokenizer
+
+RELEASED_TYPE = "sa2va_chat"  # `model_type` of a checkpoint as VideoSEG-O3 publishes it (`policy.convert_sa2va`)
+OUTPUT_SCALE = 0.1  # of the blocks' output projections at the start: blocks that begin small learn sooner (LOG.md)
+
+
+def build_small(config: PolicyConfig, corpus: Iterable[str], seed: int, phrases: Iterable[str] = ()) -> SegPolicy:
+    """The embedded default: the real classes with small numbers, and a tokenizer trained on `corpus`.
+
+    Each of `phrases` ("dark red") is one token of it. Nothing is frozen: `policy.freeze_*` is for what is loaded.
+    """
+    phrases = list(phrases)
+    torch.manual_seed(seed)
+    tokenizer = train_tokenizer(corpus, config.vocab_size, phrases)
+    vlm = Qwen3VLForConditionalGeneration._from_config(small_config(config, tokenizer), dtype=torch.float32)
+    with torch.no_grad():
+        for name, parameter in vlm.model.language_model.named_parameters():
+            if name.endswith(("o_proj.weight", "down_proj.weight")):
+                parameter.mul_(OUTPUT_SCALE)
+        compose_phrases(vlm.model.language_model.embed_tokens.weight, tokenizer, phrases)
+        nn.init.normal_(vlm.model.visual.pos_embed.weight)  # or the place of a cell drowns beside whitened patches
+    return _finish(
+        SegPolicy(vlm, tokenizer, build_sam(config.sam)), replace(config, freeze_vision=False, freeze_embeddings=False)
+    )
+
+
+def load_policy(folder: Path, config: PolicyConfig | None = None) -> SegPolicy:
+    """A checkpoint of this program, or a plain Qwen3-VL folder (then [SEG] is added and `config` says which SAM 2).
+
+    Raises CheckpointError naming the folder and the first entry that does not fit.
+    """
+    if (folder / "policy.json").is_file():
+        policy = SegPolicy(*load_vlm(folder / "vlm"), build_sam(_saved_sam(folder / "policy.json", config)))
+        _load_seg(policy, folder / "seg.safetensors")
+        return _finish(policy, config)
+    if not (folder / "config.json").is_file():
+        raise CheckpointError(
+            f"{folder}: neither policy.json (our checkpoint) nor config.json (a Qwen3-VL folder) is here"
+        )
+    if read_json(folder / "config.json").get("model_type") == RELEASED_TYPE:
+        raise CheckpointError(
+            f"{folder}: this is the layout VideoSEG-O3 publishes; "
+            f"convert it: python -m policy.convert_sa2va {folder} OUT"
+        )
+    return _finish(_join(folder, (config or PolicyConfig()).sam), config)
+
+
+def _join(folder: Path, sam_config: SamConfig) -> SegPolicy:
+    """A plain Qwen3-VL, which learns [SEG], and the SAM 2 that `sam_config` names."""
+    if sam_config.variant != "small" and not sam_config.checkpoint:
+        raise CheckpointError(
+            f"{folder}: a plain Qwen3-VL, without SAM 2; "
+            f"set policy.sam.checkpoint to the published .pt file of {sam_config.variant} (policy.sam.variant)"
+        )
+    sam = build_sam(sam_config)  # first, because what may be wrong with it shows in a second
+    vlm, tokenizer = load_vlm(folder)
+    if SEG not in tokenizer.get_vocab():
+        tokenizer.add_special_tokens({"additional_special_tokens": [SEG]}, replace_extra_special_tokens=False)
+        if len(tokenizer) > vlm.lm_head.out_features:
+            vlm.resize_token_embeddings(len(tokenizer))  # published tables are padded: usually there is room
+    return SegPolicy(vlm, tokenizer, sam)
+
+
+def _saved_sam(path: Path, config: PolicyConfig | None) -> SamConfig:
+    """The SAM 2 whose weights lie beside `path`; how it tracks is for the run's `config` to say."""
+    saved = read_json(path).get("sam")
+    if not isinstance(saved, dict):
+        raise CheckpointError(f"{path}: expected 'sam', which says how SAM 2 is built; copy the file again")
+    try:
+        sam = fill_section(SamConfig(), saved, f"{path}: sam")
+    except ConfigError as error:
+        raise CheckpointError(f"{error}; was the checkpoint saved by a later version?") from error
+    every_frame = config.sam.inject_every_frame if config else sam.inject_every_frame
+    return replace(sam, checkpoint="", inject_every_frame=every_frame)
+
+
+def _finish(policy: SegPolicy, config: PolicyConfig | None) -> SegPolicy:
+    if config and config.freeze_vision:
+        policy.vlm.model.visual.requires_grad_(False)
+    if config and config.freeze_embeddings:
+        policy.vlm.model.language_model.embed_tokens.requires_grad_(False)
+    if config and config.lora_rank:
+        policy.add_lora(config.lora_rank, config.lora_alpha, config.lora_dropout, config.lora_modules_to_save)
+    policy.eval()  # nothing is dropped but where a trainer asks for it
+    if config:
+        policy.compute_dtype = COMPUTE_DTYPES[config.compute_dtype]
+        if config.recompute_activations:
+            policy.recompute_activations()
+    return policy.to(compute_device())
+
+
+def _load_seg(policy: SegPolicy, path: Path) -> None:
+    loaded, expected = read_safetensors(path), _seg_state(policy)
+    variant = policy.sam.built_from.variant
+    advice = f"Was it saved with the policy.json beside it (SAM 2 {variant})? Copy the folder whole"
+    require_fit(expected, loaded, path, advice)
+    for name, tensor in expected.items():
+        tensor.copy_(loaded[name])
+
+
+def _seg_state(policy: SegPolicy) -> dict[str, torch.Tensor]:
+    sam = {f"grounding_encoder.sam2_model.{name}": tensor for name, tensor in policy.sam.state_dict().items()}
+    head = {f"text_hidden_fcs.{name}": tensor for name, tensor in policy.text_hidden_fcs.state_dict().items()}
+    return sam | head
+
+
+def save_policy(policy: SegPolicy, folder: Path) -> None:
+    """Write a checkpoint folder; adapters are merged into the weights they adapt.
+
+    What is written about the policy comes from the policy, not from the run: a run may load another than it configures.
+    """
+    vlm_dir = folder / "vlm"
+    vlm_dir.mkdir(parents=True, exist_ok=True)
+    policy.vlm.config.architectures = ["Qwen3VLForConditionalGeneration"]
+    policy.vlm.config.save_pretrained(vlm_dir)
+    if policy.vlm.generation_config is not None:
+        policy.vlm.generation_config.save_pretrained(vlm_dir)
+    write_safetensors(policy.export_weights(), vlm_dir / "model.safetensors")
+    processor_of(policy).save_pretrained(vlm_dir)
+    write_safetensors(_seg_state(policy), folder / "seg.safetensors")
+    (folder / "policy.json").write_text(json.dumps({"sam": asdict(policy.sam.built_from)}, indent=2))
+
+
+def processor_of(policy: SegPolicy) -> Qwen3VLProcessor:
+    """Tokenizer and image processor as other tools expect them in a checkpoint folder."""
+    layout = policy.layout
+    # Areas in pixels. The environment has sized every frame; these bounds keep the processor from doing it again.
+    numbers = {
+        "patch_size": layout.patch,
+        "merge_size": layout.merge,
+        "temporal_patch_size": layout.temporal,
+        "image_mean": list(layout.mean),
+        "image_std": list(layout.std),
+        "size": {"shortest_edge": (layout.patch * layout.merge) ** 2, "longest_edge": 1024 * 1024},
+    }
+    return Qwen3VLProcessor(
+        Qwen2VLImageProcessor(**numbers),
+        policy.chat.tokenizer,
+        Qwen3VLVideoProcessor(**numbers),
+        chat_template=policy.chat.tokenizer.chat_template or CHAT_TEMPLATE,
+    )
+
+
+POLICIES = {"videoseg": load_policy}

@@ -1,0 +1,111 @@
+"""Compute the masks of finished trajectories.
+
+The last [SEG] prompts SAM 2 on the key frame, and SAM 2's memory carries the mask through the video.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import torch
+
+from env.rle import encode
+from env.types import Answer, Select, Trajectory, VideoRef
+from policy.sam.losses import binary_masks
+from policy.sam.model import FrameFeatures
+from policy.sam.tracking import track_videos
+from policy.videoseg.model import SegPolicy
+from policy.vlm.batch import Frames, TokenSequence, collate, pack, to_sequence
+
+CHUNK = 16  # frames encoded at once
+
+
+MAX_PIXELS = 2**25  # of SAM 2's inputs whose features are held at once: 32 frames at 1024 x 1024, 2048 at 128 x 128
+
+
+def with_masks(
+    policy: SegPolicy, trajectories: Sequence[Trajectory], shown: Frames, frames: Frames
+) -> Iterator[Trajectory]:
+    """Played trajectories in their order, each once `masks` of every frame are filled where that can be done."""
+    yield from track(policy, trajectories, last_prompts(policy, trajectories, shown), frames)
+
+
+def track(
+    policy: SegPolicy, trajectories: Sequence[Trajectory], prompts: Sequence[torch.Tensor | None], frames: Frames
+) -> Iterator[Trajectory]:
+    """`with_masks` where the last [SEG] states [C] are known; those of None are left as they are."""
+    for batch in _batches(policy, trajectories):
+        decided = [at for at in batch if prompts[at] is not None]
+        propagate(policy, [(trajectories[at], prompts[at]) for at in decided], frames)
+        yield from (trajectories[at] for at in batch)
+
+
+def _batches(policy: SegPolicy, trajectories: Sequence[Trajectory]) -> Iterator[list[int]]:
+    """Runs of trajectories whose frames SAM 2 can hold at once and whose videos it can track side by side."""
+    most_frames = MAX_PIXELS // policy.sam.image_size**2
+    batch: list[int] = []
+    videos: set[VideoRef] = set()
+    for at, trajectory in enumerate(trajectories):
+        wider = videos | {trajectory.task.video}
+        num_frames = sum(video.num_frames for video in wider)
+        lengths = {min(video.num_frames, policy.sam.max_obj_ptrs_in_encoder) for video in wider}
+        if batch and (num_frames > most_frames or len(lengths) > 1):
+            yield batch
+            batch, wider = [], {trajectory.task.video}
+        batch.append(at)
+        videos = wider
+    if batch:
+        yield batch
+
+
+@torch.no_grad()
+def last_prompts(policy: SegPolicy, trajectories: Sequence[Trajectory], shown: Frames) -> list[torch.Tensor | None]:
+    """The projected last [SEG] state [C] of each trajectory; None where its last turn is malformed or has none."""
+    prompts: list[torch.Tensor | None] = [None] * len(trajectories)
+    rows = [at for at, trajectory in enumerate(trajectories) if isinstance(trajectory.decision, Select | Answer)]
+    sequences = [to_sequence(trajectories[at], policy.chat, policy.layout) for at in rows]
+    for group in pack([len(sequence) for sequence in sequences], max_tokens=8192):
+        picked = [sequences[at] for at in group]
+        output = policy(collate(picked, policy.chat, policy.layout, shown, policy.device))
+        for at, last in zip(group, _last_rows(picked), strict=True):
+            prompts[rows[at]] = output.prompts_MC[last]
+    return prompts
+
+
+def _last_rows(sequences: Sequence[TokenSequence]) -> list[int]:
+    """Index of each sequence's last [SEG] among all of the batch's."""
+    rows, total = [], 0
+    for sequence in sequences:
+        total += len(sequence.seg_positions)
+        rows.append(total - 1)
+    return rows
+
+
+@torch.no_grad()
+def propagate(policy: SegPolicy, prompted: Sequence[tuple[Trajectory, torch.Tensor | None]], frames: Frames) -> None:
+    """Fill each trajectory's `masks` by tracking from its decision's key frame both ways through the whole video."""
+    encoded = {video: encode_video(policy, video, frames) for video in {item.task.video for item, _ in prompted}}
+    prompts, keys = [], []
+    for trajectory, prompt_C in prompted:
+        decision = trajectory.decision
+        assert prompt_C is not None and isinstance(decision, Select | Answer)
+        prompts.append(prompt_C.float())
+        keys.append(decision.key_frame)
+    if not prompts:
+        return
+    videos = [encoded[trajectory.task.video] for trajectory, _ in prompted]
+    tracked = track_videos(policy.sam, videos, torch.stack(prompts), keys)
+    for (trajectory, _), key_frame, (logits, presence) in zip(prompted, keys, tracked, strict=True):
+        video = trajectory.task.video
+        masks_THW = binary_masks(logits, presence, video.height, video.width).cpu().numpy()
+        trajectory.masks = {at: encode(mask) for at, mask in enumerate(masks_THW)}
+        trajectory.turns[-1].key_mask = trajectory.masks[key_frame]
+
+
+def encode_video(policy: SegPolicy, video: VideoRef, frames: Frames) -> FrameFeatures:
+    """SAM 2's image features of every frame."""
+    chunks = []
+    for start in range(0, video.num_frames, CHUNK):
+        indices = range(start, min(start + CHUNK, video.num_frames))
+        chunks.append(policy.sam.encode_frames([frames.full(video, at) for at in indices]))
+    return FrameFeatures.stack(chunks)

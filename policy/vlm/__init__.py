@@ -1,0 +1,1 @@
+"""The language model: loading, tokenizer, chat tokens, image patches, batches and shared prefixes."""

@@ -1,0 +1,145 @@
+"""Trajectories as learner inputs: one sequence of expanded ids per trajectory, and padded batches of them.
+
+The cold start, the score pass and the gradient pass all come through here, so that they see the same numbers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from env.types import FrameRef, Trajectory, VideoRef
+from policy.vlm.chat_tokens import ChatTokens, expand_image_pads
+from policy.vlm.patches import PatchLayout
+
+ALIKE = 0.8  # of the longest sequence of a batch: shorter ones go into another, or much of it would be padding
+
+
+class Frames(Protocol):
+    """Where pixels come from: `env.frames.FrameCache`, or its blind twin."""
+
+    def pixels(self, video: VideoRef, frame: FrameRef) -> np.ndarray:
+        """uint8 [H, W, 3] at the size that `frame` names."""
+        ...
+
+    def full(self, video: VideoRef, frame_idx: int) -> np.ndarray:
+        """uint8 [H, W, 3] at native size."""
+        ...
+
+
+@dataclass(frozen=True)
+class TokenSequence:
+    """One trajectory as the learner reads it.
+
+    Example, two turns with observations o (frames expanded) and actions a: `ids = o o o a a o o a a`,
+    `loss_mask = 0 0 0 1 1 0 0 1 1`, `turn_idx = - - - 0 0 - - 1 1` (-1 outside actions).
+    """
+
+    video: VideoRef
+    frames: tuple[FrameRef, ...]
+    ids: tuple[int, ...]  # [L]
+    loss_mask: tuple[bool, ...]  # [L], True on action tokens
+    turn_idx: tuple[int, ...]  # [L]
+    seg_positions: tuple[int, ...]  # position of each [SEG] inside an action
+    seg_turns: tuple[int, ...]  # the turn that each [SEG] belongs to
+    first_frames: int = 0  # how many of `frames` the first observation shows
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+def to_sequence(trajectory: Trajectory, chat: ChatTokens, layout: PatchLayout) -> TokenSequence:
+    """Concatenate a trajectory's observation and action ids; recorded turns without ids are encoded here.
+
+    Raises ValueError when image pads and frames disagree, or when an action holds a media token.
+    """
+    ids: list[int] = []
+    turn_idx: list[int] = []
+    frames: list[FrameRef] = []
+    for number, turn in enumerate(trajectory.turns):
+        observation_ids = turn.observation_ids or chat.observation_ids(turn.observation, first=number == 0)
+        counts = [layout.num_tokens(frame.height, frame.width) for frame in turn.observation.frames]
+        expanded = expand_image_pads(observation_ids, counts, chat.image_pad_id)
+        action_ids = turn.action.token_ids or chat.action_ids(turn.action.text)
+        if chat.image_pad_id in action_ids:
+            raise ValueError(f"{trajectory.trajectory_id}, turn {number}: the action holds an image pad")
+        ids += [*expanded, *action_ids]
+        turn_idx += [-1] * len(expanded) + [number] * len(action_ids)
+        frames += turn.observation.frames
+    segs = [at for at, token in enumerate(ids) if token == chat.seg_id and turn_idx[at] >= 0]
+    return TokenSequence(
+        video=trajectory.task.video,
+        frames=tuple(frames),
+        ids=tuple(ids),
+        loss_mask=tuple(number >= 0 for number in turn_idx),
+        turn_idx=tuple(turn_idx),
+        seg_positions=tuple(segs),
+        seg_turns=tuple(turn_idx[at] for at in segs),
+        first_frames=len(trajectory.turns[0].observation.frames) if trajectory.turns else 0,
+    )
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Right-padded sequences with the frames of all rows in text order."""
+
+    input_ids_BL: Tensor
+    attention_mask_BL: Tensor
+    loss_mask_BL: Tensor  # bool
+    image_mask_BL: Tensor  # int, 1 on image pads
+    pixel_values: Tensor | None  # [patches of all frames, patch features]; None where no frame is shown
+    image_grid_thw: Tensor | None  # [frames, 3]
+    sequences: tuple[TokenSequence, ...]
+
+
+def collate(
+    sequences: Sequence[TokenSequence], chat: ChatTokens, layout: PatchLayout, frames: Frames, device: torch.device
+) -> Batch:
+    """Pad on the right and read the pixels of every frame."""
+    length = max(len(sequence) for sequence in sequences)
+    input_ids_BL = torch.full((len(sequences), length), chat.pad_id, dtype=torch.long)
+    attention_mask_BL = torch.zeros(len(sequences), length, dtype=torch.long)
+    loss_mask_BL = torch.zeros(len(sequences), length, dtype=torch.bool)
+    for row, sequence in enumerate(sequences):
+        input_ids_BL[row, : len(sequence)] = torch.tensor(sequence.ids)
+        attention_mask_BL[row, : len(sequence)] = 1
+        loss_mask_BL[row, : len(sequence)] = torch.tensor(sequence.loss_mask)
+    shown = [(sequence.video, frame) for sequence in sequences for frame in sequence.frames]
+    patches = [layout.patchify(frames.pixels(video, frame)) for video, frame in shown]
+    grids = [layout.grid(frame.height, frame.width) for _, frame in shown]
+    return Batch(
+        input_ids_BL.to(device),
+        attention_mask_BL.to(device),
+        loss_mask_BL.to(device),
+        (input_ids_BL == chat.image_pad_id).int().to(device),
+        torch.from_numpy(np.concatenate(patches)).to(device) if patches else None,
+        torch.tensor(grids, dtype=torch.long, device=device) if patches else None,
+        tuple(sequences),
+    )
+
+
+def pack(
+    lengths: Sequence[int], max_tokens: int, counts: Sequence[int] | None = None, least_share: float = 0.0
+) -> list[list[int]]:
+    """Put items together, longest first, into batches of at most `max_tokens` padded tokens (or of a single item).
+
+    An item is `counts[i]` rows (one, if not given) of at most `lengths[i]` tokens; none is shorter than `least_share`
+    of the longest in its batch, so that little is padding. Returns indices of items.
+    """
+    counts = counts or [1] * len(lengths)
+    batches: list[list[int]] = []
+    num_rows = 0
+    for item in sorted(range(len(lengths)), key=lambda item: -lengths[item]):
+        longest = lengths[batches[-1][0]] if batches else 0
+        if batches and (num_rows + counts[item]) * longest <= max_tokens and lengths[item] >= least_share * longest:
+            batches[-1].append(item)
+            num_rows += counts[item]
+        else:
+            batches.append([item])
+            num_rows = counts[item]
+    return batches

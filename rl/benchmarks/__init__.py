@@ -1,0 +1,1 @@
+"""The eight public benchmarks: protocols, scores, prediction files and submissions."""

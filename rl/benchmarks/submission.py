@@ -1,0 +1,38 @@
+"""The archive that an evaluation server takes, for tasks whose gold masks are not published."""
+
+from __future__ import annotations
+
+import io
+import zipfile
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from env.rle import mask_or_empty
+from env.types import Task, names_in
+from rl.benchmarks.expression_scores import Prediction, frame_names
+from rl.benchmarks.protocols import Protocol
+
+_DATE = (1980, 1, 1, 0, 0, 0)  # the same masks make the same file
+
+
+def write_submission(protocol: Protocol, predicted: Iterable[tuple[Task, Prediction]], path: Path) -> int:
+    """Write `<video>/<expression>/<frame>.png` (0/255) of every frame; returns how many predictions were missing.
+
+    A missing one is written as empty masks, since a server refuses an archive with gaps. The file appears when whole.
+    """
+    num_missing = 0
+    partial = path.with_suffix(".partial")
+    with zipfile.ZipFile(partial, "w", zipfile.ZIP_STORED) as archive:
+        for task, prediction in predicted:
+            num_missing += prediction.is_missing
+            folder = "/".join(filter(None, (protocol.zip_folder, *names_in(task.task_id))))
+            for name, rle in zip(frame_names(task), prediction.masks, strict=True):
+                pixels = mask_or_empty(rle, task.video.height, task.video.width).astype(np.uint8) * 255
+                png = io.BytesIO()
+                Image.fromarray(pixels).save(png, "PNG")
+                archive.writestr(zipfile.ZipInfo(f"{folder}/{name}.png", _DATE), png.getvalue())
+    partial.replace(path)
+    return num_missing

@@ -1,0 +1,1 @@
+"""Segment held-out tasks with a checkpoint, measure the trajectories and compare runs."""

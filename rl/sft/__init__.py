@@ -1,0 +1,1 @@
+"""Supervised training: the stages of the cold start, their data, losses and loop."""

@@ -1,0 +1,111 @@
+"""What the cold start learns from: a recorded or written trace of each task, and the words in them."""
+
+from __future__ import annotations
+
+from itertools import chain
+from pathlib import Path
+
+import numpy as np
+
+from configs.schema import RunConfig
+from cot_data.datasets.matching import match
+from cot_data.datasets.mevis import LABELS
+from cot_data.datasets.mixture import epoch_order
+from cot_data.datasets.training_sources import load_source, training_sources
+from cot_data.formats.vts_cot import Record, read_records
+from cot_data.moving_shapes.labels import load_objects
+from cot_data.tasks import Outline
+from cot_data.traces.dialogue import to_trajectory, without_frames
+from cot_data.traces.visibility import PLACES
+from cot_data.traces.write import write_trace
+from env.errors import DataError
+from env.types import RLE, Task, Trajectory, VideoRef
+from rl.sft.mask_stage import NamedMasks
+
+ABOUT_PLACES = ("motion", "relation")  # families of queries that a list of names does not answer
+MOST_NAMES = 64  # of a data set in which each has a token
+CORPUS = 400  # traces that the tokenizer is trained on
+
+
+class Lessons:
+    """Records with their tasks, in the order of the data set, or one epoch of the mixture of several.
+
+    The records are those of `traces`, else traces written from gold masks when asked for.
+    """
+
+    def __init__(self, config: RunConfig):
+        sources = training_sources(config.data)
+        self.config = config
+        self.parts = [load_source(source) for source in sources]
+        self.outlines = [outline for part in self.parts for outline in part.outlines]
+        self._records = [read_records(Path(source.traces)) if source.traces else None for source in sources]
+        self._rows = [
+            range(len(part)) if records is None else match(records, part.outlines)
+            for part, records in zip(self.parts, self._records, strict=True)
+        ]
+        sizes, weights = tuple(len(rows) for rows in self._rows), tuple(source.weight for source in sources)
+        self._order = epoch_order(sizes, weights, config.seed, 0) if len(sources) > 1 else _in_turn(sizes[0])
+        roots = [Path(source.root) for source in sources]
+        self.videos = [each for root in roots if (root / LABELS).is_file() for each in load_objects(root)]
+        self._objects = {each.video: each.objects for each in self.videos}
+        self._readable = [row for row in range(len(self)) if self._outline(row).family not in ABOUT_PLACES]
+
+    def __len__(self) -> int:
+        return len(self._order)
+
+    def __getitem__(self, row: int) -> tuple[Record, Task]:
+        number, at = self._order[row]
+        task, records, env = self.parts[number][self._rows[number][at]], self._records[number], self.config.env
+        if records is not None:
+            return records[at], task
+        rng = np.random.default_rng([self.config.seed, row])
+        objects, share = self._objects.get(task.video, ()), self.config.cold_start.look_share
+        return write_trace(task, env, rng, env.prompt, objects=objects, look_share=share), task
+
+    def _outline(self, row: int) -> Outline:
+        number, at = self._order[row]
+        return self.parts[number].entries[self._rows[number][at]].outline
+
+    def dialogue(self, row: int) -> Trajectory:
+        """A record as it plays in the environment."""
+        return to_trajectory(*self[row], self.config.env)
+
+    def reading(self, row: int) -> Trajectory:
+        """A record with nothing to see, of a query that what was seen can answer; `row` counts round and round."""
+        if not self._readable:
+            where = ", ".join(ABOUT_PLACES)
+            raise DataError("cold_start.stages, readings", f"expected tasks of other families than {where}, found none")
+        return without_frames(self.dialogue(self._readable[row % len(self._readable)]))
+
+    def named(self) -> list[NamedMasks]:
+        """What `masks` trains on: every labelled object, where there are none the targets of the tasks."""
+        if self.videos:
+            return [NamedMasks(each.video, tuple((o.caption, o.masks) for o in each.objects)) for each in self.videos]
+        by_video: dict[VideoRef, dict[str, tuple[RLE | None, ...]]] = {}
+        for task in chain(*self.parts):
+            if any(task.gold):
+                by_video.setdefault(task.video, {})[task.caption or task.expression] = task.gold
+        return [NamedMasks(video, tuple(objects.items())) for video, objects in by_video.items()]
+
+    def corpus(self) -> list[str]:
+        """What the tokenizer of the small default is trained on."""
+        trajectories = [self.dialogue(row) for row in range(min(len(self), CORPUS))]
+        turns = [turn for trajectory in trajectories for turn in trajectory.turns]
+        read = [part for turn in turns for part in turn.observation.parts if isinstance(part, str)]
+        words = {
+            "user",
+            "assistant",
+            *(f" {place}" for place in PLACES),
+            *(f" {outline.expression}" for outline in self.outlines),
+        }
+        return [*(turn.action.text for turn in turns), *read, *sorted(words) * 3]
+
+    def phrases(self) -> list[str]:
+        """Names and places of several words, as far as they are few: the small default has a token for each."""
+        captions = sorted({each.caption for each in self.outlines if " " in each.caption})
+        return [*(captions if len(captions) <= MOST_NAMES else []), *(place for place in PLACES if " " in place)]
+
+
+def _in_turn(size: int) -> tuple[tuple[int, int], ...]:
+    """The order of a single data set: as it stands in the file."""
+    return tuple((0, at) for at in range(size))

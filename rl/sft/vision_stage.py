@@ -1,0 +1,166 @@
+"""Cold-start stage `vision`: every vision token says what lies in its cell, before any sentence is involved.
+
+A small vision tower learns from masks and names far faster than from captions: each token of each frame is told which
+objects it covers and where these lie. What it says is read in two ways, by a linear head, which is thrown away, and by
+the language model's own embeddings of "dark red" and "upper left", so that naming what is seen starts as copying.
+Pretrained vision towers do not need this stage.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import product
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from configs.load import ConfigError
+from configs.schema import EnvConfig, StageConfig
+from cot_data.moving_shapes.expressions import SEEN_AREA
+from cot_data.moving_shapes.labels import LabelledVideo
+from cot_data.moving_shapes.scene import COLORS, MARKS, SHADES
+from cot_data.traces.visibility import PLACES, place_in
+from env.frames import frame_refs
+from env.types import FrameRef
+from policy.videoseg.model import SegPolicy
+from policy.vlm.batch import Frames
+from rl.runtime.journal import Journal
+from rl.sft.loop import fit
+
+NAMES = (*(f"{shade} {color}" for shade, color in product(SHADES, COLORS)), *MARKS)
+WORDS = (*NAMES, *SHADES, *COLORS, *PLACES)  # all that sentences and traces say of an object, its place included
+SMALL_SHARE = 0.7  # of the frames: they take a quarter of the time, and most of what a policy sees is small
+MARKED_SHARE = 0.3  # of the frames: such that show a mark, which are rare otherwise
+
+WHITENED, LEAST_VARIANCE = 512, 3e-3  # frames behind the principal components, and what keeps noise from being blown up
+
+RARE = -3.0  # logit to start from: most cells do not show a given name
+
+Pick = tuple[LabelledVideo, FrameRef]
+
+
+class CellNamer(nn.Module):
+    """Logits of names and of words for vision tokens [N, D]."""
+
+    def __init__(self, policy: SegPolicy):
+        super().__init__()
+        self.embedding: nn.Embedding = policy.vlm.model.language_model.embed_tokens
+        tokens = [policy.chat.encode(f" {word}") for word in WORDS]
+        self.first_W = torch.tensor([ids[0] for ids in tokens], device=policy.device)
+        self.names = nn.Linear(self.embedding.embedding_dim, len(NAMES))
+        self.scale = nn.Parameter(torch.tensor(10.0))
+        self.bias_W = nn.Parameter(torch.full((len(WORDS),), RARE))
+        nn.init.constant_(self.names.bias, RARE)
+
+    def forward(self, tokens_ND: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits [N, names], [N, words]."""
+        words_WD = F.normalize(self.embedding.weight[self.first_W], dim=-1)
+        return self.names(tokens_ND), self.scale * F.normalize(tokens_ND, dim=-1) @ words_WD.T + self.bias_W
+
+
+def train_vision(
+    policy: SegPolicy,
+    videos: Sequence[LabelledVideo],
+    frames: Frames,
+    env: EnvConfig,
+    config: StageConfig,
+    journal: Journal,
+    seed: int,
+) -> None:
+    """Train the vision tower and the word embeddings on single frames, small and large. ConfigError if it is frozen."""
+    for part, key in (
+        (policy.vlm.model.visual, "freeze_vision"),
+        (policy.vlm.get_input_embeddings(), "freeze_embeddings"),
+    ):
+        if not all(parameter.requires_grad for parameter in part.parameters()):
+            raise ConfigError(f"cold_start.stages: a stage `vision` trains what policy.{key} keeps fixed")
+    rng = np.random.default_rng(seed)
+    whiten_patches(policy, frames, [_pick(videos[int(at)], env, rng) for at in rng.choice(len(videos), WHITENED)])
+    namer = CellNamer(policy).to(policy.device)
+
+    def step_loss(step: int) -> tuple[Tensor, dict[str, float]]:
+        picks = [_pick(videos[int(at)], env, rng) for at in rng.choice(len(videos), config.batch_size)]
+        return _naming_loss(policy, namer, picks, frames)
+
+    fit([*policy.vlm.model.visual.parameters(), *namer.parameters()], config, journal, step_loss)
+
+
+@torch.no_grad()
+def whiten_patches(policy: SegPolicy, frames: Frames, picks: Sequence[Pick]) -> None:
+    """Start the patch embedding at the principal components of patches, each scaled to unit variance.
+
+    Brightness makes up most of a patch and says least. With its share taken away edges and colours weigh as much, and
+    what a shape is called is learnt in half the time.
+    """
+    patches_ND = torch.from_numpy(_patches(policy, frames, picks)).double()
+    mean_D = patches_ND.mean(0)
+    centred_ND = patches_ND - mean_D
+    variance_D, basis_DD = torch.linalg.eigh(centred_ND.T @ centred_ND / len(centred_ND))
+    proj = policy.vlm.model.visual.patch_embed.proj
+    scaled_DD = (basis_DD / (variance_D + LEAST_VARIANCE).sqrt()).T.flip(0)[: len(proj.weight)]
+    proj.weight[: len(scaled_DD)] = scaled_DD.to(proj.weight).reshape(-1, *proj.weight.shape[1:])
+    proj.bias[: len(scaled_DD)] = -(scaled_DD @ mean_D).to(proj.bias)
+
+
+def _pick(labelled: LabelledVideo, env: EnvConfig, rng: np.random.Generator) -> Pick:
+    """A frame to look at, small or large."""
+    marked = [t for each in labelled.objects for times in each.marks.values() for t in times]
+    if marked and rng.random() < MARKED_SHARE:
+        frame_idx = int(rng.choice(marked))
+    else:
+        frame_idx = int(rng.integers(labelled.video.num_frames))
+    role, pixels = ("strip", env.strip_pixels) if rng.random() < SMALL_SHARE else ("detail", env.detail_pixels)
+    return labelled, frame_refs(labelled.video, [frame_idx], role, pixels, env.size_factor)[0]
+
+
+def _patches(policy: SegPolicy, frames: Frames, picks: Sequence[Pick]) -> np.ndarray:
+    """Patches [N, D] of all frames, one after the other."""
+    return np.concatenate([policy.layout.patchify(frames.pixels(labelled.video, frame)) for labelled, frame in picks])
+
+
+def _naming_loss(
+    policy: SegPolicy, namer: CellNamer, picks: Sequence[Pick], frames: Frames
+) -> tuple[Tensor, dict[str, float]]:
+    layout = policy.layout
+    grids = torch.tensor([layout.grid(frame.height, frame.width) for _, frame in picks], device=policy.device)
+    pixels = torch.from_numpy(_patches(policy, frames, picks)).to(policy.device)
+    tokens_ND = policy.vlm.model.visual(pixels, grid_thw=grids).pooler_output
+    labels = [cell_labels(labelled, frame, layout.patch * layout.merge) for labelled, frame in picks]
+    names_NC, words_NW = (
+        torch.from_numpy(np.concatenate(each)).to(policy.device) for each in zip(*labels, strict=True)
+    )
+    name_logits, word_logits = namer(tokens_ND)
+    name_loss = F.binary_cross_entropy_with_logits(name_logits, names_NC, reduction="none").sum(1).mean()
+    word_loss = F.binary_cross_entropy_with_logits(word_logits, words_NW, reduction="none").sum(1).mean()
+    right = ((word_logits > 0) == (words_NW > 0)).all(1)[words_NW.any(1)].float().mean()
+    metrics = {"loss/names": name_loss.item(), "loss/words": word_loss.item(), "vision/cells_right/mean": right.item()}
+    return name_loss + word_loss, metrics
+
+
+def cell_labels(labelled: LabelledVideo, frame: FrameRef, side: int) -> tuple[np.ndarray, np.ndarray]:
+    """What lies in each token's cell of `side` x `side` shown pixels: float32 [cells, names] and [cells, words]."""
+    rows, columns = frame.height // side, frame.width // side
+    names = np.zeros((rows * columns, len(NAMES)), np.float32)
+    words = np.zeros((rows * columns, len(WORDS)), np.float32)
+    is_large = frame.role != "strip"
+    for each in labelled.objects:
+        mask_HW = each.mask(frame.frame_idx)
+        if mask_HW is None:
+            continue
+        found = _cells(mask_HW, rows, columns)
+        marks = [mark for mark in each.marks_at(frame.frame_idx) if is_large or mark != "checkered"]
+        for word in (each.caption, *marks):
+            names[found, NAMES.index(word)] = 1
+        for word in (each.caption, *each.caption.split(), *marks, place_in(mask_HW)):
+            words[found, WORDS.index(word)] = 1
+    return names, words
+
+
+def _cells(mask_HW: np.ndarray, rows: int, columns: int) -> np.ndarray:
+    """Indices of the cells that hold enough of an object."""
+    height, width = mask_HW.shape
+    counts = mask_HW[: height // rows * rows, : width // columns * columns]
+    counts = counts.reshape(rows, height // rows, columns, width // columns).sum(axis=(1, 3))
+    return np.flatnonzero(counts.ravel() >= SEEN_AREA)

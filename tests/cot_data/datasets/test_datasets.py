@@ -1,0 +1,163 @@
+"""Every loader on its published layout: tasks, words, subsets, and gold masks against what was drawn."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from pycocotools import mask as coco_mask
+
+from cot_data.convert_reason_vos import convert
+from cot_data.datasets import DATASETS, load_tasks
+from cot_data.datasets.mevis import load_mevis
+from env.errors import DataError
+from env.frames import FrameCache
+from env.types import Task
+from tests.helpers import published_layouts
+from tests.helpers.env_videos import read_number
+from tests.helpers.published_layouts import LAYOUTS, clip_target, target
+
+NOTHING = target(9)
+
+# layout -> [(end of the task id, expression, subset, masks or None where gold is unknown)]
+EXPECTED: dict[str, list[tuple[str, str, str, np.ndarray | None]]] = {
+    "mevis": [
+        ("train/clip/10", "what moves left", "", target(2)),
+        ("train/clip/2", "both shapes", "", target(1, 2)),
+    ],
+    "mevis test": [("test/clip/0", "what moves right", "", None)],
+    "ref_youtube_vos": [
+        ("train/train/0", "what moves right", "", target(1)),
+        ("train/train/1", "what moves left", "", target(2)),
+    ],
+    "ref_youtube_vos valid": [("valid/valid/0", "what moves right", "", None)],
+    "ref_davis17": [
+        ("valid/clip/0", "what moves right", "", target(1)),
+        ("valid/clip/1", "the long one", "", target(1)),
+        ("valid/clip/2", "what moves left", "", target(2)),
+        ("valid/clip/3", "the one that goes", "", target(2)),
+    ],
+    "revos": [
+        ("valid/JPEGImages/source/clip/0", "what moves right", "referring", target(1)),
+        ("valid/JPEGImages/source/clip/1", "which would leave the picture first?", "reasoning", target(1, 2)),
+        ("valid/JPEGImages/source/clip/2", "the elephant", "hallucination", NOTHING),
+    ],
+    "reason_vos": [
+        ("ReasonVOS/clip/0", "what gains on the other?", "", target(1)),
+        ("ReasonVOS/clip/1", "what stays?", "", target(1)),
+        ("ReasonVOS/clip/2", "what is about to go?", "", target(2)),
+    ],
+    "long_rvos": [
+        ("valid/clip/0", "the long one", "static", target(1)),
+        ("valid/clip/1", "what moves left", "dynamic", target(2)),
+        ("valid/clip/2", "the two that pass", "hybrid", target(1, 2)),
+    ],
+    "long_rvos train": [("train/clip/0", "the long one", "static", target(1))],
+    "ref_sav": [
+        ("ref_sav_eval/sav_000001/0", "the bar that goes right all the while", "long", target(1)),
+        ("ref_sav_eval/sav_000001/1", "the left one", "short", target(2)),
+    ],
+    "ref_sav train": [
+        ("ref_sav/sav_000001/0", "the first bar", "", target(1)),
+        ("ref_sav/sav_000001/1", "the second bar", "", target(2)),
+    ],
+    "groundmore": [
+        ("GroundMoRe/match_0010_0012/0", "Who stays?", "Causal", clip_target(1, 0, 12)),
+        ("GroundMoRe/match_0010_0012/1", "Who goes?", "Sequential", clip_target(2, 6, 12)),
+    ],
+}
+EXPECTED["ref_davis17 PNG"] = EXPECTED["ref_davis17"]
+EXPECTED["revos, short names"] = [
+    (task_id.replace("JPEGImages/", ""), expression, subset, masks_THW)
+    for task_id, expression, subset, masks_THW in EXPECTED["revos"]
+]
+
+
+def drawn(task: Task) -> np.ndarray | None:
+    """bool [T, H, W] of the gold masks by pycocotools."""
+    if not task.gold:
+        return None
+    shape = (task.video.height, task.video.width)
+    masks: list[Any] = [np.zeros(shape) if each is None else coco_mask.decode(each) for each in task.gold]  # type: ignore[arg-type]
+    return np.stack(masks) > 0
+
+
+def test_every_data_set_has_a_layout_here() -> None:
+    assert {name for name, _ in LAYOUTS.values()} == set(DATASETS)
+    assert EXPECTED.keys() == LAYOUTS.keys()
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_a_loader_reads_its_published_layout(layout: str, tmp_path: Path) -> None:
+    name, write = LAYOUTS[layout]
+    tasks = load_tasks(name, write(tmp_path))
+    assert [outline.task_id for outline in tasks.outlines] == [row[0] for row in EXPECTED[layout]]
+    cache = FrameCache()
+    for task, (task_id, expression, subset, masks_THW) in zip(tasks, EXPECTED[layout], strict=True):
+        assert (task.task_id, task.expression, task.subset) == (task_id, expression, subset)
+        assert cache.full(task.video, task.video.num_frames - 1).shape == (task.video.height, task.video.width, 3)
+        found_THW = drawn(task)
+        if masks_THW is None:
+            assert found_THW is None
+        else:
+            np.testing.assert_array_equal(found_THW, masks_THW)
+            assert [each is None for each in task.gold] == [not mask_HW.any() for mask_HW in masks_THW]
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_slices_and_copies_hold_the_same_tasks(layout: str, tmp_path: Path) -> None:
+    name, write = LAYOUTS[layout]
+    tasks = load_tasks(name, write(tmp_path))
+    every = list(tasks)
+    assert list(tasks[1:]) == every[1:] and tasks[-1] == every[-1]
+    assert list(pickle.loads(pickle.dumps(tasks))) == every
+    with pytest.raises(IndexError):
+        tasks[len(tasks)]
+
+
+def test_ref_sav_takes_every_fourth_frame(tmp_path: Path) -> None:
+    task = load_tasks("ref_sav", published_layouts.ref_sav_train(tmp_path))[0]
+    cache = FrameCache()
+    shown = [read_number(cache.full(task.video, t)) for t in range(task.video.num_frames)]
+    assert shown == [0, 4, 8, 12]
+
+
+def test_a_pickle_of_youtube_vos_counts_its_expressions(tmp_path: Path) -> None:
+    root = published_layouts.ref_youtube_vos(tmp_path)
+    masks = {str(i): published_layouts.rles(2 - i) for i in range(2)}  # the other way round: it must come from here
+    (root.parent / "mask_dict.pkl").write_bytes(pickle.dumps(masks))
+    first, second = load_tasks("ref_youtube_vos", root)
+    np.testing.assert_array_equal(drawn(first), target(2))
+    np.testing.assert_array_equal(drawn(second), target(1))
+
+
+def test_counting_wants_videos_in_string_order(tmp_path: Path) -> None:
+    root = published_layouts.ref_davis17(tmp_path)
+    meta = root.parent / "meta_expressions" / "valid" / "meta_expressions.json"
+    videos = json.loads(meta.read_text())["videos"]
+    meta.write_text(json.dumps({"videos": {"z": videos["clip"], "clip": videos["clip"]}}))
+    with pytest.raises(DataError, match=r"videos: expected videos in string order.* found 'clip' too late"):
+        load_tasks("ref_davis17", root)
+
+
+def test_converted_reason_vos_reads_as_mevis(tmp_path: Path) -> None:
+    root = published_layouts.reason_vos(tmp_path)
+    out = root.parent / "format"
+    convert(root, out)
+    meta = json.loads((out / "meta_expressions_format.json").read_text())
+    assert [each["anno_id"] for each in meta["videos"]["clip"]["expressions"].values()] == [0, 0, 1]
+    (out / "meta_expressions.json").write_text(json.dumps(meta))
+    (root / "JPEGImages").rename(out / "JPEGImages")
+    for task, row in zip(load_mevis(out), EXPECTED["reason_vos"], strict=True):
+        assert task.expression == row[1]
+        np.testing.assert_array_equal(drawn(task), row[3])
+
+
+def test_a_root_that_names_no_split_is_told_what_to_name(tmp_path: Path) -> None:
+    root = published_layouts.revos(tmp_path)
+    with pytest.raises(DataError, match=r"<split> as root, with the metadata in .*meta_expressions_revos_\.json"):
+        load_tasks("revos", root.parent)

@@ -1,0 +1,133 @@
+"""A worker without an engine: its episodes only take time, or do to it what their task is called."""
+
+from __future__ import annotations
+
+import heapq
+import os
+import signal
+import time
+import zlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from env.errors import CheckpointError
+from env.types import StopReason, Task, Trajectory, VideoRef
+from rl.rollout.episode_worker import Worker
+from rl.rollout.request import Assignment, RolloutStats
+
+DEEDS = ("kill", "raise", "exhaust", "freeze")
+VIDEO = VideoRef("/data", "video", (), 8, 32, 32)
+
+
+def group(name: str, size: int = 4, step: int = 0) -> list[Assignment]:
+    """The assignments of one task."""
+    task = Task(name, VIDEO, "the red circle", gold=())
+    return [Assignment(task, step, sibling, 0, 1.0) for sibling in range(size)]
+
+
+@dataclass(frozen=True)
+class Named:
+    """Seconds of an episode's turns by its trajectory id; those that are not named have one turn of 10 ms."""
+
+    seconds: Mapping[str, Sequence[float]] = field(default_factory=dict)
+
+    def __call__(self, assignment: Assignment) -> Sequence[float]:
+        return self.seconds.get(assignment.trajectory_id, (0.01,))
+
+
+@dataclass(frozen=True)
+class HeavyTail:
+    """Seconds of `turns` turns, each episode's its own: log-normal, cut off as a limit of tokens cuts off a turn."""
+
+    median: float
+    sigma: float = 1.0
+    longest: float = 8.0  # in medians
+    turns: int = 3
+
+    def __call__(self, assignment: Assignment) -> Sequence[float]:
+        rng = np.random.default_rng(zlib.crc32(assignment.trajectory_id.encode()))
+        return (self.median * np.minimum(rng.lognormal(0.0, self.sigma, self.turns), self.longest)).tolist()
+
+
+class StandInRollout:
+    """Plays `slots` episodes at a time, whose turns take the seconds that `turns` says, one after the other.
+
+    The first word of a task's name may be one of `DEEDS`: its first sibling then does that to the process, as often as
+    the number that follows, counted by files in `folder`.
+    """
+
+    def __init__(self, slots: int, folder: Path, turns: Callable[[Assignment], Sequence[float]]):
+        self.slots = slots
+        self.folder = folder
+        self.turns = turns
+        self._waiting: list[Assignment] = []
+        self._running: list[tuple[float, str, Assignment, int]] = []  # (time of its turn's end, name, what, turn)
+        self._stats = RolloutStats()
+
+    @property
+    def busy(self) -> bool:
+        return bool(self._waiting or self._running)
+
+    def begin(self, assignment: Assignment) -> None:
+        self._waiting.append(assignment)
+
+    def step(self) -> list[Trajectory]:
+        while self._waiting and len(self._running) < self.slots:
+            assignment = self._waiting.pop(0)
+            self._misbehave(assignment)
+            self._write(assignment, 0, time.monotonic())
+        time.sleep(min(0.05, max(0.0, self._running[0][0] - time.monotonic())))
+        ended = []
+        while self._running and self._running[0][0] <= time.monotonic():
+            due, _, assignment, turn = heapq.heappop(self._running)
+            self._stats.turns += 1
+            if turn + 1 < len(self.turns(assignment)):
+                self._write(assignment, turn + 1, due)
+                continue
+            name, task = assignment.trajectory_id, assignment.task
+            ended.append(Trajectory(name, task, assignment.step, assignment.sibling, stop_reason=StopReason.ANSWERED))
+        return ended
+
+    def abandon(self) -> None:
+        self._waiting.clear()
+        self._running.clear()
+
+    def take_stats(self) -> RolloutStats:
+        stats, self._stats = self._stats, RolloutStats()
+        return stats
+
+    def _write(self, assignment: Assignment, turn: int, start: float) -> None:
+        entry = (start + self.turns(assignment)[turn], assignment.trajectory_id, assignment, turn)
+        heapq.heappush(self._running, entry)
+
+    def _misbehave(self, assignment: Assignment) -> None:
+        deed, _, times = assignment.task.task_id.partition(" ")
+        if assignment.sibling or deed not in DEEDS:
+            return
+        done = len(list(self.folder.glob(f"{deed}-*")))
+        if done >= int(times):
+            return
+        (self.folder / f"{deed}-{done}").touch()
+        if deed == "raise":
+            raise ValueError("the engine is broken")
+        if deed == "exhaust":
+            np.empty(1 << 60, dtype=np.uint8)  # MemoryError
+        os.kill(os.getpid(), signal.SIGKILL if deed == "kill" else signal.SIGSTOP)
+
+
+class StandInWorker(Worker):
+    """Its option is what `prepare` is to complain of, if anything."""
+
+    def __init__(self, slots: int, folder: str, turns: Callable[[Assignment], Sequence[float]]):
+        super().__init__()
+        if slots < 1:
+            raise ValueError("an engine that does not load")
+        self._stand_in = StandInRollout(slots, Path(folder), turns)
+
+    def prepare(self, option: str) -> StandInRollout:  # pyright: ignore[reportIncompatibleMethodOverride]
+        if option:
+            raise CheckpointError(option)
+        return self._stand_in

@@ -1,0 +1,296 @@
+"""What goes into the models: patches, tokens, sequences, SAM 2's prompts; each against the original or by hand."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hydra import compose
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
+from PIL import Image
+from sam2.sam2_video_predictor import SAM2VideoPredictor
+from transformers import Qwen2VLImageProcessor
+
+from configs.schema import PolicyConfig, SamConfig
+from env.types import Action, Answer, FrameRef, Interval, Observation, Select, Task, Trajectory, Turn, VideoRef
+from policy.sam.build import build_sam
+from policy.sam.model import SegSam2
+from policy.sam.tracking import track_videos
+from policy.videoseg.checkpoint import build_small
+from policy.vlm.batch import pack, to_sequence
+from policy.vlm.chat_tokens import ChatTokens, expand_image_pads
+from policy.vlm.patches import PatchLayout
+from policy.vlm.tokenizer import TAGS, train_tokenizer
+
+SAM = SamConfig(image_size=64, hidden=32, embed=16)
+TRACE = (
+    "<think>Step 1: red circle 3 to 17. Step 2: frame 12 upper left. Step 3: red circle. Action: answer.</think>\n"
+    '<answer><VTG>{"start": 3, "end": 17, "keyframe": 12}</VTG>, <RefSeg>[SEG]</RefSeg></answer>'
+)
+
+
+@pytest.fixture(scope="module")
+def chat() -> ChatTokens:
+    return ChatTokens(train_tokenizer([TRACE, "the red circle that moves to the left"], 700))
+
+
+@pytest.fixture(scope="module")
+def sam() -> SegSam2:
+    torch.manual_seed(0)
+    model = build_sam(SAM)
+    with torch.no_grad():  # a random presence head would judge every object absent and blank all masks
+        model.sam_mask_decoder.pred_obj_score_head.layers[-1].bias.add_(20)  # pyright: ignore
+    return model
+
+
+# ---- patches and tokens ----
+
+
+@pytest.mark.parametrize(("patch", "temporal", "size"), [(8, 1, (32, 48)), (8, 1, (64, 16)), (16, 2, (64, 96))])
+def test_patches_equal_those_of_the_image_processor(patch: int, temporal: int, size: tuple[int, int]):
+    layout = PatchLayout(patch, 2, temporal)
+    frame = np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8)
+    sizes = {"patch_size": patch, "merge_size": 2, "temporal_patch_size": temporal}
+    processor = Qwen2VLImageProcessor(**sizes, image_mean=[0.5] * 3, image_std=[0.5] * 3, do_resize=False)  # pyright: ignore
+    wanted = processor(images=[frame], return_tensors="pt")
+    assert np.abs(layout.patchify(frame) - wanted["pixel_values"].numpy()).max() < 1e-6
+    assert list(layout.grid(*size)) == wanted["image_grid_thw"][0].tolist()
+    assert layout.num_tokens(*size) == wanted["image_grid_thw"][0].prod() // 4
+
+
+def test_a_frame_of_another_size_is_refused():
+    with pytest.raises(ValueError, match=r"40x32 pixels: sides must be multiples of 16 \(env.size_factor\)"):
+        PatchLayout(8, 2, 1).patchify(np.zeros((32, 40, 3), np.uint8))
+
+
+def test_image_pads_are_expanded_in_order():
+    assert expand_image_pads([7, 9, 8, 9], [2, 3], 9) == [7, 9, 9, 8, 9, 9, 9]
+    assert expand_image_pads([7, 8], [], 9) == [7, 8]
+    with pytest.raises(ValueError, match="2 image pads for 1 frames"):
+        expand_image_pads([9, 9], [4], 9)
+
+
+def test_tags_digits_and_frame_indices_are_single_tokens(chat: ChatTokens):
+    tags = [text for tag in TAGS for text in (f"<{tag}>", f"</{tag}>")]
+    for text in (*tags, "[SEG]", '{"start":', ', "end":', ', "keyframe":'):
+        assert len(chat.encode(text)) == 1, text
+    for number in range(160):
+        in_json, in_text = chat.encode(f'{{"start": {number}, "end": 7}}'), chat.encode(f" {number}")
+        assert in_json[1] == in_text[0], "one token everywhere, so that it can be copied"
+        assert len(chat.encode(str(number))) == 1
+        assert len(chat.encode(f" {number}")) == 1
+        assert [chat.tokenizer.decode(token) for token in chat.encode(f"frame {number}.")][-2:] == [f" {number}", "."]
+
+
+def test_an_action_survives_its_tokens(chat: ChatTokens):
+    ids = chat.action_ids(TRACE)
+    assert ids[-1] == chat.end_id and ids.count(chat.seg_id) == 1
+    assert chat.decode_action(ids) == TRACE
+    odd = 'caf\u00e9 <b> \u4e2d {"x": 1}  two  spaces\n'
+    assert chat.decode_action(chat.action_ids(odd)) == odd
+    assert not set(chat.banned_ids) & {chat.seg_id, chat.end_id}
+
+
+# ---- sequences ----
+
+
+def three_turns(chat: ChatTokens) -> Trajectory:
+    """Three turns in raw ids: frames of 2, 1 and 4 tokens; the second turn was cut off before its [SEG]."""
+    video = VideoRef("/none", "v", ("0", "1"), 2, 32, 32)
+    pad, seg, end = chat.image_pad_id, chat.seg_id, chat.end_id
+    answer = Answer(Interval(0, 2), 1)
+
+    def turn(frames: list[tuple[int, int]], before: tuple[int, ...], after: tuple[int, ...]) -> Turn:
+        refs = tuple(FrameRef(0, width, height, "strip") for width, height in frames)
+        return Turn(Observation(refs), Action("", after, (0.0,) * len(after)), answer, before)
+
+    turns = [
+        turn([(32, 16)], (40, pad, 41), (50, seg, end)),
+        turn([(16, 16)], (42, pad), (51,)),
+        turn([(32, 32), (16, 16)], (pad, 43, pad, 44), (52, 53, seg, end)),
+    ]
+    turns[0].decision = Select(Interval(0, 2), 1)
+    return Trajectory("0/t/0", Task("t", video, "q", ()), 0, 0, turns)
+
+
+def test_three_turns_as_one_sequence(chat: ChatTokens):
+    pad, seg, end = chat.image_pad_id, chat.seg_id, chat.end_id
+    sequence = to_sequence(three_turns(chat), chat, PatchLayout(8, 2, 1))
+    first = [40, pad, pad, 41, 50, seg, end]
+    second = [42, pad, 51]
+    third = [pad, pad, pad, pad, 43, pad, 44, 52, 53, seg, end]
+    assert list(sequence.ids) == first + second + third
+    assert list(sequence.turn_idx) == [-1] * 4 + [0] * 3 + [-1] * 2 + [1] + [-1] * 7 + [2] * 4
+    assert [at for at, trained in enumerate(sequence.loss_mask) if trained] == [4, 5, 6, 9, 17, 18, 19, 20]
+    assert sequence.seg_positions == (5, 19)
+    assert sequence.seg_turns == (0, 2)
+    assert [(frame.width, frame.height) for frame in sequence.frames] == [(32, 16), (16, 16), (32, 32), (16, 16)]
+
+
+def test_a_sequence_whose_pads_and_frames_disagree_is_refused(chat: ChatTokens):
+    trajectory = three_turns(chat)
+    trajectory.turns[1].observation = Observation(())
+    with pytest.raises(ValueError, match="1 image pads for 0 frames"):
+        to_sequence(trajectory, chat, PatchLayout(8, 2, 1))
+    trajectory = three_turns(chat)
+    forged = replace(trajectory.turns[1].action, token_ids=(chat.image_pad_id,))
+    trajectory.turns[1].action = forged
+    with pytest.raises(ValueError, match="0/t/0, turn 1: the action holds an image pad"):
+        to_sequence(trajectory, chat, PatchLayout(8, 2, 1))
+
+
+def test_packing_keeps_every_row_and_the_limit():
+    assert pack([5, 9, 2, 4], 10) == [[1], [0, 3], [2]]
+    assert pack([5, 9, 2, 4], 1) == [[1], [0], [3], [2]]
+    assert pack([5, 9, 2, 4], 36) == [[1, 0, 3, 2]]
+
+
+# ---- SAM 2 ----
+
+
+def noise_frames(count: int) -> list[np.ndarray]:
+    """A bright square that moves over noise, at SAM 2's own size: nothing is resized."""
+    rng = np.random.default_rng(1)
+    frames = [rng.integers(0, 80, (64, 64, 3), dtype=np.uint8) for _ in range(count)]
+    for at, frame in enumerate(frames):
+        frame[20:40, 4 * at : 4 * at + 20] = (220, 60, 40)
+    return frames
+
+
+def prompted_predictor(sam: SegSam2, prompt_1C: torch.Tensor) -> SAM2VideoPredictor:
+    """The package's own video predictor with the weights of `sam`, whose prompt encoder adds the language prompt."""
+    from policy.sam.build import _small_overrides
+
+    overrides = [
+        "++model._target_=sam2.sam2_video_predictor.SAM2VideoPredictor",
+        "++model.multimask_output_in_sam=false",
+        "++model.multimask_output_for_tracking=false",
+        *_small_overrides(SAM),
+    ]
+    tree = compose(config_name="configs/sam2.1/sam2.1_hiera_t.yaml", overrides=overrides)
+    OmegaConf.resolve(tree)
+    predictor = instantiate(tree.model, _recursive_=True).eval()
+    predictor.load_state_dict(sam.state_dict())
+    plain = predictor.sam_prompt_encoder.forward
+
+    def prompted(points, boxes, masks):
+        sparse, dense = plain(points=points, boxes=boxes, masks=masks)
+        return torch.cat([sparse, prompt_1C[None]], dim=1), dense
+
+    predictor.sam_prompt_encoder.forward = prompted
+    return predictor
+
+
+@torch.inference_mode()
+def predicted_logits(
+    predictor: SAM2VideoPredictor, folder: Path, key: int, every_frame: bool = True
+) -> dict[int, torch.Tensor]:
+    """Mask logits by frame, of one pass forwards and one backwards that know nothing of each other.
+
+    The predictor adds the language prompt on every frame it decodes, or on the key frame alone.
+    """
+    logits = {}
+    prompted = predictor.sam_prompt_encoder.forward
+    for reverse in (False, True):
+        predictor.sam_prompt_encoder.forward = prompted
+        state = predictor.init_state(str(folder))
+        # One point that is none (label -1): what SAM 2 itself puts in where there is no point.
+        predictor.add_new_points_or_box(state, key, 1, points=np.zeros((1, 2)), labels=np.array([-1]))
+        if not every_frame:
+            del predictor.sam_prompt_encoder.forward  # what the class itself does, without the language prompt
+        for frame, _, masks in predictor.propagate_in_video(state, start_frame_idx=key, reverse=reverse):
+            logits[frame] = masks[0, 0]
+    return logits
+
+
+@pytest.mark.parametrize("every_frame", [True, False])
+def test_tracking_equals_the_video_predictor(
+    sam: SegSam2, every_frame: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(sam, "built_from", replace(SAM, inject_every_frame=every_frame))
+    for at, frame in enumerate(noise_frames(6)):
+        Image.fromarray(frame).save(tmp_path / f"{at:05d}.jpg")
+    frames = [np.asarray(Image.open(tmp_path / f"{at:05d}.jpg")) for at in range(6)]
+    prompt_1C = torch.randn(1, sam.hidden_dim, generator=torch.Generator().manual_seed(2))
+    wanted = predicted_logits(prompted_predictor(sam, prompt_1C), tmp_path, 2, every_frame)
+    other = predicted_logits(prompted_predictor(sam, prompt_1C), tmp_path, 2, not every_frame)
+    assert (wanted[2] - other[2]).abs().max() < 1e-6, "the key frame is prompted either way"
+    assert min((wanted[at] - other[at]).abs().max() for at in (0, 1, 3, 4, 5)) > 0.05, "or the option says little"
+    with torch.no_grad():
+        ((logits_Thw, presence_T),) = track_videos(sam, [sam.encode_frames(frames)], prompt_1C, [2])
+    assert sorted(wanted) == list(range(6))
+    assert presence_T.min() > 0
+    for at in range(6):
+        small = logits_Thw[at][None, None]
+        ours = torch.nn.functional.interpolate(small, (64, 64), mode="bilinear", align_corners=False)
+        difference = (ours[0, 0] - wanted[at]).abs()
+        assert difference.max() < 1e-3, at  # the predictor keeps its memory in bfloat16
+        assert ((ours[0, 0] > 0) == (wanted[at] > 0))[wanted[at].abs() > 1e-3].all()
+    spread = torch.stack([wanted[at] for at in range(6)])
+    assert (spread.amax(0) - spread.amin(0)).max() > 0.1, "frames must differ, or the comparison says little"
+
+
+def test_videos_tracked_side_by_side_equal_each_one_alone(sam: SegSam2):
+    """Of several lengths beyond the object pointers', with key frames at either end and between."""
+    generator = torch.Generator().manual_seed(7)
+    prompts_NC = torch.randn(3, sam.hidden_dim, generator=generator)
+    frames = noise_frames(24)
+    keys = (0, 22, 9)
+    with torch.no_grad():
+        videos = [sam.encode_frames(part) for part in (frames[:20], frames[1:24], frames[4:21])]
+        together = track_videos(sam, videos, prompts_NC, keys)
+        for at, (logits_Thw, presence_T) in enumerate(together):
+            ((alone_Thw, alone_T),) = track_videos(sam, videos[at : at + 1], prompts_NC[at : at + 1], keys[at : at + 1])
+            assert len(logits_Thw) == len(videos[at].levels[0])
+            assert (logits_Thw - alone_Thw).abs().max() < 1e-4
+            assert (presence_T - alone_T).abs().max() < 1e-4
+    assert (together[0][0][5] - together[1][0][5]).abs().max() > 1e-2
+
+
+def test_decoding_equals_sam2s_own_heads(sam: SegSam2):
+    prompts_NC = torch.randn(3, sam.hidden_dim, generator=torch.Generator().manual_seed(3))
+    with torch.no_grad():
+        features = sam.encode_frames(noise_frames(3))
+        logits, presence = sam.decode(features, prompts_NC)
+        sam.sam_prompt_encoder.language_B1C = prompts_NC[:, None]
+        _, _, _, wanted, _, _, wanted_presence = sam._forward_sam_heads(
+            features.levels[-1] + sam.no_mem_embed.view(1, -1, 1, 1), high_res_features=features.levels[:-1]
+        )
+        sam.sam_prompt_encoder.language_B1C = None
+    assert (logits - wanted[:, 0]).abs().max() < 1e-5
+    assert (presence - wanted_presence[:, 0]).abs().max() < 1e-5
+    assert (logits[0] - logits[1]).abs().max() > 1e-3
+
+
+def test_the_mask_pulls_at_its_prompt(sam: SegSam2):
+    prompts_NC = torch.randn(2, sam.hidden_dim, generator=torch.Generator().manual_seed(4)).requires_grad_()
+    logits, _ = sam.decode(sam.encode_frames(noise_frames(2)), prompts_NC)
+    logits[0].sum().backward()
+    assert prompts_NC.grad is not None
+    assert prompts_NC.grad[0].abs().max() > 1e-3
+    assert prompts_NC.grad[1].abs().max() == 0, "another row's mask"
+
+
+# ---- LoRA ----
+
+
+def test_lora_trains_adapters_only_and_exports_them_merged():
+    config = PolicyConfig(vocab_size=700, hidden=64, layers=1, vision_hidden=32, vision_layers=1, sam=SAM)
+    plain = build_small(config, [TRACE], seed=0)
+    adapted = build_small(replace(config, lora_rank=2, lora_alpha=6), [TRACE], seed=0)
+    trained = [name for name, parameter in adapted.vlm.named_parameters() if parameter.requires_grad]
+    assert trained and all(".lora_" in name for name in trained)
+    assert not [name for name in trained if "visual" in name]
+    parts = dict(adapted.vlm.named_parameters())
+    name = "model.language_model.layers.0.self_attn.q_proj"
+    low, high = parts[f"{name}.lora_A.default.weight"], parts[f"{name}.lora_B.default.weight"]
+    with torch.no_grad():
+        high.normal_(generator=torch.Generator().manual_seed(5))
+    before, after = plain.export_weights(), adapted.export_weights()
+    assert before.keys() == after.keys()
+    assert torch.allclose(after[f"{name}.weight"], before[f"{name}.weight"] + 3 * high @ low, atol=1e-6)
+    assert [key for key in before if not torch.equal(before[key], after[key])] == [f"{name}.weight"]

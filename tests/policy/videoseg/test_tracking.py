@@ -1,0 +1,201 @@
+"""Whole videos through SAM 2's memory: two objects as one target, none at all, frames of another size."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from configs.load import load_config
+from cot_data.moving_shapes.render import background, draw_scene, scene_masks
+from cot_data.moving_shapes.scene import Scene, Shape
+from cot_data.traces.dialogue import to_trajectory
+from cot_data.traces.write import write_trace
+from env.actions import parse_action
+from env.frames import FrameCache, probe
+from env.rle import decode_tracklet, encode, is_empty, union
+from env.types import Action, Answer, Decision, Interval, Observation, StopReason, Task, Trajectory, Turn, VideoRef
+from policy import SHIPPED
+from policy.sam.losses import mask_losses
+from policy.sam.tracking import track_videos
+from policy.videoseg.checkpoint import load_policy
+from policy.videoseg.model import SegPolicy
+from policy.videoseg.tracking import propagate, with_masks
+from rl.evaluation.trajectory_metrics import measure
+
+SIDE, NUM_FRAMES, KEY = 128, 12, 5
+TWO_SEGS = (
+    "<think>Step 1: both. Step 2: both. Step 3: both. Action: answer.</think>\n"
+    '<answer><VTG>{"start": 0, "end": 11, "keyframe": 5}</VTG>, <RefSeg>[SEG][SEG]</RefSeg></answer>'
+)
+
+
+@cache
+def scene() -> Scene:
+    """Three shapes that never meet, at twice the size of Moving Shapes."""
+    way_T = np.linspace(0, 1, NUM_FRAMES)[:, None]
+    present_T = np.ones(NUM_FRAMES, bool)
+    red = np.array([28, 30]) + way_T * [40, 0]
+    blue = np.array([96, 96]) - way_T * [0, 26]
+    green = np.array([30, 98]) + way_T * [6, 0]
+    shapes = (
+        Shape("red", "dark", "circle", 22.0, red, present_T),
+        Shape("blue", "light", "square", 22.0, blue, present_T),
+        Shape("green", "light", "cross", 20.0, green, present_T),
+    )
+    return Scene(NUM_FRAMES, SIDE, shapes)
+
+
+@cache
+def gold_NTHW() -> np.ndarray:
+    """Visible masks [objects, frames, SIDE, SIDE]."""
+    return scene_masks(scene())[0]
+
+
+def write_video(folder: Path, side: int) -> VideoRef:
+    """The scene as PNG files of `side` pixels, averaged down from its own size."""
+    folder.mkdir()
+    for at, frame in enumerate(draw_scene(scene(), background(np.random.default_rng(0), SIDE))):
+        Image.fromarray(frame).resize((side, side), Image.Resampling.BOX).save(folder / f"{at:05d}.png")
+    return probe(folder)
+
+
+def answered(video: VideoRef, gold_THW: np.ndarray, decision: Decision | None = None) -> Trajectory:
+    """One turn that answers with the key frame, or decides as given."""
+    task = Task("set/v/0", video, "the shapes", tuple(encode(mask) if mask.any() else None for mask in gold_THW))
+    turn = Turn(Observation(()), Action(""), decision or Answer(Interval(0, NUM_FRAMES), KEY))
+    return Trajectory("-1/set/v/0/0", task, -1, 0, [turn], StopReason.ANSWERED)
+
+
+def masks_THW(trajectory: Trajectory) -> np.ndarray:
+    video = trajectory.task.video
+    return decode_tracklet([trajectory.masks[at] for at in range(video.num_frames)], (video.height, video.width))
+
+
+@pytest.fixture(scope="module")
+def policy() -> SegPolicy:
+    return load_policy(SHIPPED).eval().requires_grad_(False)
+
+
+@pytest.fixture(scope="module")
+def video(tmp_path_factory: pytest.TempPathFactory) -> VideoRef:
+    return write_video(tmp_path_factory.mktemp("segment") / "large", SIDE)
+
+
+def learn(losses: Callable[[torch.Tensor], torch.Tensor], policy: SegPolicy, steps: int) -> torch.Tensor:
+    """A prompt [C] that makes `losses` of it small; what else of the policy is trainable learns with it."""
+    prompt_1C = torch.zeros(1, policy.sam.hidden_dim, requires_grad=True)
+    decoder = {"params": [p for p in policy.sam.parameters() if p.requires_grad], "lr": 1e-3}
+    optimizer = torch.optim.Adam([{"params": [prompt_1C], "lr": 0.1}, decoder])
+    for _ in range(steps):
+        optimizer.zero_grad()
+        losses(prompt_1C).sum().backward()
+        optimizer.step()
+    return prompt_1C.detach()[0]
+
+
+def prompt_for(policy: SegPolicy, video: VideoRef, target_HW: np.ndarray) -> torch.Tensor:
+    """A prompt [C] for which SAM 2, as it is, shows `target_HW` on the key frame; or nothing at all."""
+    features, gold_1HW = policy.sam.encode_frames([FrameCache().full(video, KEY)]), torch.tensor(target_HW)[None]
+    return learn(lambda prompt: sum_of(mask_losses(*policy.sam.decode(features, prompt), gold_1HW)), policy, 120)
+
+
+def taught_prompt(policy: SegPolicy, video: VideoRef, target_THW: np.ndarray) -> torch.Tensor:
+    """A prompt [C] for `target_THW` and a mask decoder that takes it, from three frames tracked with memory."""
+    frames = [0, KEY, NUM_FRAMES - 1]
+    features = policy.sam.encode_frames([FrameCache().full(video, at) for at in frames])
+    gold_THW = torch.tensor(target_THW[frames])
+    policy.sam.sam_mask_decoder.requires_grad_(True)  # not before the features, two levels of which go through it
+
+    def losses(prompt_1C: torch.Tensor) -> torch.Tensor:
+        ((logits_Thw, presence_T),) = track_videos(policy.sam, [features], prompt_1C, [1])
+        return sum_of(mask_losses(logits_Thw, presence_T, gold_THW)) / len(frames)
+
+    return learn(losses, policy, 20)
+
+
+def sum_of(losses: tuple[torch.Tensor, ...]) -> torch.Tensor:
+    """BCE, dice and presence losses of all masks."""
+    return torch.stack(losses).sum()
+
+
+def recalls_T(found_THW: np.ndarray, object_THW: np.ndarray) -> np.ndarray:
+    """Which part of an object's pixels is found, by frame."""
+    return (found_THW & object_THW).sum((1, 2)) / object_THW.sum((1, 2))
+
+
+def test_one_object_is_followed_and_no_other(policy: SegPolicy, video: VideoRef):
+    red_THW, blue_THW, _ = gold_NTHW()
+    trajectory = answered(video, red_THW)
+    propagate(policy, [(trajectory, prompt_for(policy, video, red_THW[KEY]))], FrameCache())
+    assert trajectory.turns[-1].key_mask == trajectory.masks[KEY]
+    assert measure(trajectory)["j"] > 0.9
+    assert recalls_T(masks_THW(trajectory), blue_THW).max() < 0.05
+
+
+def test_two_objects_are_one_target(policy: SegPolicy, video: VideoRef):
+    """One [SEG] for both. The shipped SAM 2 knows single shapes only, so a copy of it is taught; nine of the twelve
+    frames it has not been taught on."""
+    red_THW, blue_THW, green_THW = gold_NTHW()
+    parts = [(encode(red), encode(blue)) for red, blue in zip(red_THW, blue_THW, strict=True)]
+    trajectory = answered(video, red_THW | blue_THW)
+    assert trajectory.task.gold == tuple(union(pair) for pair in parts)
+    taught = copy.deepcopy(policy)
+    prompt_C = taught_prompt(taught, video, red_THW | blue_THW)
+    propagate(taught, [(trajectory, prompt_C)], FrameCache())
+    found_THW = masks_THW(trajectory)
+    assert min(recalls_T(found_THW, red_THW).min(), recalls_T(found_THW, blue_THW).min()) > 0.9
+    assert recalls_T(found_THW, green_THW).max() < 0.05
+    assert measure(trajectory)["j"] > 0.9
+
+
+def test_a_turn_with_two_segs_is_no_prompt(policy: SegPolicy, video: VideoRef):
+    decision = parse_action(TWO_SEGS, NUM_FRAMES)
+    trajectory = answered(video, gold_NTHW()[0] | gold_NTHW()[1], decision)
+    list(with_masks(policy, [trajectory], FrameCache(), FrameCache()))
+    assert (trajectory.masks, trajectory.turns[-1].key_mask) == ({}, None)
+    row = measure(trajectory)
+    assert (row["jf"], row["format"]) == (0.0, 0.0)
+
+
+def test_a_prompt_that_nothing_answers_to_gives_empty_masks(policy: SegPolicy, video: VideoRef):
+    nothing_THW = np.zeros((NUM_FRAMES, SIDE, SIDE), bool)
+    trajectory = answered(video, nothing_THW)
+    propagate(policy, [(trajectory, prompt_for(policy, video, nothing_THW[KEY]))], FrameCache())
+    assert sorted(trajectory.masks) == list(range(NUM_FRAMES))
+    assert all(is_empty(mask) for mask in trajectory.masks.values())
+    assert is_empty(trajectory.turns[-1].key_mask)
+    assert measure(trajectory)["jf"] == 1.0
+
+
+def spoken(policy: SegPolicy, video: VideoRef, shape_idx: int) -> Trajectory:
+    """What the policy makes of a written answer for one shape: its own [SEG], then SAM 2."""
+    side = video.width
+    gold_THW = gold_NTHW()[shape_idx].reshape(NUM_FRAMES, side, SIDE // side, side, SIDE // side).mean((2, 4)) > 0.5
+    caption = scene().shapes[shape_idx].caption
+    gold = tuple(encode(mask) for mask in gold_THW)
+    task = Task(f"set/v/{shape_idx}", video, f"the {caption} shape", gold, "appearance", caption=caption)
+    env = load_config("tiny").env
+    trajectory = to_trajectory(write_trace(task, env, np.random.default_rng(0), "brief"), task, env)
+    (segmented,) = with_masks(policy, [trajectory], FrameCache(), FrameCache())
+    return segmented
+
+
+def intersection_over_union(first_THW: np.ndarray, second_THW: np.ndarray) -> float:
+    return float((first_THW & second_THW).sum() / (first_THW | second_THW).sum())
+
+
+@pytest.mark.parametrize("shape_idx", range(3))
+def test_masks_are_stable_under_another_frame_size(policy: SegPolicy, video: VideoRef, shape_idx: int, tmp_path: Path):
+    """The policy is shown frames of one size either way; SAM 2 gets those of 64 pixels enlarged."""
+    small = write_video(tmp_path / "small", SIDE // 2)
+    large_THW, small_THW = (masks_THW(spoken(policy, ref, shape_idx)) for ref in (video, small))
+    grown_THW = small_THW.repeat(2, 1).repeat(2, 2)
+    assert intersection_over_union(large_THW, grown_THW) > 0.9
+    assert intersection_over_union(large_THW, gold_NTHW()[shape_idx]) > 0.9

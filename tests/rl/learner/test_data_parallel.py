@@ -1,0 +1,228 @@
+"""A learner of two processes does what one does: same gradients, same figures, and states that either goes on from."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import ray
+import torch
+
+from configs.load import ConfigError
+from configs.schema import RunConfig
+from cot_data.traces.dialogue import to_trajectory
+from cot_data.traces.write import write_trace
+from env.errors import CheckpointError, DataError, VideoSegError
+from env.frames import FrameCache
+from env.store import TrajectoryStore
+from env.types import Action, Trajectory
+from policy.videoseg.checkpoint import POLICIES
+from rl.grpo import train
+from rl.learner.advantage import judge
+from rl.learner.data_parallel import RankedLearner, RankError, share_groups
+from rl.learner.learner import Learner, LocalLearner, rate
+from rl.runtime.checkpoint import load_state, save_checkpoint
+from rl.runtime.cluster import connect_ray
+from tests.helpers.rank_parts import breaks, dies, finds_fault, sleeps
+from tests.helpers.rl_parts import Micro, read_lines, with_a_look
+
+pytestmark = pytest.mark.timeout(600)
+
+SETTINGS = ("grpo.lr=1.0e-3", "grpo.lr_decays=false", "grpo.warmup_steps=0", "grpo.max_batch_tokens=2048")
+TWO = ("grpo.learner_ranks=2",)
+WAYS = {
+    "all weights, two updates": ("grpo.kl_coef=0.05", "grpo.updates=2", "grpo.clip_high=5", "grpo.clip_low=0.9"),
+    "adapters, SAM 2 as it is": ("policy.lora_rank=4", "grpo.kl_coef=0.05", "grpo.freeze_sam=true"),
+}
+
+
+@dataclass
+class Ranks:
+    micro: Micro
+    run_dir: Path
+
+    def config(self, *overrides: str) -> RunConfig:
+        return self.micro.config(self.run_dir, [*SETTINGS, *overrides])
+
+    def local(self, config: RunConfig) -> LocalLearner:
+        torch.manual_seed(0)  # of fresh adapters
+        policy = POLICIES[config.policy.kind](self.micro.policy, config.policy)
+        return LocalLearner(policy, config, FrameCache(), FrameCache())
+
+    @contextmanager
+    def two(self, config: RunConfig) -> Iterator[RankedLearner]:
+        learner = RankedLearner(self.local(config), config, self.micro.policy)
+        try:
+            yield learner
+        finally:
+            learner.close()
+
+    def groups(self, config: RunConfig, count: int = 3) -> list[list[Trajectory]]:
+        """Siblings of one to three turns; no group is as long as another."""
+        chat = self.local(config).policy.chat
+        groups = []
+        for number, task in enumerate(self.micro.tasks()[:count]):
+            records = [write_trace(task, config.env, np.random.default_rng(at), "brief") for at in range(3 + number)]
+            records[0] = with_a_look(records[0], task)
+            group = [to_trajectory(record, task, config.env) for record in records]
+            for at, trajectory in enumerate(group):
+                trajectory.trajectory_id = f"{task.task_id}/{at}"
+                for turn in trajectory.turns:
+                    ids = tuple(chat.action_ids(turn.action.text))
+                    turn.action = Action(turn.action.text, ids, (-1.0,) * len(ids), weights_version=0)
+            groups.append(group)
+        return groups
+
+
+@pytest.fixture(scope="module")
+def ranks(micro: Micro, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ranks]:
+    run_dir = tmp_path_factory.mktemp("ranks")
+    connect_ray(micro.config(run_dir, ["grpo.learner_ranks=2"]))
+    yield Ranks(micro, run_dir)
+
+
+def largest_difference(ours: dict[str, torch.Tensor], theirs: dict[str, torch.Tensor]) -> float:
+    assert ours.keys() == theirs.keys()
+    return max(float((ours[name].float() - theirs[name].float()).abs().max()) for name in ours)
+
+
+def momenta(learner: Learner) -> dict[str, torch.Tensor]:
+    """Adam's mean of the gradients, by number of the parameter."""
+    return {str(at): held["exp_avg"] for at, held in learner.state()["optimizer"]["state"].items()}
+
+
+def assert_same_groups(ours: Sequence[Sequence[Trajectory]], theirs: Sequence[Sequence[Trajectory]]) -> None:
+    for group, others in zip(ours, theirs, strict=True):
+        for item, other in zip(group, others, strict=True):
+            assert item.trajectory_id == other.trajectory_id and item.masks == other.masks
+            assert item.scores and other.scores and item.scores.total == pytest.approx(other.scores.total, abs=1e-5)
+            assert item.advantage == pytest.approx(other.advantage, abs=1e-3)
+            for turn, same in zip(item.turns, other.turns, strict=True):
+                assert turn.old_logprobs == pytest.approx(same.old_logprobs, abs=1e-5)
+                assert turn.mask_logprob == pytest.approx(same.mask_logprob, abs=1e-5)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_two_ranks_learn_what_one_does(ranks: Ranks, way: str):
+    """Over two steps; in the second one rank has nothing to learn from."""
+    config = ranks.config(*WAYS[way])
+    one = ranks.local(config)
+    with ranks.two(ranks.config(*WAYS[way], *TWO)) as two:
+        for num_groups in (3, 1):
+            alone, shared = ranks.groups(config, num_groups), ranks.groups(config, num_groups)
+            expected = one.learn(alone, partial(judge, config=config))
+            metrics = two.learn(shared, partial(judge, config=config))
+            assert metrics.pop("time/rank_wait_s") >= 0
+            assert expected["optim/grad_norm"] > 1e-2
+            assert metrics == pytest.approx(expected, rel=1e-3, abs=1e-6)
+            assert_same_groups(shared, alone)
+        moments, expected_moments = momenta(two), momenta(one)
+        largest = max(float(tensor.abs().max()) for tensor in expected_moments.values())
+        assert largest_difference(moments, expected_moments) <= 1e-5 * largest
+        assert largest_difference(two.state()["policy"], one.state()["policy"]) <= 1e-5
+
+
+def test_any_number_of_ranks_goes_on_from_what_another_has_saved(ranks: Ranks, tmp_path: Path):
+    config = ranks.config("grpo.kl_coef=0.05")
+    mark = partial(judge, config=config)
+    one = ranks.local(config)
+    with ranks.two(ranks.config("grpo.kl_coef=0.05", *TWO)) as two:
+        two.learn(ranks.groups(config), mark)
+        folder = save_checkpoint(tmp_path, 1, ranks.local(config).policy, two.state())
+        one.load_state(load_state(folder), folder)
+        two.learn(ranks.groups(config, 2), mark)  # away from what is saved
+        two.load_state(load_state(folder), folder)
+        for learner in (one, two):
+            learner.learn(ranks.groups(config), mark)
+        assert largest_difference(two.state()["policy"], one.state()["policy"]) <= 1e-5
+        assert one.schedule.state_dict() == two.state()["schedule"]
+
+        scored, alone = ranks.groups(config), ranks.groups(config)
+        rate(two, scored, mark)
+        rate(one, alone, mark)
+        assert_same_groups(scored, alone)
+
+
+def test_a_rank_that_fails_ends_the_step_with_a_reason(ranks: Ranks, monkeypatch: pytest.MonkeyPatch):
+    config = ranks.config(*TWO)
+    with ranks.two(config) as two:
+        with pytest.raises(DataError, match="video 3: cannot be read"):
+            two.learn(ranks.groups(config), partial(finds_fault, driver=os.getpid()))
+        with pytest.raises(RankError, match=r"rank 1 .* failed; go on with --resume: [\s\S]*no such advantage") as lost:
+            two.learn(ranks.groups(config), partial(breaks, driver=os.getpid()))
+        assert isinstance(lost.value, VideoSegError), "which a command tells without a traceback"
+        monkeypatch.setattr("rl.learner.data_parallel.SECONDS", 2.0)
+        monkeypatch.setattr("rl.learner.data_parallel.PATIENCE", 0)
+        with pytest.raises(RankError, match=r"rank 1 .* has not answered for 2 s; go on with --resume"):
+            two.learn(ranks.groups(config), partial(sleeps, driver=os.getpid()))
+        monkeypatch.undo()
+        with pytest.raises(RankError, match=r"rank 1 of the learner died; go on with --resume"):
+            two.learn(ranks.groups(config), partial(dies, driver=os.getpid()))
+
+
+@pytest.mark.parametrize(
+    ("signal_", "told"),
+    [(signal.SIGKILL, "rank 1 of the learner died"), (signal.SIGSTOP, "the learner's ranks did not come together")],
+)
+def test_a_rank_that_is_gone_while_all_act_at_once(
+    ranks: Ranks, monkeypatch: pytest.MonkeyPatch, signal_: signal.Signals, told: str
+):
+    """Rank 0 hears of it from the process group, which names addresses, or that time is up."""
+    monkeypatch.setattr("rl.learner.collectives.SECONDS", 5.0)
+    config = ranks.config(*TWO)
+    with ranks.two(config) as two:
+        pid: Any = ray.get(two._ranks[0].__ray_call__.remote(lambda _rank: os.getpid()))
+        descend = two._local.descend
+
+        def without_it() -> dict[str, float]:
+            os.kill(pid, signal_)
+            return descend()
+
+        two._local.descend = without_it
+        with pytest.raises(RankError, match=f"{told}; go on with --resume"):
+            two.learn(ranks.groups(config), partial(judge, config=config))
+
+
+def test_a_rank_that_cannot_begin_tells_why(ranks: Ranks, tmp_path: Path):
+    config = ranks.config(*TWO)
+    with pytest.raises(CheckpointError, match=str(tmp_path)):
+        RankedLearner(ranks.local(config), config, tmp_path)
+
+
+def test_ranks_without_room_are_refused(ranks: Ranks):
+    config = ranks.config("grpo.learner_ranks=99", "sampler.load_seconds=1")
+    refusal = r"98 ranks \(grpo.learner_ranks\) .* found no room within 1 s"
+    with pytest.raises(ConfigError, match=refusal), ranks.two(config):
+        pass
+
+
+def test_groups_are_shared_out_whole_and_evenly(ranks: Ranks):
+    groups = ranks.groups(ranks.config(), 4)
+    for count in (1, 2, 3, 6):
+        shares = share_groups(groups, count)
+        assert len(shares) == count
+        given = [group[0].task.task_id for share in shares for group in share]
+        assert sorted(given) == sorted(group[0].task.task_id for group in groups)
+        assert all(group in groups for share in shares for group in share)
+    assert [len(share) for share in share_groups(groups, 2)] == [2, 2]
+
+
+def test_grpo_runs_on_two_ranks_and_goes_on_with_one(ranks: Ranks, tmp_path: Path):
+    settings = ("grpo.tasks_per_step=3", "grpo.group_size=3", "grpo.eval_every=1")
+    train(ranks.micro.config(tmp_path, [*settings, "grpo.steps=1", *TWO]))
+    train(ranks.micro.config(tmp_path, [*settings, "grpo.steps=2"]), resume=True)
+    rows = read_lines(tmp_path / "metrics.jsonl")
+    assert [(row["step"], "time/rank_wait_s" in row) for row in rows] == [(0, True), (1, False)]
+    assert all(row["optim/grad_norm"] > 0 and "heldout/jf/all" in row for row in rows)
+    assert all(row["policy/mismatch/mean"] < 1e-4 for row in rows), "workers have the weights that rank 0 has"
+    stored = list(TrajectoryStore(tmp_path / "trajectories").read())
+    assert len(stored) == 2 * 9
+    assert all(item.scores and all(turn.old_logprobs for turn in item.turns) for item in stored)

@@ -1,0 +1,154 @@
+"""Who plays what: groups stay together, load is even, what is lost comes again, and nothing is settled twice."""
+
+from __future__ import annotations
+
+import random
+
+from rl.rollout.dispatcher import Dispatcher, Room
+from rl.rollout.request import Assignment
+from tests.helpers.stand_in import group
+
+
+def names(items: list[Assignment]) -> list[str]:
+    return [item.trajectory_id for item in items]
+
+
+def test_groups_stay_together_and_go_to_the_least_loaded():
+    groups = [group("a", 4), group("b", 2), group("c", 2), group("d", 2)]
+    dispatcher = Dispatcher(groups, Room(slots=6, ahead=0), max_attempts=2)
+    shares = dispatcher.hand_out([0, 1])
+    assert shares == {0: [*groups[0], *groups[3]], 1: [*groups[1], *groups[2]]}
+    assert [dispatcher.load(worker) for worker in (0, 1)] == [6, 4]
+
+
+def test_a_worker_gets_more_as_it_has_room_and_ends_a_group_before_it_begins_another():
+    groups = [group("a"), group("b"), group("c")]
+    dispatcher = Dispatcher(groups, Room(slots=5, ahead=1), max_attempts=2)
+    assert dispatcher.hand_out([0]) == {0: groups[0] + groups[1][:2]}
+    for number, item in enumerate(groups[0]):
+        assert dispatcher.accept(0, item.trajectory_id)
+        assert dispatcher.hand_out([0]) == {0: [(groups[1][2:] + groups[2])[number]]}
+    assert dispatcher.unfinished == 8
+
+
+def test_near_the_end_nothing_is_kept_ready():
+    groups = [group("a", 4), group("b", 4)]
+    dispatcher = Dispatcher(groups, Room(slots=2, ahead=2), max_attempts=2)
+    assert {worker: len(share) for worker, share in dispatcher.hand_out([0, 1]).items()} == {0: 4, 1: 2}
+    assert dispatcher.hand_out([0, 1]) == {}, "two are left, and each worker has as much as it plays at once"
+
+
+def test_at_the_end_siblings_go_where_a_slot_is_free():
+    groups = [group("a", 4), group("b", 1)]
+    dispatcher = Dispatcher(groups, Room(slots=2, ahead=0), max_attempts=2)
+    assert dispatcher.hand_out([0, 1]) == {0: groups[0][:2], 1: [*groups[1], groups[0][3]]}
+    dispatcher.accept(1, "0/b/0")
+    assert dispatcher.hand_out([1]) == {1: [groups[0][2]]}
+    assert dispatcher.hand_out([0, 1]) == {}
+
+
+def test_a_group_is_not_torn_apart_where_its_worker_has_slots_for_it():
+    dispatcher = Dispatcher([group("a", 8)], Room(slots=8, ahead=0), max_attempts=2)
+    assert {worker: len(share) for worker, share in dispatcher.hand_out([0, 1]).items()} == {0: 8}
+
+
+def test_without_room_a_worker_gets_one_whole_group_at_a_time():
+    groups = [group("a", 8), group("b", 2), group("c", 2)]
+    dispatcher = Dispatcher(groups, None, max_attempts=3)
+    assert dispatcher.hand_out([0, 1]) == {0: groups[0], 1: groups[1]}
+    dispatcher.accept(1, "0/b/0")
+    assert dispatcher.hand_out([0, 1]) == {}
+    dispatcher.accept(1, "0/b/1")
+    dispatcher.lose(0)
+    assert dispatcher.hand_out([0, 1]) == {0: groups[0], 1: groups[2]}
+
+
+def test_what_a_lost_worker_had_begun_is_not_lost():
+    groups = [group("a", 4)]
+    dispatcher = Dispatcher(groups, Room(slots=2, ahead=0), max_attempts=3)
+    dispatcher.hand_out([0])
+    dispatcher.lose(0)
+    assert dispatcher.unfinished == 4
+    assert names(dispatcher.hand_out([1])[1]) == ["0/a/0", "0/a/1"]
+
+
+def test_only_what_is_owed_is_accepted_and_only_once():
+    dispatcher = Dispatcher([group("a", 1)], Room(4, 0), max_attempts=2)
+    dispatcher.hand_out([0])
+    assert not dispatcher.accept(1, "0/a/0"), "of another worker"
+    assert dispatcher.accept(0, "0/a/0")
+    assert not dispatcher.accept(0, "0/a/0"), "a duplicate"
+    assert not dispatcher.accept(0, "0/b/0"), "of another play"
+    assert dispatcher.unfinished == 0
+
+
+def test_what_a_lost_worker_owed_comes_before_what_waits():
+    groups = [group("a"), group("b"), group("c")]
+    dispatcher = Dispatcher(groups, Room(8, 0), max_attempts=3)
+    dispatcher.hand_out([0])
+    dispatcher.accept(0, "0/a/1")
+    assert dispatcher.lose(0) == []
+    assert dispatcher.load(0) == 0
+    assert names(dispatcher.hand_out([1])[1]) == ["0/a/0", "0/a/2", "0/a/3", *names(groups[1]), "0/c/0"]
+    assert not dispatcher.accept(0, "0/a/0"), "late: the lost worker owes nothing any more"
+    assert dispatcher.accept(1, "0/a/0")
+
+
+def test_the_last_attempt_is_made_alone_and_then_it_is_given_up():
+    dispatcher = Dispatcher([group("a", 2), group("b", 1)], Room(8, 0), max_attempts=2)
+    dispatcher.hand_out([0])
+    dispatcher.lose(0)
+    shares = dispatcher.hand_out([0, 1])
+    assert {worker: names(share) for worker, share in shares.items()} == {0: ["0/a/0"], 1: ["0/a/1"]}
+    assert names(dispatcher.lose(0)) == ["0/a/0"], "tried twice"
+    assert dispatcher.accept(1, "0/a/1")
+    assert names(dispatcher.hand_out([0, 1])[0]) == ["0/b/0"]
+
+
+def test_nothing_joins_what_is_played_alone():
+    dispatcher = Dispatcher([group("a", 1), group("b", 1), group("c", 1)], Room(2, 0), max_attempts=2)
+    dispatcher.hand_out([0])
+    dispatcher.accept(0, "0/b/0")
+    dispatcher.lose(0)
+    assert names(dispatcher.hand_out([0])[0]) == ["0/a/0"]
+    assert dispatcher.hand_out([0]) == {}
+    assert dispatcher.accept(0, "0/a/0")
+    assert names(dispatcher.hand_out([0])[0]) == ["0/c/0"]
+
+
+def test_one_attempt_means_none_is_repeated():
+    dispatcher = Dispatcher([group("a", 2)], Room(8, 0), max_attempts=1)
+    dispatcher.hand_out([0])
+    assert names(dispatcher.lose(0)) == ["0/a/0", "0/a/1"]
+    assert dispatcher.unfinished == 0
+
+
+def test_giving_up_returns_all_that_is_unfinished():
+    dispatcher = Dispatcher([group("a", 2), group("b", 2)], Room(2, 0), max_attempts=3)
+    dispatcher.hand_out([0])
+    dispatcher.accept(0, "0/a/0")
+    assert sorted(names(dispatcher.give_up())) == ["0/a/1", "0/b/0", "0/b/1"]
+    assert dispatcher.unfinished == 0
+    assert not dispatcher.accept(0, "0/a/1"), "late"
+
+
+def test_whatever_happens_every_assignment_is_settled_exactly_once():
+    rng = random.Random(0)
+    for _ in range(200):
+        groups = [group(f"t{number}", rng.randint(1, 5)) for number in range(rng.randint(1, 6))]
+        room = rng.choice([None, Room(rng.randint(1, 8), rng.randint(0, 4))])
+        dispatcher = Dispatcher(groups, room, max_attempts=rng.randint(1, 4))
+        owed: dict[int, list[Assignment]] = {0: [], 1: [], 2: []}
+        settled: list[str] = []
+        while dispatcher.unfinished:
+            for worker, share in dispatcher.hand_out([w for w in owed if rng.random() < 0.7]).items():
+                owed[worker] += share
+            worker = rng.choice(list(owed))
+            if rng.random() < 0.2:
+                settled += names(dispatcher.lose(worker))
+                owed[worker] = []
+            elif owed[worker]:
+                item = owed[worker].pop(rng.randrange(len(owed[worker])))
+                assert dispatcher.accept(worker, item.trajectory_id)
+                settled.append(item.trajectory_id)
+        assert sorted(settled) == sorted(name for each in groups for name in names(each))

@@ -1,0 +1,53 @@
+"""Two nodes, of which one is lost while its worker plays."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import ray
+from ray.cluster_utils import Cluster
+from ray.util import placement_group_table
+
+from configs.schema import RunConfig
+from env.types import StopReason
+from rl.rollout.dispatcher import Room
+from rl.rollout.failures import Failure
+from rl.rollout.pool import Pool
+from tests.helpers.stand_in import Named, StandInWorker, group
+
+pytestmark = pytest.mark.timeout(300)
+
+
+@pytest.fixture
+def cluster() -> Iterator[Cluster]:
+    """A head that has no room for workers; this process has joined it."""
+    made = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
+    ray.init(address=made.address, log_to_driver=False)
+    yield made
+    ray.shutdown()
+    made.shutdown()
+
+
+def test_workers_are_spread_and_a_lost_node_loses_no_episode(cluster: Cluster, tmp_path: Path):
+    nodes = [cluster.add_node(num_cpus=2) for _ in range(2)]
+    groups = [group(f"t{number}") for number in range(8)]
+    seconds = {item.trajectory_id: (1.0,) for each in groups for item in each}
+    config = RunConfig()
+    config = replace(config, grpo=replace(config.grpo, max_attempts=3))
+    pool = Pool(config, StandInWorker, (2, str(tmp_path), Named(seconds)), 2, Room(slots=2, ahead=2))
+    pool.pids()
+    (places,) = placement_group_table().values()
+    assert len(set(places["bundles_to_node_id"].values())) == 2
+    playing = pool.play(groups, "")
+    played = [next(playing)]
+    cluster.remove_node(nodes[0], allow_graceful=False)
+    played += list(playing)
+    pool.close()
+    assert pool.failures.keys() == {Failure.DIED}, "once at least: Ray may start another on the node before it knows"
+    assert sorted(item.trajectory_id for item in played) == sorted(
+        item.trajectory_id for each in groups for item in each
+    )
+    assert {item.stop_reason for item in played} == {StopReason.ANSWERED}

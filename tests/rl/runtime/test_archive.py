@@ -1,0 +1,51 @@
+"""A start without --resume in the folder of an earlier run costs nothing of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from configs.load import ConfigError
+from policy import SHIPPED
+from rl import grpo, sft_coldstart
+from rl.runtime.archive import set_aside
+from tests.helpers.rl_parts import Micro
+
+
+def test_what_was_there_is_kept(tmp_path: Path):
+    (tmp_path / "data").mkdir()
+    set_aside(tmp_path, ("stage-*", "policy"), SHIPPED)
+    assert [path.name for path in tmp_path.iterdir()] == ["data"]
+    for run in (1, 2):
+        (tmp_path / f"stage-{run}").mkdir()
+        (tmp_path / "policy").write_text(str(run))
+        set_aside(tmp_path, ("stage-*", "policy"), SHIPPED)
+        assert sorted(path.name for path in (tmp_path / f"earlier-{run}").iterdir()) == ["policy", f"stage-{run}"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["data", "earlier-1", "earlier-2"]
+    assert (tmp_path / "earlier-1" / "policy").read_text() == "1"
+
+
+def test_a_run_does_not_move_away_what_it_begins_with(tmp_path: Path):
+    (tmp_path / "checkpoints/step-1/policy").mkdir(parents=True)
+    with pytest.raises(ConfigError, match="give the new run a run_dir of its own"):
+        set_aside(tmp_path, ("checkpoints",), tmp_path / "checkpoints/step-1/policy")
+    set_aside(tmp_path, ("initial",), tmp_path / "checkpoints/step-1/policy")
+    assert [path.name for path in tmp_path.iterdir()] == ["checkpoints"]
+
+
+def test_a_cold_start_writes_what_it_sets_aside(micro: Micro):
+    written = {path.name for path in micro.policy.parent.iterdir()}
+    assert written == {path.name for name in sft_coldstart.WRITTEN for path in micro.policy.parent.glob(name)}
+
+
+def test_grpo_writes_what_it_sets_aside(micro: Micro, tmp_path: Path):
+    config = micro.config(tmp_path, ["grpo.steps=1", "sampler.kind=hf"])
+    grpo.train(config)
+    written = {path.name for path in tmp_path.iterdir()}
+    assert written == {path.name for name in grpo.WRITTEN for path in tmp_path.glob(name)}
+    grpo.train(config)
+    assert {path.name for path in (tmp_path / "earlier-1").iterdir()} == written
+    (new,) = tmp_path.glob("events.*")
+    (old,) = (tmp_path / "earlier-1").glob("events.*")
+    assert {path.name for path in tmp_path.iterdir()} == written - {old.name} | {new.name, "earlier-1"}

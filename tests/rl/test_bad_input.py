@@ -1,0 +1,109 @@
+"""Bad input ends with an error that says what, where and what to do; a broken video costs only its own episodes."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file, save_file
+
+from configs.load import load_config
+from env.errors import CheckpointError
+from env.frames import FrameCache
+from env.types import StopReason
+from policy.engines import build_sampler
+from policy.videoseg.checkpoint import load_policy
+from policy.vlm.load import load_chat
+from rl import grpo, sft_coldstart
+from rl.rollout.episode_runner import Rollout
+from rl.rollout.request import Assignment
+from rl.rollout.task_stream import items_for_step
+from rl.runtime.checkpoint import latest_checkpoint, restore
+from tests.helpers.rl_parts import Micro
+
+
+def test_resume_on_an_empty_folder_is_refused(tmp_path: Path) -> None:
+    config = load_config("smoke", [f"run_dir={tmp_path}"])
+    with pytest.raises(CheckpointError, match="start without --resume"):
+        grpo.train(config, resume=True)
+    with pytest.raises(CheckpointError, match="start without --resume"):
+        sft_coldstart.train(config, resume=True)
+
+
+def test_a_half_written_checkpoint_is_not_resumed_from(tmp_path: Path) -> None:
+    partial = tmp_path / "checkpoints" / "step-000004.partial"
+    partial.mkdir(parents=True)
+    (partial / "state.pt").write_bytes(b"torn")
+    with pytest.raises(CheckpointError, match="checkpoints/step"):
+        latest_checkpoint(tmp_path)
+
+
+def test_a_folder_that_is_no_checkpoint_is_named(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=rf"{tmp_path}.*policy.json"):
+        load_policy(tmp_path)
+
+
+def test_a_checkpoint_of_another_shape_names_the_weight(micro: Micro, tmp_path: Path) -> None:
+    copied = tmp_path / "policy"
+    shutil.copytree(micro.policy, copied)
+    weights = load_file(copied / "seg.safetensors")
+    name = "text_hidden_fcs.0.weight"
+    weights[name] = weights[name][:, :-1].contiguous()
+    save_file(weights, copied / "seg.safetensors")
+    with pytest.raises(CheckpointError, match=rf"{name} has shape \(96, 95\), expected \(96, 96\)"):
+        load_policy(copied)
+
+
+def test_a_checkpoint_without_a_weight_names_it(micro: Micro, tmp_path: Path) -> None:
+    copied = tmp_path / "policy"
+    shutil.copytree(micro.policy, copied)
+    vlm = copied / "vlm" / "model.safetensors"
+    weights = load_file(vlm)
+    name = "model.language_model.norm.weight"
+    del weights[name]
+    save_file(weights, vlm, metadata={"format": "pt"})
+    with pytest.raises(CheckpointError, match=f"{name} is missing"):
+        load_policy(copied)
+
+
+def test_training_state_of_another_shape_names_the_weight(micro: Micro) -> None:
+    policy = load_policy(micro.policy)
+    state = policy.state_dict()
+    name = "text_hidden_fcs.2.bias"
+    state[name] = state[name][:-1]
+    with pytest.raises(CheckpointError, match=f"{name} has shape"):
+        restore(policy, state, "run")
+
+
+def test_fewer_tasks_than_a_step_needs() -> None:
+    with pytest.raises(ValueError, match=r"2 tasks, but grpo\.tasks_per_step is 3"):
+        items_for_step(["a", "b"], ["", ""], 3, 0, 0)
+
+
+def test_a_broken_video_ends_only_its_own_episodes(micro: Micro, tmp_path: Path) -> None:
+    root = tmp_path / "data"
+    shutil.copytree(micro.data, root)
+    broken, *_ = sorted((root / "JPEGImages").iterdir())
+    config = load_config("smoke", [*micro.overrides(tmp_path / "run"), f"data.train_root={root}"])
+    from cot_data.datasets import load_tasks
+
+    tasks = list(load_tasks("mevis", root))
+    for path in broken.iterdir():
+        path.write_bytes(path.read_bytes()[:200])  # truncated after the loader looked at the folder
+    chat, layout = load_chat(micro.policy / "vlm")
+    sampler = build_sampler(config.sampler, micro.policy / "vlm", config.env.max_context_tokens, 0)
+    rollout = Rollout(sampler, chat, layout, FrameCache(), config.env)
+    trajectories = list(rollout.run([Assignment(task, 0, 0, 0, 1.0) for task in tasks]))
+    sampler.close()
+    assert len(trajectories) == len(tasks)
+    for trajectory in trajectories:
+        is_broken = trajectory.task.video.path.endswith(broken.name)
+        assert (trajectory.stop_reason is StopReason.ERROR) == is_broken
+        assert (broken.name in trajectory.error) == is_broken
+
+
+def test_the_policy_card_names_its_sam(micro: Micro) -> None:
+    card = json.loads((micro.policy / "policy.json").read_text())
+    assert card["sam"]["image_size"] == 64

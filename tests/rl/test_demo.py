@@ -1,0 +1,113 @@
+"""The demo's bookkeeping: what is there is kept, what is done is skipped, what fails stops it."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from configs.load import load_config
+from configs.schema import RunConfig
+from cot_data.moving_shapes.generate import write_moving_shapes
+from env.errors import CheckpointError, DataError
+from policy import SHIPPED
+from rl.demo import data_stages, grpo_stages, has_data, main, prepare, with_resume
+from rl.runtime.memory import MemoryWatch
+from rl.runtime.stages import Ledger, Phase, Stage, run_stage
+
+
+def config_in(folder: Path) -> RunConfig:
+    sets = [f"run_dir={folder}/run", f"data.train_root={folder}/train", f"data.eval_root={folder}/heldout"]
+    return load_config("smoke", sets)
+
+
+def test_a_split_is_written_once(tmp_path):
+    config = config_in(tmp_path)
+    assert [stage.key for stage in data_stages(config, 2, 1)] == ["data_train", "data_heldout"]
+    write_moving_shapes(tmp_path / "train", 2, seed=1)
+    assert [stage.key for stage in data_stages(config, 2, 1)] == ["data_heldout"]
+    (tmp_path / "train" / "moving_shapes.json").unlink()
+    assert has_data(tmp_path / "train", 5, seed=9), "a data set of the user's own is taken as it is"
+
+
+def test_another_split_than_asked_for_is_an_error(tmp_path):
+    write_moving_shapes(tmp_path / "train", 1, seed=1)
+    with pytest.raises(DataError, match="expected 2 videos of seed 1, found 1 of seed 1"):
+        has_data(tmp_path / "train", 2, seed=1)
+
+
+def test_stage_configs_chain_the_policies(tmp_path):
+    config = config_in(tmp_path)
+    run_dir = Path(config.run_dir)
+    start = run_dir / "cold_start" / "policy"
+    prepare(config, run_dir, start, resume=False)
+    grpo = load_config(run_dir / "configs" / "grpo.yaml")
+    assert grpo.policy.path == str(start)
+    assert grpo.run_dir == str(run_dir / "grpo")
+    assert load_config(run_dir / "eval" / "grpo" / "config.yaml").rewards == config.rewards
+    assert load_config(run_dir / "configs" / "demo.yaml") == config
+    assert f"{run_dir}/grpo/checkpoints/step-000002/policy" in grpo_stages(config, start)[2].command
+
+
+def test_resume_needs_the_same_config(tmp_path):
+    config = config_in(tmp_path)
+    run_dir = Path(config.run_dir)
+    with pytest.raises(CheckpointError, match="nothing to resume from"):
+        prepare(config, run_dir, SHIPPED, resume=True)
+    prepare(config, run_dir, SHIPPED, resume=False)
+    prepare(config, run_dir, SHIPPED, resume=True)
+    with pytest.raises(CheckpointError, match="begun with the other choice of --from-nothing"):
+        prepare(config, run_dir, run_dir / "cold_start" / "policy", resume=True)
+    with pytest.raises(CheckpointError, match="differs from the config given"):
+        prepare(replace(config, seed=5), run_dir, SHIPPED, resume=True)
+
+
+def test_a_new_start_sets_the_last_one_aside_but_not_the_data(tmp_path):
+    config = config_in(tmp_path)
+    run_dir = Path(config.run_dir)
+    for name in ("grpo/checkpoints/step-000009", "data/train", "mine"):
+        (run_dir / name).mkdir(parents=True)
+    (run_dir / "report.html").touch()
+    prepare(config, run_dir, SHIPPED, resume=False)
+    assert sorted(path.name for path in run_dir.iterdir()) == ["configs", "data", "earlier-1", "eval", "mine"]
+    assert sorted(path.name for path in (run_dir / "earlier-1").iterdir()) == ["grpo", "report.html"]
+    assert (run_dir / "earlier-1/grpo/checkpoints/step-000009").is_dir()
+    prepare(config, run_dir, SHIPPED, resume=False)
+    assert sorted(path.name for path in (run_dir / "earlier-2").iterdir()) == ["configs", "eval"]
+
+
+def test_a_stage_that_was_begun_goes_on(tmp_path):
+    stage = Stage("cold_start", "Cold start", ["-m", "rl.sft_coldstart"])
+    assert with_resume(stage, tmp_path) == stage.command
+    (tmp_path / "cold_start").mkdir()
+    (tmp_path / "cold_start" / "config.yaml").touch()
+    assert with_resume(stage, tmp_path) == [*stage.command, "--resume"]
+
+
+def test_a_failed_stage_stops_with_its_exit_code(tmp_path, capfd):
+    ledger = Ledger(tmp_path)
+    stage = Stage("bad", "A bad stage", ["-c", "raise SystemExit(3)"])
+    with MemoryWatch() as watch, pytest.raises(SystemExit) as stopped:
+        run_stage(stage, stage.command, ledger, watch)
+    assert stopped.value.code == 3
+    assert "'A bad stage' failed with exit code 3" in capfd.readouterr().err
+    assert not Ledger(tmp_path).is_done("bad")
+
+
+def test_the_time_of_a_broken_attempt_counts(tmp_path):
+    ledger, stage = Ledger(tmp_path), Stage("grpo", "GRPO", [])
+    ledger.add(stage, 10.0, 500, done=False)
+    ledger.add(stage, 5.0, 300, done=True)
+    assert Ledger(tmp_path).is_done("grpo")
+    assert Ledger(tmp_path).phases() == [Phase("GRPO", 15.0, 500)]
+    assert json.loads(ledger.path.read_text())["grpo"]["done"] is True
+
+
+def test_a_mistake_ends_with_a_message(tmp_path, monkeypatch):
+    arguments = ["demo", "--config", "smoke", "--set", f"run_dir={tmp_path}", "--resume"]
+    monkeypatch.setattr(sys, "argv", arguments)
+    with pytest.raises(SystemExit, match=r"error: .*nothing to resume from"):
+        main()
