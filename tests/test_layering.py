@@ -17,7 +17,6 @@ INNER_FLOORS = {
         "rollout": 1,
         "sft": 1,
         "benchmarks": 1,
-        "families": 2,
         "learner": 3,
         "evaluation": 3,
         "report": 4,
