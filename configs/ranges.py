@@ -47,7 +47,7 @@ RANGES: dict[str, tuple[str, float]] = {
     "cold_start.stages.*.steps": (">=", 0),
     "cold_start.stages.*.epochs": (">=", 0),
     "cold_start.stages.*.batch_size": (">=", 1),
-    "cold_start.stages.*.readings": (">=", 0),
+    "cold_start.stages.*.text_only_traces": (">=", 0),
     "cold_start.stages.*.lr": (">", 0),
     "cold_start.stages.*.mask_coef": (">=", 0),
     "cold_start.stages.*.bce_coef": (">=", 0),
@@ -55,7 +55,7 @@ RANGES: dict[str, tuple[str, float]] = {
     "cold_start.stages.*.mask_points": (">=", 0),
     "cold_start.stages.*.align_coef": (">=", 0),
     "cold_start.stages.*.decision_weight": (">", 0),
-    "cold_start.look_share": ("0 to", 1),
+    "cold_start.zoom_share": ("0 to", 1),
     "cold_start.mask_frames": (">=", 1),
     "cold_start.weight_decay": (">=", 0),
     "cold_start.max_batch_tokens": (">=", 0),
@@ -64,7 +64,7 @@ RANGES: dict[str, tuple[str, float]] = {
     "grpo.steps": (">=", 0),
     "grpo.tasks_per_step": (">=", 1),
     "grpo.group_size": (">=", 2),  # the advantage of a lone trajectory is always zero
-    "grpo.refill": (">=", 1),
+    "grpo.max_oversampling": (">=", 1),
     "grpo.rollout_ahead": ("0 to", 1),
     "grpo.lr": (">=", 0),
     "grpo.warmup_steps": (">=", 0),
@@ -178,8 +178,8 @@ def _loss_problems(grpo: GrpoConfig) -> list[str]:
         found.append(f"grpo.min_group: expected at most grpo.group_size ({grpo.group_size}), got {grpo.min_group}")
     if grpo.rollout_ahead and not grpo.truncate_weight:
         found.append("grpo.rollout_ahead: expected grpo.truncate_weight above 0, which makes up for older weights")
-    if grpo.rollout_ahead and grpo.refill > 1:
-        found.append("grpo.rollout_ahead: expected grpo.refill 1, since groups are rated by the learner, which is busy")
+    if grpo.rollout_ahead and grpo.max_oversampling > 1:
+        found.append("grpo.rollout_ahead: expected grpo.max_oversampling 1: the learner, which scores groups, is busy")
     return found
 
 

@@ -178,7 +178,7 @@ class StageConfig:
     """Passes over the traces, in place of `steps`, for `captions` and `dialogue`; 0: `steps` counts."""
     batch_size: int = 8
     """Sequences (frames for `masks` and `vision`) per step."""
-    readings: int = 0
+    text_only_traces: int = 0
     """Further traces per step of `dialogue`, without frames: from what was seen to the answer."""
     lr: float = 1.5e-3
     """Highest learning rate, reached after the first 5 % of the steps."""
@@ -207,7 +207,7 @@ class StageConfig:
 class ColdStartConfig:
     stages: tuple[StageConfig, ...] = (StageConfig(),)
     """Stages in order."""
-    look_share: float = 0.45
+    zoom_share: float = 0.45
     """Share of written traces in few words (env.prompt `brief`) that look closer before they answer, where that pays;
     elsewhere a third of it. Below a half a greedy policy hardly ever looks, and GRPO has more to find."""
     mask_frames: int = 2
@@ -227,12 +227,12 @@ class ColdStartConfig:
 @dataclass(frozen=True)
 class GrpoConfig:
     steps: int = 1000
-    """Rollouts, each followed by `updates` optimizer steps."""
+    """RolloutPrefetcher, each followed by `updates` optimizer steps."""
     tasks_per_step: int = 8
     """Tasks per step."""
     group_size: int = 8
     """Trajectories per task."""
-    refill: int = 1
+    max_oversampling: int = 1
     """Most groups drawn per step over `tasks_per_step`: above 1, others are drawn for groups of equal rewards."""
     rollout_ahead: int = 0
     """Steps that are played while an earlier one is still learnt from: 0 is on-policy; 1 keeps sampler and learner busy
@@ -240,7 +240,7 @@ class GrpoConfig:
     lr: float = 1e-4
     """Learning rate."""
     warmup_steps: int = 5
-    """Rollouts of linear learning-rate warm-up."""
+    """RolloutPrefetcher of linear learning-rate warm-up."""
     lr_decays: bool = False
     """Let the learning rate fall in a straight line over the run, to 0 behind the last step."""
     weight_decay: float = 0.0
@@ -296,7 +296,7 @@ class GrpoConfig:
     """Processes that learn, each with a GPU of its own: they share out the groups of a step and the optimizer's state
     (ZeRO stage 1), with the same result as one. All but the first are Ray actors."""
     workers: int = 1
-    """Rollout workers."""
+    """EpisodeRunner workers."""
     weight_transport: str = "object_store"
     """How weights get to them, one of `rl.rollout.weight_transport.TRANSPORTS`: object_store, or nixl (from GPU to GPU,
     at the cost of a busy core in each process)."""
@@ -326,7 +326,7 @@ class EvalConfig:
     """Sampling temperature; 0 is greedy."""
     blind: bool = True
     """Also evaluate the policy with its eyes shut."""
-    blind_looks: bool = False
+    blind_zooms: bool = False
     """Control: show grey frames wherever the policy looks closer; what is lost is what looks are worth."""
     num_bootstrap: int = 1000
     """Resamples behind each interval."""

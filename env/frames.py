@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from threading import Lock, RLock
@@ -156,15 +157,15 @@ class FrameCache:
         self,
         max_bytes: int = 256 << 20,
         blind: bool = False,
-        blind_looks: bool = False,
+        blind_zooms: bool = False,
         max_videos: int = 16,
         node: NodeCache | None = None,
     ):
-        """`blind` makes `pixels` grey (the baseline that only reads the question), `blind_looks` only those of frames
+        """`blind` makes `pixels` grey (the baseline that only reads the question), `blind_zooms` only those of frames
         that were asked for; `full` still sees. Resized frames are looked for, and left, at `node`."""
         self._max_bytes = max_bytes
         self._node = node
-        self._grey_roles = ALL_ROLES if blind else LOOK_ROLES if blind_looks else ()
+        self._grey_roles = ALL_ROLES if blind else LOOK_ROLES if blind_zooms else ()
         self._max_videos = max_videos  # open video files
         self._videos: OrderedDict[VideoRef, tuple[RLock, Video]] = OrderedDict()
         self._arrays: OrderedDict[tuple[VideoRef, int, int, int], np.ndarray] = OrderedDict()
@@ -225,6 +226,14 @@ class FrameCache:
             while self._bytes > self._max_bytes:
                 _, dropped_HWC = self._arrays.popitem(last=False)
                 self._bytes -= dropped_HWC.nbytes
+
+
+@dataclass(frozen=True)
+class FrameCaches:
+    """The two views of a video that one process reads. They are one cache unless the policy is blind."""
+
+    policy: FrameCache  # what the policy is shown
+    sam: FrameCache  # what SAM 2 sees
 
 
 def _inside(root: str, path: str) -> Path:

@@ -12,7 +12,7 @@ from env.tools import TOOLS
 from env.types import FrameRef, Interval, Observation
 
 Parts = tuple[str | FrameRef, ...]
-Frames = Sequence[FrameRef]
+FrameRefs = Sequence[FrameRef]
 
 
 @dataclass(frozen=True)
@@ -20,16 +20,16 @@ class Prompt:
     """One wording: the system text (may be empty), and how the first and every later observation is laid out."""
 
     system: str
-    first: Callable[[str, int, Frames, Frames], Parts]
-    next: Callable[[str, Interval, Frames, FrameRef], Parts]
+    first: Callable[[str, int, FrameRefs, FrameRefs], Parts]
+    next: Callable[[str, Interval, FrameRefs, FrameRef], Parts]
 
 
-def first_observation(prompt: Prompt, query: str, num_frames: int, strip: Frames, detail: Frames) -> Observation:
+def first_observation(prompt: Prompt, query: str, num_frames: int, strip: FrameRefs, detail: FrameRefs) -> Observation:
     """What opens an episode: the whole video as small frames (`strip`), some large ones (`detail`), the query."""
     return Observation(_merge(prompt.first(clean_query(query), num_frames, strip, detail)), prompt.system)
 
 
-def next_observation(prompt: Prompt, query: str, interval: Interval, zoom: Frames, key: FrameRef) -> Observation:
+def next_observation(prompt: Prompt, query: str, interval: Interval, zoom: FrameRefs, key: FrameRef) -> Observation:
     """What answers a select: frames of the interval, then the key frame."""
     return Observation(_merge(prompt.next(clean_query(query), interval, zoom, key)))
 
@@ -70,7 +70,7 @@ All three are whole numbers: frame indices of the video, counted from 0. Write [
 else, and nothing after the block. The number of turns is limited: end with an answer."""
 
 
-def _full_first(query: str, num_frames: int, strip: Frames, detail: Frames) -> Parts:
+def _full_first(query: str, num_frames: int, strip: FrameRefs, detail: FrameRefs) -> Parts:
     return (
         *strip,
         f"\nSmall frames of the whole video ({len(strip)}), at the frame indices {_indices(strip)}.\n",
@@ -80,7 +80,7 @@ def _full_first(query: str, num_frames: int, strip: Frames, detail: Frames) -> P
     )
 
 
-def _full_next(query: str, interval: Interval, zoom: Frames, key: FrameRef) -> Parts:
+def _full_next(query: str, interval: Interval, zoom: FrameRefs, key: FrameRef) -> Parts:
     return (
         *zoom,
         f"\nSmall frames from {interval.start} to {interval.end - 1} ({len(zoom)}), at the frame indices "
@@ -103,19 +103,19 @@ def frame_labels(frame_indices: Iterable[int], letters: str = STRIP_LETTERS) -> 
     return {t: rounds[i // len(letters)] + letters[i % len(letters)] for i, t in enumerate(sorted(set(frame_indices)))}
 
 
-def _brief_first(query: str, num_frames: int, strip: Frames, detail: Frames) -> Parts:
+def _brief_first(query: str, num_frames: int, strip: FrameRefs, detail: FrameRefs) -> Parts:
     labels = frame_labels(frame.frame_idx for frame in (*strip, *detail))
     shown = [part for frame in (*strip, *detail) for part in (f" {labels[frame.frame_idx]} {frame.frame_idx}", frame)]
     return (f"{num_frames} frames |", *shown, f" | {query}")
 
 
-def _brief_next(query: str, interval: Interval, zoom: Frames, key: FrameRef) -> Parts:
+def _brief_next(query: str, interval: Interval, zoom: FrameRefs, key: FrameRef) -> Parts:
     labels = frame_labels((frame.frame_idx for frame in zoom), ZOOM_LETTERS)
     shown = [part for frame in zoom for part in (f" {labels[frame.frame_idx]} {frame.frame_idx}", frame)]
     return (f"{interval.start} to {interval.end - 1} |", *shown, f" | {KEY_LABEL} {key.frame_idx}", key, f" | {query}")
 
 
-def _indices(frames: Frames) -> str:
+def _indices(frames: FrameRefs) -> str:
     return str([frame.frame_idx for frame in frames])
 
 

@@ -13,7 +13,7 @@ from configs.profiles import PROFILES
 from env.types import Scores, StopReason, Trajectory
 from rewards import videoseg_o3 as released
 from rewards.base import RewardFn
-from rewards.exploration import DEAREST, progress, turn_price
+from rewards.exploration import MAX_COST_PER_GAIN, progress, turn_cost
 from rewards.format import format_reward, promptness, steps
 from rewards.mask import key_frame_gain, key_mask_iou, mask_iou, tracklet_jf
 from rewards.temporal import interval_iou, key_frame
@@ -31,7 +31,7 @@ REWARDS: dict[str, RewardFn] = {
     "key_frame_gain": key_frame_gain,
     "tracklet_jf": tracklet_jf,
     "progress": progress,
-    "turn_price": turn_price,
+    "turn_cost": turn_cost,
     "o3_strict_format": released.strict_format,
     "o3_step_format": released.step_format,
     "o3_vtg_iou_dense": released.vtg_iou_dense,
@@ -53,7 +53,7 @@ RANGES: dict[str, tuple[float, float]] = {
     "key_frame_gain": (-1, 2),
     "tracklet_jf": (0, 1),
     "progress": (-1, 1),
-    "turn_price": (-math.inf, 0),  # -1 for each turn after the first
+    "turn_cost": (-math.inf, 0),  # -1 for each turn after the first
     "o3_strict_format": (-1, 1),
     "o3_step_format": (0, 1),
     "o3_vtg_iou_dense": (-0.5, 0.5),
@@ -65,13 +65,14 @@ RANGES: dict[str, tuple[float, float]] = {
 
 
 def check_weights(weights: Mapping[str, float]) -> None:
-    """ConfigError on a name that is not known, and on a price of turns that may outweigh what they gain."""
+    """ConfigError on a name that is not known, and on a cost of turns that may outweigh what they gain."""
     _check_names(weights)
-    price, earned = weights.get("turn_price", 0.0), weights.get("key_mask_iou", 0.0) + weights.get("progress", 0.0)
-    if price > 0 and DEAREST * price >= earned:
+    cost, earned = weights.get("turn_cost", 0.0), weights.get("key_mask_iou", 0.0) + weights.get("progress", 0.0)
+    if cost > 0 and MAX_COST_PER_GAIN * cost >= earned:
         raise ConfigError(
-            f"rewards.turn_price: {price:g} is too dear, expected less than {earned / DEAREST:g}: {DEAREST:g} times "
-            f"the price has to be less than key_mask_iou and progress together ({earned:g}), or gains would not pay"
+            f"rewards.turn_cost: expected less than {earned / MAX_COST_PER_GAIN:g}, got {cost:g}. "
+            f"{MAX_COST_PER_GAIN:g} times the cost has to be less than the weights of key_mask_iou and progress "
+            f"together ({earned:g}), or a turn that gains would not pay"
         )
 
 

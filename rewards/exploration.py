@@ -1,7 +1,7 @@
 """Rewards for what looking closer was good for: what all looks gained, and what they cost.
 
 Evidence after a turn is J of its mask on its key frame (`rewards.mask.turn_key_j`), 0 after the last turn where that is
-no answer. The two rewards go together. With weights p of `progress`, c of `turn_price` and w of `key_mask_iou`, and all
+no answer. The two rewards go together. With weights p of `progress`, c of `turn_cost` and w of `key_mask_iou`, and all
 else equal:
 
 - *No price outweighs evidence.* An episode that ends with more evidence than it had after some earlier turn scores more
@@ -16,7 +16,7 @@ from env.types import Trajectory
 from rewards.base import final_answer
 from rewards.mask import turn_key_j
 
-DEAREST = 2.0  # a look costs at most so many times what it gained, where it gained anything
+MAX_COST_PER_GAIN = 2.0  # a look costs at most so many times what it gained, where it gained anything
 
 
 def progress(trajectory: Trajectory) -> float | None:
@@ -32,7 +32,7 @@ def progress(trajectory: Trajectory) -> float | None:
     return evidence[-1] - evidence[0] if evidence else 0.0
 
 
-def turn_price(trajectory: Trajectory) -> float | None:
+def turn_cost(trajectory: Trajectory) -> float | None:
     """Minus the price of the looks: 1 for each turn after the first, but at most twice any gain; -(turns - 1)..0.
 
     The price after a turn is one more than before it, and no more than the price after any earlier turn of less
@@ -49,7 +49,7 @@ def turn_price(trajectory: Trajectory) -> float | None:
     prices = [0.0]
     for number, value in enumerate(evidence[1:], start=1):
         earlier = zip(prices, evidence[:number], strict=True)
-        caps = [price + DEAREST * (value - before) for price, before in earlier if before < value]
+        caps = [price + MAX_COST_PER_GAIN * (value - before) for price, before in earlier if before < value]
         prices.append(min([prices[-1] + 1.0, *caps]))
     return 0.0 - prices[-1]
 

@@ -26,7 +26,7 @@ def promptness(trajectory: Trajectory) -> float:
 
     Edge cases: 0 without an answer.
     Why: makes a look cost something, whatever it gains: at weight 0.4 the first costs 0.2, the second 0.07. It can
-    outweigh small gains; `turn_price` cannot.
+    outweigh small gains; `turn_cost` cannot.
     """
     return 0.0 if final_answer(trajectory) is None else 1 / len(trajectory.turns)
 

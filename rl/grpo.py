@@ -18,12 +18,12 @@ from env.errors import command
 from env.store import TrajectoryStore
 from env.types import StopReason
 from policy.videoseg.checkpoint import POLICIES, save_policy
-from rl.evaluation.validation import heldout_metrics
-from rl.learner.advantage import judge
+from rl.evaluation.validation import held_out_metrics
+from rl.learner.advantage import assign_advantages
 from rl.learner.data_parallel import with_ranks
-from rl.learner.learner import LocalLearner, rate
+from rl.learner.learner import LocalLearner, score_without_update
 from rl.rollout.metrics import WorkerGauges, trajectory_metrics, worker_metrics
-from rl.rollout.prefetch import Rollouts
+from rl.rollout.prefetch import RolloutPrefetcher
 from rl.rollout.rollout_worker import RolloutPool
 from rl.rollout.task_stream import TaskStream
 from rl.runtime.archive import set_aside
@@ -43,16 +43,16 @@ def train(config: RunConfig, resume: bool = False) -> None:
     state = load_state(latest_checkpoint(run_dir)) if resume else None
     sources = training_sources(config.data)
     tasks = Mixture([load_source(source) for source in sources], [source.weight for source in sources])
-    heldout = held_out_tasks(config) if config.grpo.eval_every else []
+    held_out = held_out_tasks(config) if config.grpo.eval_every else []
     initial = run_dir / "initial" if resume else Path(config.policy.path)
     policy = POLICIES[config.policy.kind](initial, config.policy)
-    frames, shown = learner_frames(config)
-    local = LocalLearner(policy, config, frames, shown)
-    judged = partial(judge, config=config)
+    frames = learner_frames(config)
+    local = LocalLearner(policy, config, frames)
+    assign = partial(assign_advantages, config=config)
     stream, first_step, cursor = TaskStream(tasks, config.grpo.tasks_per_step, config.seed), 0, 0
     if state is not None:
         first_step = state["step"]
-        cursor = state.get("cursor", first_step * config.grpo.tasks_per_step)  # where none is told, no step drew more
+        cursor = state.get("cursor", first_step * config.grpo.tasks_per_step)  # written by an older version
     else:
         set_aside(run_dir, WRITTEN, initial)
         save_policy(policy, run_dir / "initial")  # the KL reference, and what workers build from
@@ -69,41 +69,42 @@ def train(config: RunConfig, resume: bool = False) -> None:
     journal.drop_from(first_step)
     store.drop_from(first_step)
 
-    rollouts = Rollouts(config, pool, run_dir / "pending", stream, cursor, partial(rate, learner, judge=judged))
+    rescore = partial(score_without_update, learner, assign=assign)
+    rollouts = RolloutPrefetcher(config, pool, run_dir / "pending", stream, cursor, rescore)
     for step in range(first_step, config.grpo.steps):
         timer = Timer()
 
-        # 1. ROLLOUT. The workers get the weights of now: what they play is on-policy. With `rollout_ahead` they begin
-        # the next step at once, with the same weights. Where `grpo.refill` asks for it, groups are scored here already,
-        # and others drawn for those that did alike.
-        pool.publish(learner.moved_weights(), version=step)
-        drawn = rollouts.take(step)
+        # 1. ROLLOUT. The workers get the current weights, so that their episodes are on-policy. With `rollout_ahead`
+        # they begin the next step at once, with the same weights. With `grpo.max_oversampling` groups are scored here
+        # already, and more are sampled in place of those with equal rewards.
+        pool.publish(learner.weight_update(), version=step)
+        step_groups = rollouts.take(step)
         timer.mark("rollout")
 
-        # 2. SCORE and LEARN. One forward over a group gives old log-probs, masks and rewards, and what the loss goes
-        # back through; a return means something next to its siblings'.
-        metrics = learner.learn(drawn.groups, judged, pause=lambda: cores.make_room(rollouts.playing))
+        # 2. SCORE and LEARN. One forward pass over a group gives old log-probs, masks and rewards; the loss is
+        # backpropagated through the same pass. A return has a meaning only relative to its group.
+        metrics = learner.learn(step_groups.trained, assign, pause=lambda: cores.make_room(rollouts.playing))
         timer.mark("learn")
 
-        # 3. LOOK, now and then, at tasks that it never trains on, with the weights that it has now.
+        # 3. EVALUATE the current weights on held-out tasks, every `eval_every` steps.
         if config.grpo.eval_every and (step + 1) % config.grpo.eval_every == 0:
-            rollouts.settle()
-            pool.publish(learner.moved_weights(), version=step + 1)
-            metrics |= heldout_metrics(pool, policy, heldout, config, shown, frames)
-            timer.mark("heldout")
+            rollouts.wait()
+            pool.publish(learner.weight_update(), version=step + 1)
+            metrics |= held_out_metrics(pool, policy, held_out, config, frames)
+            timer.mark("eval")
 
-        # 4. RECORD. What is logged is what is stored, and `env.replay` can score it again.
-        everything = [trajectory for group in drawn.played for trajectory in group]
+        # 4. RECORD. The logged trajectories are the stored ones, so `env.replay` can score them again.
+        everything = [trajectory for group in step_groups.sampled for trajectory in group]
         failed = sum(trajectory.stop_reason is StopReason.ERROR for trajectory in everything)
-        metrics |= trajectory_metrics(drawn.sound) | timer.seconds
-        refilled = len(drawn.played) - config.grpo.tasks_per_step
-        metrics |= {"rollout/failed": float(failed), "rollout/refilled": float(refilled)}
-        metrics |= worker_metrics(tallies := pool.take_tallies(), pool.failures)
-        gauges.show(tallies)
+        metrics |= trajectory_metrics(step_groups.valid) | timer.seconds
+        oversampled = len(step_groups.sampled) - config.grpo.tasks_per_step
+        metrics |= {"rollout/failed": float(failed), "rollout/oversampled": float(oversampled)}
+        metrics |= worker_metrics(stats := pool.take_stats(), pool.failures)
+        gauges.show(stats)
         store.append(everything)
         journal.log(step, metrics)
         if (step + 1) % config.grpo.save_every == 0 or step + 1 == config.grpo.steps:
-            save_checkpoint(run_dir, step + 1, policy, learner.state() | {"cursor": drawn.cursor})
+            save_checkpoint(run_dir, step + 1, policy, learner.state() | {"cursor": step_groups.cursor})
     journal.close()
     pool.close()
     learner.close()

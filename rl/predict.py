@@ -14,7 +14,7 @@ from rich.console import Console
 from configs.load import add_config_arguments, config_from_args
 from configs.schema import PolicyConfig, RunConfig
 from env.errors import command
-from env.frames import FrameCache, probe
+from env.frames import FrameCache, FrameCaches, probe
 from env.rle import is_empty
 from env.store import TrajectoryStore
 from env.types import Task, Trajectory
@@ -32,7 +32,9 @@ def predict(config: RunConfig, video: Path, query: str, checkpoint: Path, out: P
     policy = load_policy(checkpoint, PolicyConfig(sam=config.policy.sam, compute_dtype=config.policy.compute_dtype))
     sampler = build_sampler(config.sampler, checkpoint / "vlm", config.env.max_context_tokens, config.seed)
     frames = FrameCache()
-    (trajectory,) = Segmenter(policy, sampler, frames, frames, config.env).segment([task], 0.0, config.seed)
+    (trajectory,) = Segmenter(policy, sampler, FrameCaches(frames, frames), config.env).segment(
+        [task], 0.0, config.seed
+    )
     sampler.close()
     out.mkdir(parents=True, exist_ok=True)
     store = TrajectoryStore(out / "trajectories")

@@ -28,7 +28,7 @@ from policy.videoseg.model import SegPolicy
 from rl.runtime.archive import set_aside
 from rl.runtime.journal import Journal
 from rl.sft.collator import LessonCollator
-from rl.sft.data import Lessons
+from rl.sft.data import SftDataset
 from rl.sft.mask_stage import CaptionPrompts, train_masks
 from rl.sft.trainer import ColdStartTrainer
 from rl.sft.vision_stage import train_vision
@@ -42,7 +42,7 @@ def train(config: RunConfig, resume: bool = False) -> Path:
     run_dir = Path(config.run_dir)
     if resume and not (run_dir / "config.yaml").is_file():
         raise CheckpointError(f"{run_dir}: nothing to resume from (no config.yaml); start without --resume")
-    lessons = Lessons(config)
+    lessons = SftDataset(config)
     policy = _initial_policy(config, lessons)
     if not resume:
         set_aside(run_dir, WRITTEN, Path(config.policy.path))
@@ -73,7 +73,7 @@ def train(config: RunConfig, resume: bool = False) -> Path:
     return run_dir / "policy"
 
 
-def _initial_policy(config: RunConfig, lessons: Lessons) -> SegPolicy:
+def _initial_policy(config: RunConfig, lessons: SftDataset) -> SegPolicy:
     if config.policy.path:
         return POLICIES[config.policy.kind](Path(config.policy.path), config.policy)
     return build_small(config.policy, lessons.corpus(), config.seed, lessons.phrases())
@@ -88,7 +88,7 @@ def _train_sequences(
     stage: StageConfig,
     policy: SegPolicy,
     prompts: CaptionPrompts | None,
-    lessons: Lessons,
+    lessons: SftDataset,
     folder: Path,
     journal: Journal,
     resume: bool,
@@ -97,16 +97,16 @@ def _train_sequences(
     frames = FrameCache(blind=config.env.blind)
     shared = config.cold_start
     if stage.epochs:
-        stage = replace(stage, steps=math.ceil(stage.epochs * num_rows / (stage.batch_size + stage.readings)))
+        stage = replace(stage, steps=math.ceil(stage.epochs * num_rows / (stage.batch_size + stage.text_only_traces)))
     collator = LessonCollator(
-        policy, make, lessons.reading, frames, shared.mask_frames, stage, config.seed, shared.max_batch_tokens
+        policy, make, lessons.text_only, frames, shared.mask_frames, stage, config.seed, shared.max_batch_tokens
     )
     trainer = ColdStartTrainer(policy, prompts, stage, shared, collator, num_rows, folder, journal, config.seed)
     checkpoints = sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1]))
     trainer.train(resume_from_checkpoint=str(checkpoints[-1]) if resume and checkpoints else None)
 
 
-def _makers(config: RunConfig, stage: StageConfig, lessons: Lessons) -> tuple[Callable[[int], Trajectory], int]:
+def _makers(config: RunConfig, stage: StageConfig, lessons: SftDataset) -> tuple[Callable[[int], Trajectory], int]:
     """How to make the n-th trajectory of a stage, and how many there are."""
     if stage.kind == "captions":
         rng = np.random.default_rng(config.seed)

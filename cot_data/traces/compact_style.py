@@ -39,15 +39,15 @@ def brief_thoughts(
     config: EnvConfig,
     rng: np.random.Generator,
     objects: tuple[LabelledObject, ...],
-    look_share: float,
+    zoom_share: float,
 ) -> list[Thought]:
     """An answer, or a look and an answer; of the target alone where `objects` are not known.
 
-    It looks with probability `look_share` where that pays, elsewhere with a third of it.
+    It looks with probability `zoom_share` where that pays, elsewhere with a third of it.
     """
     objects = objects or (LabelledObject(target_name(task), "", {}, task.gold),)
     scene = _Scene(task, config, objects, first_frames(task, config))
-    looks = rng.random() < look_share / (1 if task.explore else 3) and config.max_turns > 1
+    looks = rng.random() < zoom_share / (1 if task.explore else 3) and config.max_turns > 1
     if not looks:
         return [scene.answer(None)]
     look = scene.look()

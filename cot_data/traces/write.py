@@ -33,16 +33,16 @@ def write_trace(
     style: str = "full",
     anno_id: tuple[int | str, ...] = (),
     objects: tuple[LabelledObject, ...] = (),
-    look_share: float = 0.45,
+    zoom_share: float = 0.45,
 ) -> Record:
     """A dialogue that finds the target of `task` within `config.max_turns`; DataError where its masks are unknown.
 
-    `style` is a key of `STYLES`; `look_share` is that of `cold_start`. With `objects` all of them are told of where
+    `style` is a key of `STYLES`; `zoom_share` is that of `cold_start`. With `objects` all of them are told of where
     they are seen, without them the target.
     """
     if not task.gold:
         raise DataError(f"task {task.task_id}", "expected gold masks to write a trace from, found none")
-    return to_record(task, config, STYLES[style](task, config, rng, objects, look_share), anno_id)
+    return to_record(task, config, STYLES[style](task, config, rng, objects, zoom_share), anno_id)
 
 
 def to_record(task: Task, config: EnvConfig, thoughts: Sequence[Thought], anno_id: tuple[int | str, ...]) -> Record:
@@ -64,9 +64,9 @@ def to_record(task: Task, config: EnvConfig, thoughts: Sequence[Thought], anno_i
 
 
 def full_thoughts(
-    task: Task, config: EnvConfig, rng: np.random.Generator, objects: tuple[LabelledObject, ...], look_share: float
+    task: Task, config: EnvConfig, rng: np.random.Generator, objects: tuple[LabelledObject, ...], zoom_share: float
 ) -> list[Thought]:
-    """Looks and an answer in sentences. It looks wherever something is left open, whatever `look_share` is."""
+    """Looks and an answer in sentences. It looks wherever something is left open, whatever `zoom_share` is."""
     return explore(labelled_scene(task, objects), config, rng)
 
 

@@ -15,11 +15,11 @@ import numpy as np
 from policy.vlm.patches import PatchLayout
 
 if TYPE_CHECKING:
-    from policy.engines.weight_update import Moved
+    from policy.engines.weight_update import WeightUpdate
 
 
 @dataclass(frozen=True)
-class Request:
+class GenerationRequest:
     """One turn to be written."""
 
     request_id: str  # unique among the requests in flight
@@ -30,7 +30,7 @@ class Request:
     seed: int  # same request, same weights, same seed: same tokens
 
 
-def expanded_length(request: Request, layout: PatchLayout, image_pad_id: int, max_context: int) -> int:
+def expanded_length(request: GenerationRequest, layout: PatchLayout, image_pad_id: int, max_context: int) -> int:
     """Prompt tokens once every image pad stands for its frame's patches.
 
     Raises ValueError when pads and frames disagree, a frame's sides are no multiples, or no room is left to write.
@@ -62,7 +62,7 @@ class Sampler(Protocol):
 
     version: int
 
-    def submit(self, request: Request) -> None:
+    def submit(self, request: GenerationRequest) -> None:
         """Queue a request. Raises ValueError for a request that can never run (pads, sizes, length, id in use)."""
         ...
 
@@ -78,7 +78,7 @@ class Sampler(Protocol):
         """Forget requests in flight; they never complete, and their ids are free again."""
         ...
 
-    def load_weights(self, moved: Moved, version: int) -> None:
+    def load_weights(self, moved: WeightUpdate, version: int) -> None:
         """Copy what has changed since the folder was loaded, and drop every state that the old weights left.
 
         Encoded frames stay where no weight of the vision tower is among it. Raises RuntimeError while requests are in

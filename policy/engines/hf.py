@@ -16,9 +16,9 @@ from transformers import (
 )
 
 from configs.schema import SamplerConfig
-from policy.engines.base import Completion, Request, expanded_length
+from policy.engines.base import Completion, GenerationRequest, expanded_length
 from policy.engines.weight_sync import FolderWeights
-from policy.engines.weight_update import Moved
+from policy.engines.weight_update import WeightUpdate
 from policy.vlm.chat_tokens import expand_image_pads
 from policy.vlm.load import compute_device, load_chat
 
@@ -32,13 +32,13 @@ class HfSampler:
         self._max_context = max_context
         self._chat, self._layout = load_chat(model_dir)
         self._folder = FolderWeights(model_dir)
-        self._queue: dict[str, tuple[Request, list[int]]] = {}  # request id -> request, expanded ids
+        self._queue: dict[str, tuple[GenerationRequest, list[int]]] = {}  # request id -> request, expanded ids
         self._model = Qwen3VLForConditionalGeneration.from_pretrained(
             model_dir, dtype=config.dtype, device_map=compute_device()
         )
         self._model.requires_grad_(False)
 
-    def submit(self, request: Request) -> None:
+    def submit(self, request: GenerationRequest) -> None:
         if request.request_id in self._queue:
             raise ValueError(f"request {request.request_id} is already in flight")
         expanded_length(request, self._layout, self._chat.image_pad_id, self._max_context)
@@ -80,7 +80,7 @@ class HfSampler:
         return [self._completion(*row) for row in rows]
 
     def _completion(
-        self, request: Request, prompt: list[int], ids: list[int], logprobs: list[float], limit: int
+        self, request: GenerationRequest, prompt: list[int], ids: list[int], logprobs: list[float], limit: int
     ) -> Completion:
         ids = ids[:limit]
         stopped = self._chat.end_id in ids
@@ -104,7 +104,7 @@ class HfSampler:
         return {name: tensor.to(self._model.device) for name, tensor in inputs.items()}
 
     @torch.inference_mode()
-    def load_weights(self, moved: Moved, version: int) -> None:
+    def load_weights(self, moved: WeightUpdate, version: int) -> None:
         if self._queue:
             raise RuntimeError(f"weight sync to version {version} while {len(self._queue)} requests are in flight")
         own = self._model.state_dict()
@@ -123,7 +123,7 @@ class _Draw(LogitsProcessor):
     greedily. Keeps the raw log-prob of every drawn token.
     """
 
-    def __init__(self, requests: Sequence[Request], banned_ids: Sequence[int], device: torch.device):
+    def __init__(self, requests: Sequence[GenerationRequest], banned_ids: Sequence[int], device: torch.device):
         self.logprobs: list[torch.Tensor] = []  # one [B] per token position
         self._banned_ids = list(banned_ids)
         self._temperatures = [request.temperature for request in requests]

@@ -16,9 +16,9 @@ from vllm.platforms import current_platform
 from vllm.sampling_params import RequestOutputKind
 
 from configs.schema import SamplerConfig
-from policy.engines.base import Completion, Request, expanded_length
+from policy.engines.base import Completion, GenerationRequest, expanded_length
 from policy.engines.weight_sync import FolderWeights, moves_vision
-from policy.engines.weight_update import Moved
+from policy.engines.weight_update import WeightUpdate
 from policy.vlm.load import load_chat
 
 MAX_IMAGES = 256  # per conversation; far above what an episode shows
@@ -56,7 +56,7 @@ class VllmSampler:
         )
         self._engine = LLMEngine.from_engine_args(args)
 
-    def submit(self, request: Request) -> None:
+    def submit(self, request: GenerationRequest) -> None:
         if request.request_id in self._expanded:
             raise ValueError(f"request {request.request_id} is already in flight")
         length = expanded_length(request, self._layout, self._chat.image_pad_id, self._max_context)
@@ -107,7 +107,7 @@ class VllmSampler:
     def has_work(self) -> bool:
         return bool(self._expanded)
 
-    def load_weights(self, moved: Moved, version: int) -> None:
+    def load_weights(self, moved: WeightUpdate, version: int) -> None:
         if self._expanded:
             raise RuntimeError(f"weight sync to version {version} while {len(self._expanded)} requests are in flight")
         self._engine.collective_rpc("sync_weights", args=(self._folder.whole(moved),))

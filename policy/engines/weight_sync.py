@@ -18,7 +18,7 @@ import torch
 from safetensors import safe_open
 
 from env.errors import CheckpointError
-from policy.engines.weight_update import LowRank, Moved
+from policy.engines.weight_update import LowRank, WeightUpdate
 
 if TYPE_CHECKING:
     from vllm.config import VllmConfig
@@ -46,7 +46,7 @@ class FolderWeights:
         if json.loads((model_dir / "config.json").read_text()).get("tie_word_embeddings", False):
             self._shapes.pop(HEAD, None)
 
-    def whole(self, moved: Moved) -> dict[str, torch.Tensor]:
+    def whole(self, moved: WeightUpdate) -> dict[str, torch.Tensor]:
         """What to copy into the engine, after raising CheckpointError for the first weight that is unknown, of another
         shape, or was part of an earlier sync and is not of this one: an engine would go on with the old values."""
         for name, value in moved.items():
@@ -68,7 +68,7 @@ class FolderWeights:
             return value.added_to(weights.get_tensor(name))
 
 
-def moves_vision(moved: Moved) -> bool:
+def moves_vision(moved: WeightUpdate) -> bool:
     """Whether frames that were encoded before a sync are worth nothing after it."""
     return any(name.startswith(VISION_PREFIX) for name in moved)
 

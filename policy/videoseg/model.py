@@ -19,7 +19,7 @@ from configs.load import ConfigError
 from env.types import VideoRef
 from policy.engines.weight_update import LowRank
 from policy.sam.model import SegSam2
-from policy.vlm.batch import Batch, Frames
+from policy.vlm.batch import Batch, FrameSource
 from policy.vlm.chat_tokens import ChatTokens
 from policy.vlm.patches import PatchLayout
 from policy.vlm.shared_prefix import hidden_states
@@ -108,7 +108,11 @@ class SegPolicy(nn.Module):
         return PolicyOutput(logprobs_BL, entropy_P, prompts_MC, text_states_PD, seg_states_MD)
 
     def decode_masks(
-        self, prompts_MC: Tensor, targets: list[tuple[int, VideoRef, int]], frames: Frames, train_backbone: bool = False
+        self,
+        prompts_MC: Tensor,
+        targets: list[tuple[int, VideoRef, int]],
+        frames: FrameSource,
+        train_backbone: bool = False,
     ) -> tuple[Tensor, Tensor]:
         """Mask logits [N, h, w] and presence logits [N] of `targets`, each (row of prompts, video, frame index).
 
@@ -121,7 +125,7 @@ class SegPolicy(nn.Module):
         rows = torch.tensor([row for row, _, _ in targets], device=self.device)
         return self.sam.decode(features.pick(index), prompts_MC[rows].float())
 
-    def moved_weights(self) -> dict[str, Tensor | LowRank]:
+    def weight_update(self) -> dict[str, Tensor | LowRank]:
         """What training changes of the language and vision towers: a sampler that began as this policy needs no more.
 
         Under Hugging Face names; a tied head is left out.

@@ -9,13 +9,14 @@ from collections.abc import Iterator, Sequence
 
 import torch
 
+from env.frames import FrameCaches
 from env.rle import encode
 from env.types import Answer, Select, Trajectory, VideoRef
 from policy.sam.losses import binary_masks
 from policy.sam.model import FrameFeatures
 from policy.sam.tracking import track_videos
 from policy.videoseg.model import SegPolicy
-from policy.vlm.batch import Frames, TokenSequence, collate, pack, to_sequence
+from policy.vlm.batch import FrameSource, TokenSequence, collate, pack, to_sequence
 
 CHUNK = 16  # frames encoded at once
 
@@ -23,20 +24,21 @@ CHUNK = 16  # frames encoded at once
 MAX_PIXELS = 2**25  # of SAM 2's inputs whose features are held at once: 32 frames at 1024 x 1024, 2048 at 128 x 128
 
 
-def with_masks(
-    policy: SegPolicy, trajectories: Sequence[Trajectory], shown: Frames, frames: Frames
-) -> Iterator[Trajectory]:
+def with_masks(policy: SegPolicy, trajectories: Sequence[Trajectory], frames: FrameCaches) -> Iterator[Trajectory]:
     """Played trajectories in their order, each once `masks` of every frame are filled where that can be done."""
-    yield from track(policy, trajectories, last_prompts(policy, trajectories, shown), frames)
+    yield from track(policy, trajectories, last_prompts(policy, trajectories, frames.policy), frames.sam)
 
 
 def track(
-    policy: SegPolicy, trajectories: Sequence[Trajectory], prompts: Sequence[torch.Tensor | None], frames: Frames
+    policy: SegPolicy,
+    trajectories: Sequence[Trajectory],
+    prompts: Sequence[torch.Tensor | None],
+    sam_frames: FrameSource,
 ) -> Iterator[Trajectory]:
     """`with_masks` where the last [SEG] states [C] are known; those of None are left as they are."""
     for batch in _batches(policy, trajectories):
         decided = [at for at in batch if prompts[at] is not None]
-        propagate(policy, [(trajectories[at], prompts[at]) for at in decided], frames)
+        propagate(policy, [(trajectories[at], prompts[at]) for at in decided], sam_frames)
         yield from (trajectories[at] for at in batch)
 
 
@@ -59,14 +61,16 @@ def _batches(policy: SegPolicy, trajectories: Sequence[Trajectory]) -> Iterator[
 
 
 @torch.no_grad()
-def last_prompts(policy: SegPolicy, trajectories: Sequence[Trajectory], shown: Frames) -> list[torch.Tensor | None]:
+def last_prompts(
+    policy: SegPolicy, trajectories: Sequence[Trajectory], policy_frames: FrameSource
+) -> list[torch.Tensor | None]:
     """The projected last [SEG] state [C] of each trajectory; None where its last turn is malformed or has none."""
     prompts: list[torch.Tensor | None] = [None] * len(trajectories)
     rows = [at for at, trajectory in enumerate(trajectories) if isinstance(trajectory.decision, Select | Answer)]
     sequences = [to_sequence(trajectories[at], policy.chat, policy.layout) for at in rows]
     for group in pack([len(sequence) for sequence in sequences], max_tokens=8192):
         picked = [sequences[at] for at in group]
-        output = policy(collate(picked, policy.chat, policy.layout, shown, policy.device))
+        output = policy(collate(picked, policy.chat, policy.layout, policy_frames, policy.device))
         for at, last in zip(group, _last_rows(picked), strict=True):
             prompts[rows[at]] = output.prompts_MC[last]
     return prompts
@@ -82,9 +86,11 @@ def _last_rows(sequences: Sequence[TokenSequence]) -> list[int]:
 
 
 @torch.no_grad()
-def propagate(policy: SegPolicy, prompted: Sequence[tuple[Trajectory, torch.Tensor | None]], frames: Frames) -> None:
+def propagate(
+    policy: SegPolicy, prompted: Sequence[tuple[Trajectory, torch.Tensor | None]], sam_frames: FrameSource
+) -> None:
     """Fill each trajectory's `masks` by tracking from its decision's key frame both ways through the whole video."""
-    encoded = {video: encode_video(policy, video, frames) for video in {item.task.video for item, _ in prompted}}
+    encoded = {video: encode_video(policy, video, sam_frames) for video in {item.task.video for item, _ in prompted}}
     prompts, keys = [], []
     for trajectory, prompt_C in prompted:
         decision = trajectory.decision
@@ -102,10 +108,10 @@ def propagate(policy: SegPolicy, prompted: Sequence[tuple[Trajectory, torch.Tens
         trajectory.turns[-1].key_mask = trajectory.masks[key_frame]
 
 
-def encode_video(policy: SegPolicy, video: VideoRef, frames: Frames) -> FrameFeatures:
+def encode_video(policy: SegPolicy, video: VideoRef, sam_frames: FrameSource) -> FrameFeatures:
     """SAM 2's image features of every frame."""
     chunks = []
     for start in range(0, video.num_frames, CHUNK):
         indices = range(start, min(start + CHUNK, video.num_frames))
-        chunks.append(policy.sam.encode_frames([frames.full(video, at) for at in indices]))
+        chunks.append(policy.sam.encode_frames([sam_frames.full(video, at) for at in indices]))
     return FrameFeatures.stack(chunks)

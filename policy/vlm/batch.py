@@ -20,7 +20,7 @@ from policy.vlm.patches import PatchLayout
 ALIKE = 0.8  # of the longest sequence of a batch: shorter ones go into another, or much of it would be padding
 
 
-class Frames(Protocol):
+class FrameSource(Protocol):
     """Where pixels come from: `env.frames.FrameCache`, or its blind twin."""
 
     def pixels(self, video: VideoRef, frame: FrameRef) -> np.ndarray:
@@ -98,7 +98,7 @@ class Batch:
 
 
 def collate(
-    sequences: Sequence[TokenSequence], chat: ChatTokens, layout: PatchLayout, frames: Frames, device: torch.device
+    sequences: Sequence[TokenSequence], chat: ChatTokens, layout: PatchLayout, frames: FrameSource, device: torch.device
 ) -> Batch:
     """Pad on the right and read the pixels of every frame."""
     length = max(len(sequence) for sequence in sequences)

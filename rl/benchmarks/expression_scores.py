@@ -16,7 +16,7 @@ from env.rle import is_empty, mask_or_empty, union
 from env.types import RLE, Task
 from rewards.jf import frame_jf
 from rewards.video_metrics import pixel_accuracy, robustness, temporal_iou, video_iou
-from rl.benchmarks.protocols import Protocol
+from rl.benchmarks.protocols import BenchmarkProtocol
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Prediction:
 
 
 @dataclass
-class Frames:
+class FrameScores:
     """What each frame that counts gave: lists [S]."""
 
     j: list[float] = field(default_factory=list)
@@ -40,7 +40,7 @@ class Frames:
     has_pred: list[bool] = field(default_factory=list)
 
 
-FIGURES: dict[str, Callable[[Frames], float]] = {
+METRICS: dict[str, Callable[[FrameScores], float]] = {
     "j": lambda frames: float(np.mean(frames.j)),
     "f": lambda frames: float(np.mean(frames.f)),
     "a": lambda frames: float(np.mean(frames.a)),
@@ -68,7 +68,7 @@ def foreground(tasks: Sequence[Task]) -> tuple[RLE | None, ...]:
 
 
 def score(
-    protocol: Protocol, task: Task, prediction: Prediction, annotated: Sequence[RLE | None] | None
+    protocol: BenchmarkProtocol, task: Task, prediction: Prediction, annotated: Sequence[RLE | None] | None
 ) -> dict[str, Any]:
     """The row of one expression. `annotated` is the video's `foreground`, which only "r" asks for.
 
@@ -79,7 +79,7 @@ def score(
         raise DataError(task.task_id, "its gold masks are unknown, those of the benchmark's first task are known")
     if len(prediction.masks) != video.num_frames:
         raise DataError(task.task_id, f"expected {video.num_frames} masks, found {len(prediction.masks)}")
-    frames = Frames()
+    frames = FrameScores()
     for t in protocol.frames(video.num_frames):
         pair = (task.gold[t], prediction.masks[t])
         gold_HW, pred_HW = (mask_or_empty(rle, video.height, video.width) for rle in pair)
@@ -93,12 +93,12 @@ def score(
         "is_empty": not any(frames.has_pred),
         "is_missing": prediction.is_missing,
         "num_missing_frames": prediction.num_missing_frames,
-        **{name: FIGURES[name](frames) for name in protocol.figures},
+        **{name: METRICS[name](frames) for name in protocol.figures},
     }
 
 
 def _add_frame(
-    frames: Frames, protocol: Protocol, gold_HW: np.ndarray, pred_HW: np.ndarray, annotated: RLE | None
+    frames: FrameScores, protocol: BenchmarkProtocol, gold_HW: np.ndarray, pred_HW: np.ndarray, annotated: RLE | None
 ) -> None:
     j, f = frame_jf(gold_HW, pred_HW)
     frames.j.append(j)

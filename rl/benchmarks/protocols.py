@@ -17,7 +17,7 @@ Figures = dict[str, float | None]
 
 
 @dataclass(frozen=True)
-class Protocol:
+class BenchmarkProtocol:
     """How the rows of a benchmark's expressions become its figures."""
 
     about: str  # which code it follows, and where it differs
@@ -34,22 +34,22 @@ def twenty_frames(num_frames: int) -> list[int]:
     return np.linspace(0, num_frames - 1, 20, dtype=int).tolist()
 
 
-BENCHMARKS: dict[str, Protocol] = {
-    "mevis": Protocol(
+BENCHMARKS: dict[str, BenchmarkProtocol] = {
+    "mevis": BenchmarkProtocol(
         "MeViS, eval_mevis.py: mean over all frames, then over expressions. There a missing video scores 0. N-acc and "
         "T-acc are those of MeViS v2."
     ),
-    "ref_youtube_vos": Protocol(
+    "ref_youtube_vos": BenchmarkProtocol(
         "Ref-YouTube-VOS: mean over all frames, then over expressions. Its server scores the valid split.",
         zip_folder="Annotations",
     ),
-    "ref_davis17": Protocol(
+    "ref_davis17": BenchmarkProtocol(
         "Ref-DAVIS17 per expression (P2, as VISA and VideoSEG-O3): mean over all frames, then over expressions. P1 is "
         "the official protocol: an annotator's objects in one map, matched as in unsupervised DAVIS, mean of the four. "
         "Masks are binary: where two overlap, their scores tie, and the object of the lower number has the pixel.",
         by_annotator=True,
     ),
-    "revos": Protocol(
+    "revos": BenchmarkProtocol(
         "ReVOS, eval_revos.py: percentages of an expression rounded to 2 decimals; overall is the mean of referring "
         "and reasoning, hallucination stands apart. A and R count in 8 bits there; here overlapping annotations are "
         "one mask.",
@@ -57,22 +57,22 @@ BENCHMARKS: dict[str, Protocol] = {
         percent_digits=2,
         overall=("referring", "reasoning"),
     ),
-    "reason_vos": Protocol(
+    "reason_vos": BenchmarkProtocol(
         "ReasonVOS, eval_reason_vos.py: mean over all frames, then over expressions. There a missing prediction is "
         "left out."
     ),
-    "long_rvos": Protocol(
+    "long_rvos": BenchmarkProtocol(
         "Long-RVOS, eval_static/dynamic/hybrid.py and eval_overall.py: overall is the mean over all expressions. "
         "There a missing video scores 0; VideoSEG-O3 leaves missing ones and video 71fb69bbcd out.",
         figures=("j", "f", "tiou", "viou"),
     ),
-    "ref_sav": Protocol(
+    "ref_sav": BenchmarkProtocol(
         "Ref-SAV, eval_ref_sav.py: percentages of an expression rounded to 2 decimals; overall is the mean of long "
         "and short.",
         percent_digits=2,
         overall=("long", "short"),
     ),
-    "groundmore": Protocol(
+    "groundmore": BenchmarkProtocol(
         "GroundMoRe, evaluate_groundmore.py: 20 evenly spaced frames, gold empty outside of the action, mean over "
         "questions. Frames are sorted, which there they are not.",
         frames=twenty_frames,
@@ -80,7 +80,7 @@ BENCHMARKS: dict[str, Protocol] = {
 }
 
 
-def summarise(protocol: Protocol, rows: Sequence[Row]) -> dict[str, Any]:
+def summarise(protocol: BenchmarkProtocol, rows: Sequence[Row]) -> dict[str, Any]:
     """Group ("overall", then each subset) -> "n" and figures 0..1; with what is missing, N-acc and T-acc.
 
     Overall is None where one of the subsets that it is made of has no expression.
@@ -106,7 +106,7 @@ def summarise(protocol: Protocol, rows: Sequence[Row]) -> dict[str, Any]:
     }
 
 
-def _means(protocol: Protocol, rows: Sequence[Row]) -> dict[str, Any]:
+def _means(protocol: BenchmarkProtocol, rows: Sequence[Row]) -> dict[str, Any]:
     def value(row: Row, figure: str) -> float:
         digits = protocol.percent_digits
         return row[figure] if digits is None else round(100 * row[figure], digits) / 100

@@ -14,8 +14,7 @@ from rich.table import Table
 from env.errors import DataError
 from env.types import Task, Trajectory, names_in
 from rl.benchmarks.expression_scores import Prediction, foreground, missing, score
-from rl.benchmarks.protocols import BENCHMARKS, summarise
-from rl.benchmarks.protocols import Protocol as BenchmarkProtocol
+from rl.benchmarks.protocols import BENCHMARKS, BenchmarkProtocol, summarise
 from rl.benchmarks.ref_davis17 import annotator_figures
 from rl.benchmarks.submission import write_submission
 from rl.runtime.progress import progress_bar

@@ -13,12 +13,12 @@ from PIL import Image
 from env.rle import mask_or_empty
 from env.types import Task, names_in
 from rl.benchmarks.expression_scores import Prediction, frame_names
-from rl.benchmarks.protocols import Protocol
+from rl.benchmarks.protocols import BenchmarkProtocol
 
 _DATE = (1980, 1, 1, 0, 0, 0)  # the same masks make the same file
 
 
-def write_submission(protocol: Protocol, predicted: Iterable[tuple[Task, Prediction]], path: Path) -> int:
+def write_submission(protocol: BenchmarkProtocol, predicted: Iterable[tuple[Task, Prediction]], path: Path) -> int:
     """Write `<video>/<expression>/<frame>.png` (0/255) of every frame; returns how many predictions were missing.
 
     A missing one is written as empty masks, since a server refuses an archive with gaps. The file appears when whole.

@@ -18,7 +18,7 @@ from rich.table import Table
 
 from cot_data.formats.json_fields import field, read_json
 from env.errors import DataError
-from rl.evaluation.statistics import Estimate, groups_of, paired_difference
+from rl.evaluation.statistics import Estimate, paired_difference, slices_of
 
 PAIRED = {
     "jf": "J&F",
@@ -49,7 +49,7 @@ def compare(first: Path, second: Path, num_bootstrap: int, seed: int) -> Differe
     pairs = [(before[task_id], after[task_id]) for task_id in before]
     return {
         name: {"n": len(members), **_differences([pairs[at] for at in members], num_bootstrap, seed)}
-        for name, members in groups_of([row for row, _ in pairs]).items()
+        for name, members in slices_of([row for row, _ in pairs]).items()
     }
 
 

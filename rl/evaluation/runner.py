@@ -20,10 +20,10 @@ from env.errors import CheckpointError, DataError
 from env.store import TrajectoryStore
 from env.types import Task, Trajectory
 from rl.evaluation import statistics
-from rl.evaluation.statistics import groups_of
-from rl.evaluation.trajectory_metrics import MEASURES, measure
-from rl.evaluation.worker import EvalCrew
-from rl.rollout.request import Assignment
+from rl.evaluation.statistics import slices_of
+from rl.evaluation.trajectory_metrics import METRICS, measure
+from rl.evaluation.worker import EvaluationPool
+from rl.rollout.request import RolloutRequest
 from rl.runtime.progress import progress_bar
 
 STORES = {"sighted": "trajectories", "blind": "trajectories_blind"}
@@ -38,17 +38,17 @@ def segment_tasks(
     """
     claim(out, config, checkpoint, tasks)
     stores = {label: TrajectoryStore(out / STORES[label]) for label in labels}
-    todo: dict[str, list[Assignment]] = {}
+    todo: dict[str, list[RolloutRequest]] = {}
     for label, store in stores.items():
         store.drop_errors()
         done = {trajectory.task.task_id for trajectory in store.read()}
         left = [task for task in tasks if task.task_id not in done]
-        todo[label] = [Assignment(task, -1, 0, config.seed, config.eval.temperature) for task in left]
+        todo[label] = [RolloutRequest(task, -1, 0, config.seed, config.eval.temperature) for task in left]
     if any(todo.values()):
-        with closing(EvalCrew(config, checkpoint)) as crew:
-            for label, assignments in todo.items():
-                with progress_bar(f"segment ({label})", len(tasks), len(tasks) - len(assignments)) as advance:
-                    for trajectory in crew.segment(assignments, is_blind=label == "blind"):
+        with closing(EvaluationPool(config, checkpoint)) as crew:
+            for label, requests in todo.items():
+                with progress_bar(f"segment ({label})", len(tasks), len(tasks) - len(requests)) as advance:
+                    for trajectory in crew.segment(requests, is_blind=label == "blind"):
                         stores[label].append([trajectory])
                         advance()
     return stores
@@ -78,9 +78,9 @@ def _measured(trajectory: Trajectory, advance: Any) -> dict[str, Any]:
 def summarise(rows: Sequence[dict[str, Any]], num_bootstrap: int, seed: int) -> dict[str, dict[str, Any]]:
     """Group name -> measure -> [mean, low, high], and "n"."""
     summary: dict[str, dict[str, Any]] = {}
-    for name, members in groups_of(rows).items():
+    for name, members in slices_of(rows).items():
         chosen = [rows[at] for at in members]
-        summary[name] = {"n": len(members), **statistics.summarise(chosen, MEASURES, num_bootstrap, seed)}
+        summary[name] = {"n": len(members), **statistics.summarise(chosen, METRICS, num_bootstrap, seed)}
     return summary
 
 
@@ -89,7 +89,7 @@ def over_blind(
 ) -> dict[str, statistics.Estimate | None]:
     """Group name -> [mean, low, high] of what looking adds to `j_visible`, task by task; both lists in one order."""
     gains: dict[str, statistics.Estimate | None] = {}
-    for name, members in groups_of(sighted).items():
+    for name, members in slices_of(sighted).items():
         known = [at for at in members if sighted[at]["j_visible"] is not None]
         without, with_eyes = ([float(rows[at]["j_visible"]) for at in known] for rows in (blind, sighted))
         gains[name] = statistics.paired_difference(without, with_eyes, num_bootstrap, seed) if known else None
@@ -103,7 +103,7 @@ def claim(out: Path, config: RunConfig, checkpoint: Path, tasks: Sequence[Task])
         "checkpoint": _hash_files(checkpoint),
         "env": json.loads(json.dumps(asdict(config.env))),
         "sampler": {"kind": config.sampler.kind, "dtype": config.sampler.dtype},
-        "eval": {"temperature": config.eval.temperature, "blind_looks": config.eval.blind_looks},
+        "eval": {"temperature": config.eval.temperature, "blind_zooms": config.eval.blind_zooms},
         "compute_dtype": config.policy.compute_dtype,
         "inject_every_frame": config.policy.sam.inject_every_frame,
         "seed": config.seed,

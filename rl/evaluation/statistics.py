@@ -39,7 +39,7 @@ def summarise(
     return estimates
 
 
-def groups_of(rows: Sequence[dict[str, Any]]) -> dict[str, list[int]]:
+def slices_of(rows: Sequence[dict[str, Any]]) -> dict[str, list[int]]:
     """Group name ("all", each family, whether exploring pays) -> positions of its rows."""
     positions = range(len(rows))
     groups = {"all": list(positions)}

@@ -8,7 +8,7 @@ from env.rle import decode_tracklet
 from env.types import Answer, Malformed, Select, Trajectory
 from rewards.jf import tracklet_jf
 
-MEASURES = ("jf", "j", "f", "j_visible", "interval_iou", "key_hit", "format", "turns", "tool_use")
+METRICS = ("jf", "j", "f", "j_visible", "interval_iou", "key_hit", "format", "turns", "tool_use")
 
 
 def measure(trajectory: Trajectory) -> dict[str, Any]:

@@ -7,36 +7,35 @@ from collections.abc import Sequence
 import numpy as np
 
 from configs.schema import RunConfig
+from env.frames import FrameCaches
 from env.types import StopReason, Task
 from policy.videoseg.model import SegPolicy
 from policy.videoseg.tracking import with_masks
-from policy.vlm.batch import Frames
-from rl.evaluation.statistics import groups_of
+from rl.evaluation.statistics import slices_of
 from rl.evaluation.trajectory_metrics import measure
-from rl.rollout.request import Assignment
+from rl.rollout.request import RolloutRequest
 from rl.rollout.rollout_worker import RolloutPool
 
 FOLLOWED = ("jf", "j_visible", "format", "turns")
 
 
-def heldout_metrics(
+def held_out_metrics(
     pool: RolloutPool,
     policy: SegPolicy,
     tasks: Sequence[Task],
     config: RunConfig,
-    shown: Frames,
-    frames: Frames,
+    frames: FrameCaches,
 ) -> dict[str, float]:
-    """`heldout/<measure>/<group>`: means over `tasks`, segmented with the weights that were published last."""
-    wanted = [Assignment(task, -1, 0, config.seed, config.eval.temperature) for task in tasks]
+    """`eval/<metric>/<slice>`: means over `tasks`, segmented with the weights that were published last."""
+    wanted = [RolloutRequest(task, -1, 0, config.seed, config.eval.temperature) for task in tasks]
     played = {item.trajectory_id: item for item in pool.run(wanted)}
-    sound = [played[item.trajectory_id] for item in wanted]
-    sound = [trajectory for trajectory in sound if trajectory.stop_reason is not StopReason.ERROR]
-    rows = [measure(trajectory) for trajectory in with_masks(policy, sound, shown, frames)]
+    finished = [played[item.trajectory_id] for item in wanted]
+    valid = [trajectory for trajectory in finished if trajectory.stop_reason is not StopReason.ERROR]
+    rows = [measure(trajectory) for trajectory in with_masks(policy, valid, frames)]
     metrics = {}
-    for name, members in groups_of(rows).items():
+    for name, members in slices_of(rows).items():
         for figure in FOLLOWED:
             known = [rows[at][figure] for at in members if rows[at][figure] is not None]
             if known:
-                metrics[f"heldout/{figure}/{name.replace(' ', '_')}"] = float(np.mean(known))
+                metrics[f"eval/{figure}/{name.replace(' ', '_')}"] = float(np.mean(known))
     return metrics

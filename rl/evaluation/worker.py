@@ -11,11 +11,11 @@ from env.types import Trajectory
 from policy.engines.env import set_engine_env
 from rl.rollout.episode_worker import Worker
 from rl.rollout.pool import Pool
-from rl.rollout.request import Assignment
+from rl.rollout.request import RolloutRequest
 from rl.runtime.cluster import connect_ray
 
 if TYPE_CHECKING:
-    from rl.rollout.episode_runner import Rollout
+    from rl.rollout.episode_runner import EpisodeRunner
 
 
 class EvalWorker(Worker):
@@ -28,7 +28,7 @@ class EvalWorker(Worker):
         super().__init__()
         set_engine_env()
         # Heavy imports wait until the engine's environment variables are set.
-        from env.frames import FrameCache
+        from env.frames import FrameCache, FrameCaches
         from policy.engines import build_sampler
         from policy.videoseg.checkpoint import load_policy
         from rl.rollout.segmenter import Segmenter
@@ -37,15 +37,16 @@ class EvalWorker(Worker):
         # What else there is to say of a policy concerns its training.
         policy = load_policy(folder, PolicyConfig(sam=config.policy.sam, compute_dtype=config.policy.compute_dtype))
         self._sampler = build_sampler(config.sampler, folder / "vlm", config.env.max_context_tokens, config.seed)
-        frames = FrameCache(blind_looks=config.eval.blind_looks)
+        frames = FrameCache(blind_zooms=config.eval.blind_zooms)
         shown = {False: frames, True: FrameCache(blind=True)}
         self._segmenters = {
-            is_blind: Segmenter(policy, self._sampler, view, frames, config.env) for is_blind, view in shown.items()
+            is_blind: Segmenter(policy, self._sampler, FrameCaches(view, frames), config.env)
+            for is_blind, view in shown.items()
         }
         self._ended: list[Trajectory] = []
         self._tracked: Iterator[Trajectory] = iter(())
 
-    def prepare(self, option: bool) -> Rollout:
+    def prepare(self, option: bool) -> EpisodeRunner:
         self._segmenter = self._segmenters[option]
         self._ended, self._tracked = [], iter(())
         return self._segmenter.rollout
@@ -64,15 +65,15 @@ class EvalWorker(Worker):
             return []
         return [next(self._tracked)]
 
-    def run(self, assignments: Sequence[Assignment], is_blind: bool) -> Iterator[Trajectory]:
+    def run(self, requests: Sequence[RolloutRequest], is_blind: bool) -> Iterator[Trajectory]:
         """Play and segment `assignments`; their trajectories in order, with masks."""
-        yield from self._segmenters[is_blind].play(assignments)
+        yield from self._segmenters[is_blind].play(requests)
 
     def close(self) -> None:
         self._sampler.close()
 
 
-class EvalCrew:
+class EvaluationPool:
     """As many workers as `eval.workers` says, or one in this process."""
 
     def __init__(self, config: RunConfig, checkpoint: Path):
@@ -81,18 +82,18 @@ class EvalCrew:
         if config.eval.workers:
             connect_ray(config)
             arguments = (config, str(checkpoint.resolve()))
-            self._pool = Pool(config, EvalWorker, arguments, config.eval.workers, room=None)
+            self._pool = Pool(config, EvalWorker, arguments, config.eval.workers, capacity=None)
         else:
             self._local = EvalWorker(config, str(checkpoint))
 
-    def segment(self, assignments: Sequence[Assignment], is_blind: bool) -> Iterator[Trajectory]:
+    def segment(self, requests: Sequence[RolloutRequest], is_blind: bool) -> Iterator[Trajectory]:
         """Trajectories of `assignments`, share by share, in no fixed order.
 
         A share is what the sampler takes at once: small enough that an interruption loses little.
         """
         workers = max(1, self._config.eval.workers)
-        size = max(1, min(self._config.sampler.max_sequences, -(-len(assignments) // workers)))
-        shares = [assignments[at : at + size] for at in range(0, len(assignments), size)]
+        size = max(1, min(self._config.sampler.max_sequences, -(-len(requests) // workers)))
+        shares = [requests[at : at + size] for at in range(0, len(requests), size)]
         if self._pool is not None:
             yield from self._pool.play(shares, is_blind)
         elif self._local is not None:

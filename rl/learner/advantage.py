@@ -30,7 +30,7 @@ def group_advantages(returns_G: Sequence[float], scale_by_std: bool) -> np.ndarr
     return centred_G / (values_G.std(ddof=1) + EPSILON) if scale_by_std else centred_G
 
 
-def judge(group: Sequence[Trajectory], config: RunConfig) -> None:
+def assign_advantages(group: Sequence[Trajectory], config: RunConfig) -> None:
     """Rewards of a scored group, and each trajectory's advantage over its siblings."""
     for trajectory in group:
         trajectory.scores = score(trajectory, config.rewards)

@@ -18,7 +18,7 @@ CalibrationFn = Callable[[Tensor, Tensor], Tensor]
 
 
 def binarise_grid(logits_NHW: Tensor, threshold: float) -> Tensor:
-    """Rollout mask logits as bool [N, 32, 32]: resized bilinearly as logits, then above `threshold` (a logit)."""
+    """EpisodeRunner mask logits as bool [N, 32, 32]: resized bilinearly as logits, then above `threshold` (a logit)."""
     return _resized(logits_NHW.detach()) > threshold
 
 

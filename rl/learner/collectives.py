@@ -25,7 +25,7 @@ def free_address() -> str:
         return f"{ray.util.get_node_ip_address()}:{probe.getsockname()[1]}"
 
 
-def meet(address: str, rank: int, count: int, device: torch.device) -> None:
+def init_process_group(address: str, rank: int, count: int, device: torch.device) -> None:
     """Become rank `rank` of `count`; returns once all are there."""
     backend = "nccl" if device.type == "cuda" else "gloo"
     os.environ.setdefault("TORCH_NCCL_BLOCKING_WAIT", "1")  # else a late rank is told of by killing this process
@@ -33,7 +33,7 @@ def meet(address: str, rank: int, count: int, device: torch.device) -> None:
     dist.init_process_group(backend, f"tcp://{address}", world_size=count, rank=rank, timeout=limit)
 
 
-def leave() -> None:
+def destroy_process_group() -> None:
     dist.destroy_process_group()
 
 
@@ -59,7 +59,7 @@ def add_up_gradients(parameters: Sequence[torch.nn.Parameter]) -> None:
         call.wait()
 
 
-def share_out(sizes: Sequence[int], count: int) -> list[int]:
+def balance(sizes: Sequence[int], count: int) -> list[int]:
     """Which of `count` ranks gets each item, so that all have about as much: the largest first, to who has least."""
     loads, owners = [0] * count, [0] * len(sizes)
     for item in sorted(range(len(sizes)), key=lambda item: -sizes[item]):

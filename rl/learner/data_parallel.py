@@ -23,15 +23,15 @@ from configs.load import ConfigError
 from configs.schema import RunConfig
 from env.errors import VideoSegError
 from env.types import Trajectory
-from policy.engines.weight_update import Moved
+from policy.engines.weight_update import WeightUpdate
 from policy.videoseg.checkpoint import POLICIES
-from rl.learner.collectives import SECONDS, free_address, meet, share_out
+from rl.learner.collectives import SECONDS, balance, free_address, init_process_group
 from rl.learner.gradient_norms import add_to, with_shares
-from rl.learner.learner import Judge, Learner, LocalLearner, Pause
+from rl.learner.learner import AssignAdvantages, Learner, LocalLearner, Pause
 from rl.learner.micro_batch import Totals
 from rl.runtime.checkpoint import load_state
-from rl.runtime.frame_caches import seen_and_shown
-from rl.runtime.placement import Places
+from rl.runtime.frame_caches import frame_caches
+from rl.runtime.placement import PlacementGroup
 from rl.runtime.threads import in_background
 
 Groups = list[list[Trajectory]]
@@ -52,29 +52,29 @@ class Rank:
     def load(self, config: RunConfig, policy_dir: str, threads: int) -> None:
         torch.set_num_threads(threads)
         policy = POLICIES[config.policy.kind](Path(policy_dir), config.policy)
-        self._learner = LocalLearner(policy, config, *seen_and_shown(config))
+        self._learner = LocalLearner(policy, config, frame_caches(config))
         self._groups: Groups = []
 
-    def meet(self, address: str, rank: int, count: int) -> None:
-        meet(address, rank, count, self._learner.policy.device)
+    def init_process_group(self, address: str, rank: int, count: int) -> None:
+        init_process_group(address, rank, count, self._learner.policy.device)
         self._learner.join()
 
-    def hold(self, groups: Groups) -> Totals:
+    def load_batch(self, groups: Groups) -> Totals:
         self._groups = groups
-        return self._learner.hold(groups)
+        return self._learner.load_batch(groups)
 
-    def first(self, totals: Totals, judge: Judge) -> tuple[dict[str, float], Groups]:
+    def first_update(self, totals: Totals, assign: AssignAdvantages) -> tuple[dict[str, float], Groups]:
         """Shares of the metrics, and the groups with what was filled in."""
-        return self._learner.first(totals, judge), self._groups
+        return self._learner.first_update(totals, assign), self._groups
 
-    def again(self, totals: Totals) -> dict[str, float]:
-        return self._learner.again(totals)
+    def next_update(self, totals: Totals) -> dict[str, float]:
+        return self._learner.next_update(totals)
 
-    def descend(self) -> None:
-        self._learner.descend()
+    def optimizer_step(self) -> None:
+        self._learner.optimizer_step()
 
-    def score(self, groups: Groups) -> Groups:
-        self._learner.score([trajectory for group in groups for trajectory in group])
+    def fill_logprobs_and_masks(self, groups: Groups) -> Groups:
+        self._learner.fill_logprobs_and_masks([trajectory for group in groups for trajectory in group])
         return groups
 
     def hand_in(self) -> None:
@@ -88,7 +88,7 @@ class Rank:
         self._learner.close()
 
 
-class RankedLearner:
+class DataParallelLearner:
     """`rl.learner.learner.Learner` over `grpo.learner_ranks` processes."""
 
     def __init__(self, local: LocalLearner, config: RunConfig, policy_dir: Path):
@@ -104,9 +104,9 @@ class RankedLearner:
         threads = torch.get_num_threads() if gpus else max(1, torch.get_num_threads() // count)
         torch.set_num_threads(threads)
         seconds = config.sampler.load_seconds
-        self._places = Places(count - 1, 1, gpus, seconds, "ranks (grpo.learner_ranks)", "PACK")
+        self._placement = PlacementGroup(count - 1, 1, gpus, seconds, "ranks (grpo.learner_ranks)", "PACK")
         self._ranks: list[Any] = [
-            ray.remote(num_cpus=1, num_gpus=gpus, scheduling_strategy=self._places.of(at))(Rank).remote()
+            ray.remote(num_cpus=1, num_gpus=gpus, scheduling_strategy=self._placement.of(at))(Rank).remote()
             for at in range(count - 1)
         ]
         self._mend = "start again"
@@ -121,11 +121,11 @@ class RankedLearner:
         patience, count = config.sampler.load_seconds, 1 + len(self._ranks)
         self._collect([rank.load.remote(config, policy_dir, threads) for rank in self._ranks], patience)
         address = free_address()
-        calls = [rank.meet.remote(address, at, count) for at, rank in enumerate(self._ranks, start=1)]
-        self._together(calls, partial(_meet_and_join, self._local, address, count))
+        calls = [rank.init_process_group.remote(address, at, count) for at, rank in enumerate(self._ranks, start=1)]
+        self._together(calls, partial(_init_and_join, self._local, address, count))
 
     def learn(
-        self, groups: Sequence[Sequence[Trajectory]], judge: Judge, pause: Pause = lambda: None
+        self, groups: Sequence[Sequence[Trajectory]], assign: AssignAdvantages, pause: Pause = lambda: None
     ) -> dict[str, float]:
         """As `LocalLearner.learn`; groups stay whole, so that `judge` sees all siblings.
 
@@ -133,32 +133,34 @@ class RankedLearner:
         """
         self._waited = 0.0
         own, *others = share_groups(groups, 1 + len(self._ranks))
-        calls = [rank.hold.remote(share) for rank, share in zip(self._ranks, others, strict=True)]
-        totals = Totals.over([self._local.hold(own), *self._collect(calls)])
-        calls = [rank.first.remote(totals, judge) for rank in self._ranks]
-        sums, answers = self._beside(calls, partial(self._local.first, totals, judge, pause))
+        calls = [rank.load_batch.remote(share) for rank, share in zip(self._ranks, others, strict=True)]
+        totals = Totals.over([self._local.load_batch(own), *self._collect(calls)])
+        calls = [rank.first_update.remote(totals, assign) for rank in self._ranks]
+        sums, answers = self._beside(calls, partial(self._local.first_update, totals, assign, pause))
         for share, (theirs, filled) in zip(others, answers, strict=True):
             add_to(sums, theirs)
             _fill(share, filled)
-        metrics = with_shares(sums) | self._descend()
+        metrics = with_shares(sums) | self._optimizer_step()
         for _ in range(1, self._updates):
-            calls = [rank.again.remote(totals) for rank in self._ranks]
-            sums, answers = self._beside(calls, partial(self._local.again, totals))
+            calls = [rank.next_update.remote(totals) for rank in self._ranks]
+            sums, answers = self._beside(calls, partial(self._local.next_update, totals))
             for theirs in answers:
                 add_to(sums, theirs)
-            metrics = with_shares(sums) | self._descend()
+            metrics = with_shares(sums) | self._optimizer_step()
         return metrics | {"time/rank_wait_s": self._waited}
 
-    def score(self, trajectories: Sequence[Trajectory]) -> None:
+    def fill_logprobs_and_masks(self, trajectories: Sequence[Trajectory]) -> None:
         siblings = [list(group) for _, group in groupby(trajectories, key=lambda item: item.task.task_id)]
         own, *others = share_groups(siblings, 1 + len(self._ranks))
-        calls = [rank.score.remote(share) for rank, share in zip(self._ranks, others, strict=True)]
-        _, answers = self._beside(calls, partial(self._local.score, [item for group in own for item in group]))
+        calls = [rank.fill_logprobs_and_masks.remote(share) for rank, share in zip(self._ranks, others, strict=True)]
+        _, answers = self._beside(
+            calls, partial(self._local.fill_logprobs_and_masks, [item for group in own for item in group])
+        )
         for share, filled in zip(others, answers, strict=True):
             _fill(share, filled)
 
-    def moved_weights(self) -> Moved:
-        return self._local.moved_weights()
+    def weight_update(self) -> WeightUpdate:
+        return self._local.weight_update()
 
     def state(self) -> dict[str, Any]:
         return self._together([rank.hand_in.remote() for rank in self._ranks], self._local.state)
@@ -174,10 +176,10 @@ class RankedLearner:
         ray.wait(calls, num_returns=len(calls), timeout=_GRACE)
         for rank in self._ranks:
             ray.kill(rank)
-        self._places.free()
+        self._placement.free()
 
-    def _descend(self) -> dict[str, float]:
-        return self._together([rank.descend.remote() for rank in self._ranks], self._local.descend)
+    def _optimizer_step(self) -> dict[str, float]:
+        return self._together([rank.optimizer_step.remote() for rank in self._ranks], self._local.optimizer_step)
 
     def _beside(self, calls: Sequence[Any], act: Callable[[], T]) -> tuple[T, list[Any]]:
         """What rank 0 makes of its own part, and the answers of the others to theirs."""
@@ -240,20 +242,20 @@ class RankedLearner:
                 continue
 
 
-def _meet_and_join(local: LocalLearner, address: str, count: int) -> None:
-    meet(address, 0, count, local.policy.device)
+def _init_and_join(local: LocalLearner, address: str, count: int) -> None:
+    init_process_group(address, 0, count, local.policy.device)
     local.join()
 
 
 def with_ranks(local: LocalLearner, config: RunConfig, policy_dir: Path) -> Learner:
     """The learner that `grpo.learner_ranks` asks for, with `local` as its rank 0. Wants Ray."""
-    return RankedLearner(local, config, policy_dir) if config.grpo.learner_ranks > 1 else local
+    return DataParallelLearner(local, config, policy_dir) if config.grpo.learner_ranks > 1 else local
 
 
 def share_groups(groups: Sequence[Sequence[Trajectory]], count: int) -> list[Groups]:
     """Groups for each of `count` ranks, of about as many tokens; rank 0 has the longest."""
     shares: list[Groups] = [[] for _ in range(count)]
-    for group, rank in zip(groups, share_out([_num_tokens(group) for group in groups], count), strict=True):
+    for group, rank in zip(groups, balance([_num_tokens(group) for group in groups], count), strict=True):
         shares[rank].append(list(group))
     return shares
 

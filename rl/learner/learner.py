@@ -14,12 +14,13 @@ import torch
 from torch import Tensor
 
 from configs.schema import GrpoConfig, RunConfig
+from env.frames import FrameCaches
 from env.types import Trajectory
-from policy.engines.weight_update import Moved
+from policy.engines.weight_update import WeightUpdate
 from policy.videoseg.model import SegPolicy
 from policy.videoseg.tracking import track
-from policy.vlm.batch import ALIKE, Batch, Frames, collate, pack, to_sequence
-from rl.learner.collectives import add_up_gradients, leave, take_from_first
+from policy.vlm.batch import ALIKE, Batch, collate, pack, to_sequence
+from rl.learner.collectives import add_up_gradients, destroy_process_group, take_from_first
 from rl.learner.gradient_norms import add_to, backward, with_shares
 from rl.learner.importance_sampling import importance_weights
 from rl.learner.mask_targets import Target, mask_targets
@@ -30,7 +31,7 @@ from rl.learner.validate import check_names
 from rl.learner.zero_adam import SharedAdam
 from rl.runtime.checkpoint import restore
 
-Judge = Callable[[Sequence[Trajectory]], None]
+AssignAdvantages = Callable[[Sequence[Trajectory]], None]
 """Given one scored group, fills in each trajectory's scores and advantage."""
 Pause = Callable[[], None]
 """Called between two micro-batches."""
@@ -39,19 +40,21 @@ Pause = Callable[[], None]
 class Learner(Protocol):
     """What the training loop asks of whatever holds the weights that learn."""
 
-    def learn(self, groups: Sequence[Sequence[Trajectory]], judge: Judge, pause: Pause = ...) -> dict[str, float]: ...
-    def score(self, trajectories: Sequence[Trajectory]) -> None: ...
-    def moved_weights(self) -> Moved: ...
+    def learn(
+        self, groups: Sequence[Sequence[Trajectory]], assign: AssignAdvantages, pause: Pause = ...
+    ) -> dict[str, float]: ...
+    def fill_logprobs_and_masks(self, trajectories: Sequence[Trajectory]) -> None: ...
+    def weight_update(self) -> WeightUpdate: ...
     def state(self) -> dict[str, Any]: ...
     def load_state(self, state: dict[str, Any], folder: Path) -> None: ...
     def close(self) -> None: ...
 
 
-def rate(learner: Learner, groups: Sequence[Sequence[Trajectory]], judge: Judge) -> None:
+def score_without_update(learner: Learner, groups: Sequence[Sequence[Trajectory]], assign: AssignAdvantages) -> None:
     """Score groups and have them judged without learning from them: one more forward for those that are learnt from."""
-    learner.score([trajectory for group in groups for trajectory in group])
+    learner.fill_logprobs_and_masks([trajectory for group in groups for trajectory in group])
     for group in groups:
-        judge(group)
+        assign(group)
 
 
 class LocalLearner:
@@ -61,14 +64,12 @@ class LocalLearner:
     `descend`.
     """
 
-    def __init__(self, policy: SegPolicy, config: RunConfig, frames: Frames, shown: Frames):
-        """`frames` is what SAM 2 sees; `shown` is what the policy is shown (grey when blind)."""
+    def __init__(self, policy: SegPolicy, config: RunConfig, frames: FrameCaches):
         self.policy = policy
         self.config = config.grpo
         check_names(config)
         self.settings = loss_settings(config.grpo, config.env.max_turns * config.env.max_action_tokens)
         self.frames = frames
-        self.shown = shown
         policy.sam.requires_grad_(False)
         # As in the released recipe, SAM 2 learns only what turns prompts into masks.
         policy.sam.sam_mask_decoder.requires_grad_(not self.config.freeze_sam)
@@ -76,7 +77,7 @@ class LocalLearner:
         self.trained = [parameter for parameter in policy.parameters() if parameter.requires_grad]
         self.reference = self._frozen_copy() if self.config.kl_coef > 0 else None
         self._shared: SharedAdam | None = None  # where this is a rank of several
-        self._held: list[list[Sample]] = []
+        self._groups: list[list[Sample]] = []
         self._start(torch.optim.AdamW(self.trained, self.config.lr, weight_decay=self.config.weight_decay))
 
     def _frozen_copy(self) -> SegPolicy:
@@ -97,49 +98,49 @@ class LocalLearner:
 
     def close(self) -> None:
         if self._shared is not None:
-            leave()
+            destroy_process_group()
 
     # ---- the step ----
 
     def learn(
-        self, groups: Sequence[Sequence[Trajectory]], judge: Judge, pause: Pause = lambda: None
+        self, groups: Sequence[Sequence[Trajectory]], assign: AssignAdvantages, pause: Pause = lambda: None
     ) -> dict[str, float]:
         """Score each group, have it judged, and take `grpo.updates` optimizer steps. Returns the last one's metrics.
 
         Groups that together hold no more tokens than a micro-batch may are scored and trained by the same forwards; a
         larger one is first scored without gradient. `judge` sees a group once its log-probs and masks are filled in.
         """
-        totals = self.hold(groups)
-        sums = self.first(totals, judge, pause)
-        metrics = with_shares(sums) | self.descend()
+        totals = self.load_batch(groups)
+        sums = self.first_update(totals, assign, pause)
+        metrics = with_shares(sums) | self.optimizer_step()
         for _ in range(1, self.config.updates):
-            sums = self.again(totals)
-            metrics = with_shares(sums) | self.descend()
+            sums = self.next_update(totals)
+            metrics = with_shares(sums) | self.optimizer_step()
         return metrics
 
-    def hold(self, groups: Sequence[Sequence[Trajectory]]) -> Totals:
+    def load_batch(self, groups: Sequence[Sequence[Trajectory]]) -> Totals:
         """Take on the groups of a step. Returns what they count."""
-        self._held = [[self._sample(trajectory) for trajectory in group] for group in groups]
+        self._groups = [[self._sample(trajectory) for trajectory in group] for group in groups]
         samples = self._everything()
         num_tokens = sum(sum(sample.sequence.loss_mask) for sample in samples)
         return Totals(num_tokens, len(samples), len(self._targets(samples)))
 
-    def first(self, totals: Totals, judge: Judge, pause: Pause = lambda: None) -> dict[str, float]:
+    def first_update(self, totals: Totals, assign: AssignAdvantages, pause: Pause = lambda: None) -> dict[str, float]:
         """Score what is held, have it judged, and add up its share of the gradient. Returns shares of the metrics."""
-        longest = [max(len(sample.sequence) for sample in group) for group in self._held]
+        longest = [max(len(sample.sequence) for sample in group) for group in self._groups]
         sums: dict[str, float] = {}
-        for rows in pack(longest, self.config.max_batch_tokens, [len(group) for group in self._held]):
+        for rows in pack(longest, self.config.max_batch_tokens, [len(group) for group in self._groups]):
             pause()
-            self._learn_groups([self._held[row] for row in rows], judge, totals, sums)
+            self._learn_groups([self._groups[row] for row in rows], assign, totals, sums)
         return sums
 
-    def again(self, totals: Totals) -> dict[str, float]:
+    def next_update(self, totals: Totals) -> dict[str, float]:
         """The same from a further forward, for a second optimizer step on what was scored at the first."""
         sums: dict[str, float] = {}
         self._backward_all(self._everything(), totals, sums)
         return sums
 
-    def descend(self) -> dict[str, float]:
+    def optimizer_step(self) -> dict[str, float]:
         """Take the optimizer step that the gradients of all ranks make together."""
         if self._shared is not None:
             add_up_gradients(self.trained)
@@ -151,10 +152,14 @@ class LocalLearner:
         return {"optim/grad_norm": float(norm), "optim/learning_rate": float(self.schedule.get_last_lr()[0])}
 
     def _everything(self) -> list[Sample]:
-        return [sample for group in self._held for sample in group]
+        return [sample for group in self._groups for sample in group]
 
     def _learn_groups(
-        self, groups: Sequence[Sequence[Sample]], judge: Judge, totals: Totals, sums: dict[str, float]
+        self,
+        groups: Sequence[Sequence[Sample]],
+        assign: AssignAdvantages,
+        totals: Totals,
+        sums: dict[str, float],
     ) -> None:
         members = [sample for group in groups for sample in group]
         pieces = self._pieces(members)
@@ -164,13 +169,13 @@ class LocalLearner:
         if not held:
             self._score(members)
         for group in groups:
-            judge([sample.trajectory for sample in group])
+            assign([sample.trajectory for sample in group])
         for forward in held:
             self._backward(forward, totals, sums)
         if not held:
             self._backward_all(members, totals, sums)
 
-    def score(self, trajectories: Sequence[Trajectory]) -> None:
+    def fill_logprobs_and_masks(self, trajectories: Sequence[Trajectory]) -> None:
         """Fill in old log-probs, masks and mask log-probs, all from one forward; the weights stay as they are."""
         self._score([self._sample(trajectory) for trajectory in trajectories])
 
@@ -191,12 +196,12 @@ class LocalLearner:
     def _forward(self, samples: Sequence[Sample]) -> Forward:
         policy = self.policy
         sequences = [sample.sequence for sample in samples]
-        batch = collate(sequences, policy.chat, policy.layout, self.shown, policy.device)
+        batch = collate(sequences, policy.chat, policy.layout, self.frames.policy, policy.device)
         output = policy(batch)
         targets = self._targets(samples)
         named = [(t.prompt_row, samples[t.sample].trajectory.task.video, t.frame_idx) for t in targets]
         if named:
-            logits_NHW, presence_N = policy.decode_masks(output.prompts_MC, named, self.frames)
+            logits_NHW, presence_N = policy.decode_masks(output.prompts_MC, named, self.frames.sam)
         else:
             logits_NHW, presence_N = output.prompts_MC.new_zeros(0, 1, 1), output.prompts_MC.new_zeros(0)
         return Forward(samples, batch, output, targets, logits_NHW, presence_N)
@@ -225,7 +230,7 @@ class LocalLearner:
         for target in forward.targets:
             if target.turn == len(trajectories[target.sample].turns) - 1:
                 prompts[target.sample] = forward.output.prompts_MC[target.prompt_row]
-        for _ in track(self.policy, trajectories, prompts, self.frames):
+        for _ in track(self.policy, trajectories, prompts, self.frames.sam):
             pass  # each is filled in as it comes
 
     def _targets(self, samples: Sequence[Sample]) -> list[Target]:
@@ -281,8 +286,8 @@ class LocalLearner:
 
     # ---- weights ----
 
-    def moved_weights(self) -> Moved:
-        return self.policy.moved_weights()
+    def weight_update(self) -> WeightUpdate:
+        return self.policy.weight_update()
 
     def state(self) -> dict[str, Any]:
         """Everything that an exact resume needs beside the configuration; of several ranks, rank 0 has it."""

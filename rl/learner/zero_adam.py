@@ -12,7 +12,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from rl.learner.collectives import share_out
+from rl.learner.collectives import balance
 
 STATE = ("step", "exp_avg", "exp_avg_sq")  # of a parameter that has had a gradient
 
@@ -27,7 +27,7 @@ class SharedAdam:
         """The same parameters in the same order on every rank; at least one for each."""
         self._parameters = list(parameters)
         self._rank = dist.get_rank()
-        self._owners = share_out([parameter.numel() for parameter in parameters], dist.get_world_size())
+        self._owners = balance([parameter.numel() for parameter in parameters], dist.get_world_size())
         self._own = [at for at, owner in enumerate(self._owners) if owner == self._rank]
         self.local = torch.optim.AdamW([parameters[at] for at in self._own], lr, weight_decay=weight_decay)
 

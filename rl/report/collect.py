@@ -20,7 +20,7 @@ from env.viewer.page import render_page, write_page
 from policy import SHIPPED
 from rewards import score
 from rl.report.page import (
-    MEASURES,
+    METRICS,
     WITH_BLIND,
     Evaluated,
     RunReport,
@@ -131,7 +131,7 @@ def summary_table(report: RunReport) -> Table:
         blind = stage.results.get("blind", {}).get("summary", {}).get("all", {})
         sighted = stage.results["sighted"]["summary"]["all"]
         cells = []
-        for key in MEASURES:
+        for key in METRICS:
             cells.append(half_width(sighted[key], 1 if key == "turns" else 100))
             if key in WITH_BLIND:
                 cells.append(half_width(blind.get(key), 100))

@@ -28,7 +28,7 @@ NUM_FRAMES = 5  # frames of an overlay strip
 MAX_SIDE = 320  # longest side in pixels of an embedded frame
 PAGE_TASKS = 20  # first held-out tasks of a replay page, besides those of the overlays
 MAX_OVERLAYS = 8
-MEASURES = {
+METRICS = {
     "jf": "J&F",
     "j_visible": "J visible",
     "interval_iou": "Interval IoU",
@@ -106,7 +106,7 @@ def render_report(report: RunReport, cache: FrameCache) -> str:
     environment.filters["csp_hash"] = _csp_hash
     return environment.get_template("page.html").render(
         report=report,
-        columns=MEASURES,
+        columns=METRICS,
         num_frames=NUM_FRAMES,
         with_blind=WITH_BLIND,
         main=main_rows(report.stages),
@@ -120,7 +120,7 @@ def render_report(report: RunReport, cache: FrameCache) -> str:
 
 def main_rows(stages: Sequence[Evaluated]) -> list[tuple[str, list[Cell]]]:
     """(stage, one cell per measure) over all held-out tasks."""
-    return [(stage.name, [_cell(stage, "all", key) for key in MEASURES]) for stage in stages]
+    return [(stage.name, [_cell(stage, "all", key) for key in METRICS]) for stage in stages]
 
 
 def change_rows(stages: Sequence[Evaluated]) -> list[tuple[str, list[Cell]]]:
@@ -131,7 +131,7 @@ def change_rows(stages: Sequence[Evaluated]) -> list[tuple[str, list[Cell]]]:
         new = {row["task_id"]: row for row in after.results["sighted"]["rows"]}
         shared = [task_id for task_id in old if task_id in new]
         cells = []
-        for key in MEASURES:
+        for key in METRICS:
             pairs = [(old[at][key], new[at][key]) for at in shared]
             pairs = [(a, b) for a, b in pairs if a is not None and b is not None]
             was, now = [a for a, _ in pairs], [b for _, b in pairs]
@@ -240,7 +240,7 @@ def grpo_charts(
 
 
 def _held_out_key(group: str) -> str:
-    return f"heldout/jf/{group.replace(' ', '_')}"
+    return f"eval/jf/{group.replace(' ', '_')}"
 
 
 def _held_out_record(stage: Evaluated, step: int) -> dict[str, Any]:
@@ -275,7 +275,7 @@ def _strip(stage: Evaluated, task: Task, images: ImageBook, is_first: bool) -> S
         return StripView(stage.name, "", ["not evaluated"], "", [])
     row = next((row for row in stage.results["sighted"]["rows"] if row["task_id"] == task.task_id), {})
     frames = () if is_first and not shown[at].masks else sample_indices(Interval(0, task.video.num_frames), NUM_FRAMES)
-    figures = [f"{MEASURES[key]} {100 * row[key]:.0f}" for key in WITH_BLIND if row.get(key) is not None]
+    figures = [f"{METRICS[key]} {100 * row[key]:.0f}" for key in WITH_BLIND if row.get(key) is not None]
     return StripView(
         stage.name,
         f"{stage.page}#{at}",

@@ -1,6 +1,6 @@
 """Many episodes at once against one sampler: submit, take what is finished, step its environment, submit again.
 
-Knows nothing of engines or Ray. A conversation that finishes a turn re-enters at once, so none waits for the slowest.
+Knows nothing of engines or Ray. A episode that finishes a turn re-enters at once, so none waits for the slowest.
 """
 
 from __future__ import annotations
@@ -16,20 +16,20 @@ from configs.schema import EnvConfig
 from env.episode import VideoSegEnv
 from env.errors import VideoSegError
 from env.types import Action, Malformed, Observation, StopReason, Trajectory, Turn
-from policy.engines.base import Completion, Request, Sampler
-from policy.vlm.batch import Frames
+from policy.engines.base import Completion, GenerationRequest, Sampler
+from policy.vlm.batch import FrameSource
 from policy.vlm.chat_tokens import ChatTokens
 from policy.vlm.patches import PatchLayout
-from rl.rollout.request import Assignment, RolloutStats
+from rl.rollout.request import RolloutRequest, RolloutStats
 
 READERS = 4  # threads that decode and resize frames
 
 
 @dataclass
-class _Conversation:
+class _Episode:
     """An episode in flight."""
 
-    assignment: Assignment
+    origin: RolloutRequest
     env: VideoSegEnv
     trajectory: Trajectory
     observation: Observation
@@ -42,28 +42,28 @@ class _Conversation:
 
     @property
     def request_id(self) -> str:
-        return f"{self.assignment.trajectory_id}#{len(self.trajectory.turns)}"
+        return f"{self.origin.trajectory_id}#{len(self.trajectory.turns)}"
 
 
-class Rollout:
+class EpisodeRunner:
     """Plays assignments on one sampler. Frames are read by threads while the sampler writes other turns."""
 
-    def __init__(self, sampler: Sampler, chat: ChatTokens, layout: PatchLayout, frames: Frames, config: EnvConfig):
+    def __init__(self, sampler: Sampler, chat: ChatTokens, layout: PatchLayout, frames: FrameSource, config: EnvConfig):
         self.sampler = sampler
         self.chat = chat
         self.layout = layout
         self.frames = frames
         self.config = config
         self._readers = ThreadPoolExecutor(READERS, "frames")
-        self._reading: dict[str, _Conversation] = {}  # by request id, until their frames are there
-        self._writing: dict[str, _Conversation] = {}  # by request id, until the sampler has written the turn
+        self._reading: dict[str, _Episode] = {}  # by request id, until their frames are there
+        self._writing: dict[str, _Episode] = {}  # by request id, until the sampler has written the turn
         self._ended: list[Trajectory] = []
         self._stats = RolloutStats()
 
-    def run(self, assignments: Sequence[Assignment]) -> Iterator[Trajectory]:
+    def run(self, requests: Sequence[RolloutRequest]) -> Iterator[Trajectory]:
         """Yield trajectories as their episodes end, in no fixed order. Data that cannot be read ends only its own."""
-        for assignment in assignments:
-            self.begin(assignment)
+        for request in requests:
+            self.begin(request)
         while self.busy:
             yield from self.step()
 
@@ -72,16 +72,16 @@ class Rollout:
         """Whether episodes are in flight, or have ended and not been taken by `step` yet."""
         return bool(self._reading or self._writing or self._ended)
 
-    def begin(self, assignment: Assignment) -> None:
+    def begin(self, request: RolloutRequest) -> None:
         """Open an episode; `step` plays it."""
-        trajectory = Trajectory(assignment.trajectory_id, assignment.task, assignment.step, assignment.sibling)
+        trajectory = Trajectory(request.trajectory_id, request.task, request.step, request.sibling)
         try:
-            env = VideoSegEnv(assignment.task, self.config)
-            conversation = _Conversation(assignment, env, trajectory, env.first_observation())
+            env = VideoSegEnv(request.task, self.config)
+            episode = _Episode(request, env, trajectory, env.first_observation())
         except VideoSegError as error:
             self._fail(trajectory, str(error))
             return
-        self._ask(conversation)
+        self._ask(episode)
 
     def step(self) -> list[Trajectory]:
         """Write some tokens of all turns; returns the trajectories whose episodes have ended since the last call."""
@@ -109,49 +109,49 @@ class Rollout:
         stats, self._stats = self._stats, RolloutStats()
         return stats
 
-    def _ask(self, conversation: _Conversation) -> None:
+    def _ask(self, episode: _Episode) -> None:
         """Append the newest observation and have its frames read; ends the episode when no token is left to write."""
-        observation, trajectory = conversation.observation, conversation.trajectory
+        observation, trajectory = episode.observation, episode.trajectory
         ids = self.chat.observation_ids(observation, first=not trajectory.turns)
         shown = [self.layout.num_tokens(frame.height, frame.width) for frame in observation.frames]
-        conversation.prompt_ids += ids
-        conversation.num_tokens += len(ids) + sum(shown) - len(shown)
-        if conversation.num_tokens >= self.config.max_context_tokens:
+        episode.prompt_ids += ids
+        episode.num_tokens += len(ids) + sum(shown) - len(shown)
+        if episode.num_tokens >= self.config.max_context_tokens:
             self._end(trajectory, StopReason.TOO_LONG)
             return
-        conversation.observation_ids = tuple(ids)
-        conversation.reading = self._readers.submit(self._read, conversation)
-        self._reading[conversation.request_id] = conversation
+        episode.observation_ids = tuple(ids)
+        episode.reading = self._readers.submit(self._read, episode)
+        self._reading[episode.request_id] = episode
 
-    def _read(self, conversation: _Conversation) -> list[np.ndarray]:
-        video = conversation.trajectory.task.video
-        return [self.frames.pixels(video, frame) for frame in conversation.observation.frames]
+    def _read(self, episode: _Episode) -> list[np.ndarray]:
+        video = episode.trajectory.task.video
+        return [self.frames.pixels(video, frame) for frame in episode.observation.frames]
 
-    def _submit(self, conversation: _Conversation) -> None:
+    def _submit(self, episode: _Episode) -> None:
         """Ask for the next turn, now that its frames are there."""
-        assert conversation.reading is not None
-        trajectory = conversation.trajectory
+        assert episode.reading is not None
+        trajectory = episode.trajectory
         try:
-            conversation.images += conversation.reading.result()
+            episode.images += episode.reading.result()
         except VideoSegError as error:
             self._fail(trajectory, str(error))
             return
-        room = self.config.max_context_tokens - conversation.num_tokens
-        request = Request(
-            request_id=conversation.request_id,
-            prompt_ids=tuple(conversation.prompt_ids),
-            images=tuple(conversation.images),
+        room = self.config.max_context_tokens - episode.num_tokens
+        request = GenerationRequest(
+            request_id=episode.request_id,
+            prompt_ids=tuple(episode.prompt_ids),
+            images=tuple(episode.images),
             max_tokens=min(self.config.max_action_tokens, room),
-            temperature=conversation.assignment.temperature,
-            seed=conversation.assignment.turn_seed(len(trajectory.turns)),
+            temperature=episode.origin.temperature,
+            seed=episode.origin.turn_seed(len(trajectory.turns)),
         )
-        conversation.turn_started = time.monotonic()
-        self._writing[request.request_id] = conversation
+        episode.turn_started = time.monotonic()
+        self._writing[request.request_id] = episode
         self.sampler.submit(request)
 
-    def _advance(self, conversation: _Conversation, completion: Completion) -> None:
+    def _advance(self, episode: _Episode, completion: Completion) -> None:
         """Take a written turn: step its environment, and ask for the next one or end the episode."""
-        trajectory = conversation.trajectory
+        trajectory = episode.trajectory
         action = Action(
             text=self.chat.decode_action(completion.token_ids),
             token_ids=completion.token_ids,
@@ -159,17 +159,17 @@ class Rollout:
             weights_version=completion.weights_version,
             finish=completion.finish,
         )
-        result = conversation.env.step(action)
-        turn = Turn(conversation.observation, action, result.decision, conversation.observation_ids)
+        result = episode.env.step(action)
+        turn = Turn(episode.observation, action, result.decision, episode.observation_ids)
         trajectory.turns.append(turn)
-        conversation.prompt_ids += completion.token_ids
-        conversation.num_tokens += len(completion.token_ids)
+        episode.prompt_ids += completion.token_ids
+        episode.num_tokens += len(completion.token_ids)
         if set(completion.token_ids) & set(self.chat.banned_ids):
             turn.decision = Malformed("media_token", "the sampler let a banned token through")
             self._end(trajectory, StopReason.MALFORMED)
         elif result.observation is not None:
-            conversation.observation = result.observation
-            self._ask(conversation)
+            episode.observation = result.observation
+            self._ask(episode)
         elif result.stop_reason is StopReason.ERROR:
             self._fail(trajectory, f"took longer than env.max_seconds ({self.config.max_seconds:g})")
         else:
@@ -179,16 +179,16 @@ class Rollout:
     def _drop_overdue(self) -> None:
         """End episodes whose turn, or all of them, take too long: an engine may hang on one request."""
         now = time.monotonic()
-        for request_id, conversation in list(self._writing.items()):
+        for request_id, episode in list(self._writing.items()):
             overdue = ""
-            if now - conversation.turn_started > self.config.max_turn_seconds:
+            if now - episode.turn_started > self.config.max_turn_seconds:
                 overdue = f"a turn took longer than env.max_turn_seconds ({self.config.max_turn_seconds:g})"
-            elif conversation.env.seconds > self.config.max_seconds:
+            elif episode.env.seconds > self.config.max_seconds:
                 overdue = f"took longer than env.max_seconds ({self.config.max_seconds:g})"
             if overdue:
                 self.sampler.abort([request_id])
                 del self._writing[request_id]
-                self._fail(conversation.trajectory, overdue)
+                self._fail(episode.trajectory, overdue)
 
     def _end(self, trajectory: Trajectory, reason: StopReason) -> None:
         trajectory.stop_reason = reason

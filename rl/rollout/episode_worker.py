@@ -9,25 +9,25 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from env.types import Trajectory
-from rl.rollout.request import Assignment, RolloutStats
+from rl.rollout.request import RolloutRequest, RolloutStats
 
 if TYPE_CHECKING:
-    from rl.rollout.episode_runner import Rollout
+    from rl.rollout.episode_runner import EpisodeRunner
 
 BEAT = 0.5  # seconds after which a worker answers even if nothing has finished
 
 
 @dataclass(frozen=True)
-class Share:
+class WorkBatch:
     """What one call hands over."""
 
     play: int  # number of the `Pool.play` that it belongs to; what is left of earlier ones is dropped
     option: Any  # of that play
-    assignments: Sequence[Assignment] = ()
+    requests: Sequence[RolloutRequest] = ()
 
 
 @dataclass(frozen=True)
-class Report:
+class WorkResult:
     """What a worker did during one call."""
 
     finished: list[Trajectory]
@@ -37,7 +37,7 @@ class Report:
 
 
 @dataclass
-class Tally:
+class WorkerStats:
     """Sums over a worker's reports."""
 
     turns: int = 0
@@ -48,7 +48,7 @@ class Tally:
     most_live: int = 0
     restarts: int = 0
 
-    def add(self, report: Report) -> None:
+    def add(self, report: WorkResult) -> None:
         self.turns += report.stats.turns
         self.prompt_tokens += report.stats.prompt_tokens
         self.cached_tokens += report.stats.cached_tokens
@@ -66,30 +66,30 @@ class Worker:
     def __init__(self) -> None:
         self._play = -1
         self._live = 0
-        self._rollout: Rollout | None = None
+        self._rollout: EpisodeRunner | None = None
 
     def pid(self) -> int:
         return os.getpid()
 
-    def exchange(self, share: Share) -> Report:
+    def exchange(self, batch: WorkBatch) -> WorkResult:
         """Take on a share; return once something has finished, or after `BEAT` seconds."""
         started = time.monotonic()
-        if share.play != self._play:
+        if batch.play != self._play:
             if self._rollout is not None:
                 self._rollout.abandon()
-            self._play, self._live = share.play, 0
-            self._rollout = self.prepare(share.option)
+            self._play, self._live = batch.play, 0
+            self._rollout = self.prepare(batch.option)
         assert self._rollout is not None
-        for assignment in share.assignments:
-            self._rollout.begin(assignment)
-        self._live += len(share.assignments)
+        for request in batch.requests:
+            self._rollout.begin(request)
+        self._live += len(batch.requests)
         finished: list[Trajectory] = []
         while self.busy and not finished and time.monotonic() < started + BEAT:
             finished += self.advance()
         self._live -= len(finished)
-        return Report(finished, self._rollout.take_stats(), time.monotonic() - started, self._live)
+        return WorkResult(finished, self._rollout.take_stats(), time.monotonic() - started, self._live)
 
-    def prepare(self, option: Any) -> Rollout:
+    def prepare(self, option: Any) -> EpisodeRunner:
         """The rollout that plays from now on, made ready as `option` says."""
         raise NotImplementedError
 

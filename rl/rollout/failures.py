@@ -26,7 +26,7 @@ from ray.exceptions import RayActorError, RayTaskError
 from configs.load import ConfigError
 from env.errors import VideoSegError
 from env.types import StopReason, Trajectory
-from rl.rollout.request import Assignment
+from rl.rollout.request import RolloutRequest
 
 
 class Failure(StrEnum):
@@ -52,7 +52,7 @@ def failure_of(error: Exception) -> Failure:
     return Failure.DIED
 
 
-def failed(assignment: Assignment, reason: str) -> Trajectory:
+def failed(assignment: RolloutRequest, reason: str) -> Trajectory:
     """The trajectory of an episode that was given up."""
     task, step, sibling = assignment.task, assignment.step, assignment.sibling
     return Trajectory(assignment.trajectory_id, task, step, sibling, stop_reason=StopReason.ERROR, error=reason)

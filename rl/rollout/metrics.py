@@ -8,7 +8,7 @@ import numpy as np
 from ray.util.metrics import Gauge
 
 from env.types import Select, StopReason, Trajectory
-from rl.rollout.episode_worker import Tally
+from rl.rollout.episode_worker import WorkerStats
 from rl.rollout.failures import Failure
 
 
@@ -60,12 +60,12 @@ def _share_with_tools(flat: Sequence[Trajectory]) -> float:
     return float(np.mean([any(isinstance(turn.decision, Select) for turn in t.turns) for t in flat]))
 
 
-def worker_metrics(tallies: Mapping[int, Tally], failures: Mapping[Failure, int]) -> dict[str, float]:
+def worker_metrics(stats: Mapping[int, WorkerStats], failures: Mapping[Failure, int]) -> dict[str, float]:
     """What each worker did, how much of all prompts the prefix cache spared, and failures of the run so far."""
     metrics = {f"rollout/failures_{kind}": float(failures.get(kind, 0)) for kind in Failure}
-    prompts = sum(tally.prompt_tokens for tally in tallies.values())
-    metrics["rollout/cached_tokens/share"] = sum(tally.cached_tokens for tally in tallies.values()) / max(1, prompts)
-    for worker, tally in sorted(tallies.items()):
+    prompts = sum(tally.prompt_tokens for tally in stats.values())
+    metrics["rollout/cached_tokens/share"] = sum(tally.cached_tokens for tally in stats.values()) / max(1, prompts)
+    for worker, tally in sorted(stats.items()):
         metrics |= {f"worker_{worker}/{name}": value for name, value in _figures(tally).items()}
     return metrics
 
@@ -79,16 +79,16 @@ class WorkerGauges:
     def __init__(self) -> None:
         self._gauges = {
             name: Gauge(f"videoseg_worker_{name.replace('/', '_')}", "rollout worker, last step", tag_keys=("worker",))
-            for name in _figures(Tally())
+            for name in _figures(WorkerStats())
         }
 
-    def show(self, tallies: Mapping[int, Tally]) -> None:
-        for worker, tally in tallies.items():
+    def show(self, stats: Mapping[int, WorkerStats]) -> None:
+        for worker, tally in stats.items():
             for name, value in _figures(tally).items():
                 self._gauges[name].set(value, tags={"worker": str(worker)})
 
 
-def _figures(tally: Tally) -> dict[str, float]:
+def _figures(tally: WorkerStats) -> dict[str, float]:
     """Tokens per second are of the time that the worker spent on the work, not of the step."""
     return {
         "turns": float(tally.turns),

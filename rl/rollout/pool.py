@@ -18,11 +18,11 @@ from ray.exceptions import RayError
 
 from configs.schema import RunConfig
 from env.types import Trajectory
-from rl.rollout.dispatcher import Dispatcher, Room
-from rl.rollout.episode_worker import Report, Share, Tally, Worker
+from rl.rollout.dispatcher import Capacity, Dispatcher
+from rl.rollout.episode_worker import WorkBatch, Worker, WorkerStats, WorkResult
 from rl.rollout.failures import Failure, WorkerStuckError, failed, failure_of
-from rl.rollout.request import Assignment
-from rl.runtime.placement import Places
+from rl.rollout.request import RolloutRequest
+from rl.runtime.placement import PlacementGroup
 
 CPUS = 1  # that Ray counts per worker
 CALLS = 2  # under way per busy worker: one that it works on, and one that it finds when that is done
@@ -30,7 +30,7 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass
-class _Seat:
+class _WorkerHandle:
     """A worker's place: the actor that has it now, and the calls it has not answered yet, in order."""
 
     actor: Any
@@ -43,49 +43,54 @@ class Pool:
     """`num_workers` actors of `actor`, a `rl.rollout.episode_worker.Worker`."""
 
     def __init__(
-        self, config: RunConfig, actor: type[Worker], arguments: Sequence[Any], num_workers: int, room: Room | None
+        self,
+        config: RunConfig,
+        actor: type[Worker],
+        arguments: Sequence[Any],
+        num_workers: int,
+        capacity: Capacity | None,
     ):
         """Without `room` a worker gets one whole group at a time."""
         self.config = config
         self.failures: Counter[Failure] = Counter()
-        self._tallies: dict[int, Tally] = defaultdict(Tally)  # by worker
-        self._room = room
+        self._stats: dict[int, WorkerStats] = defaultdict(WorkerStats)  # by worker
+        self._capacity = capacity
         self._actor = actor
         self._arguments = arguments
         self._play = 0
         self._failed_starts = 0  # in a row
         sampler = config.sampler
         what = "workers (grpo.workers, eval.workers, sampler.gpus_per_worker)"
-        self._places = Places(num_workers, CPUS, sampler.gpus_per_worker, sampler.load_seconds, what)
-        self._seats = [self._start(worker) for worker in range(num_workers)]
+        self._placement = PlacementGroup(num_workers, CPUS, sampler.gpus_per_worker, sampler.load_seconds, what)
+        self._workers = [self._start(worker) for worker in range(num_workers)]
 
-    def _start(self, worker: int) -> _Seat:
-        gpus, place = self.config.sampler.gpus_per_worker, self._places.of(worker)
+    def _start(self, worker: int) -> _WorkerHandle:
+        gpus, place = self.config.sampler.gpus_per_worker, self._placement.of(worker)
         actor: Any = ray.remote(num_cpus=CPUS, num_gpus=gpus, max_restarts=0, scheduling_strategy=place)(self._actor)
         handle = actor.remote(*self._arguments)
-        return _Seat(handle, deque([handle.pid.remote()]))
+        return _WorkerHandle(handle, deque([handle.pid.remote()]))
 
     def pids(self) -> list[int]:
         """Process ids of the workers; waits until their engines are loaded."""
-        return ray.get([seat.actor.pid.remote() for seat in self._seats])
+        return ray.get([handle.actor.pid.remote() for handle in self._workers])
 
     def play(
-        self, groups: Sequence[Sequence[Assignment]], option: Any, seconds: float = float("inf")
+        self, groups: Sequence[Sequence[RolloutRequest]], option: Any, seconds: float = float("inf")
     ) -> Generator[Trajectory, None, None]:
         """Each assignment's trajectory exactly once, as they finish; `option` is handed to the workers.
 
         Those that failed too often, or are not finished after `seconds`, end as errors.
         """
         self._play += 1
-        dispatcher = Dispatcher(groups, self._room, self.config.grpo.max_attempts)
+        dispatcher = Dispatcher(groups, self._capacity, self.config.grpo.max_attempts)
         deadline = time.monotonic() + seconds
-        for seat in self._seats:
-            seat.heard = time.monotonic()  # nobody listened between two plays
+        for handle in self._workers:
+            handle.heard = time.monotonic()  # nobody listened between two plays
         while dispatcher.unfinished:
             self._call(dispatcher, option)
             for worker, answer in self._answers():
-                if isinstance(answer, Report):
-                    self._tallies[worker].add(answer)
+                if isinstance(answer, WorkResult):
+                    self._stats[worker].add(answer)
                     yield from (item for item in answer.finished if dispatcher.accept(worker, item.trajectory_id))
                 else:
                     yield from self._replace(worker, answer, dispatcher)
@@ -93,49 +98,49 @@ class Pool:
                 reason = f"the step took longer than grpo.max_rollout_seconds ({seconds:g})"
                 yield from (failed(item, reason) for item in dispatcher.give_up())
 
-    def take_tallies(self) -> dict[int, Tally]:
+    def take_stats(self) -> dict[int, WorkerStats]:
         """What each worker did since the last look."""
-        tallies, self._tallies = self._tallies, defaultdict(Tally)
-        return dict(tallies)
+        stats, self._stats = self._stats, defaultdict(WorkerStats)
+        return dict(stats)
 
     def close(self) -> None:
-        for seat in self._seats:
-            ray.kill(seat.actor)
-        self._places.free()
+        for handle in self._workers:
+            ray.kill(handle.actor)
+        self._placement.free()
 
     def _call(self, dispatcher: Dispatcher, option: Any) -> None:
         """Give out work to workers that can be called, and keep calls under way at those that have any."""
-        callable_ = [at for at, seat in enumerate(self._seats) if seat.is_up and len(seat.calls) < CALLS]
-        shares = dispatcher.hand_out(callable_)
+        callable_ = [at for at, handle in enumerate(self._workers) if handle.is_up and len(handle.calls) < CALLS]
+        batches = dispatcher.hand_out(callable_)
         for worker in callable_:
-            seat = self._seats[worker]
-            if not seat.calls:
-                seat.heard = time.monotonic()
-            share = Share(self._play, option, tuple(shares.get(worker, ())))
-            while dispatcher.load(worker) and len(seat.calls) < CALLS:
-                seat.calls.append(seat.actor.exchange.remote(share))
-                share = Share(self._play, option)
+            handle = self._workers[worker]
+            if not handle.calls:
+                handle.heard = time.monotonic()
+            batch = WorkBatch(self._play, option, tuple(batches.get(worker, ())))
+            while dispatcher.load(worker) and len(handle.calls) < CALLS:
+                handle.calls.append(handle.actor.exchange.remote(batch))
+                batch = WorkBatch(self._play, option)
 
-    def _answers(self) -> list[tuple[int, Report | Exception]]:
+    def _answers(self) -> list[tuple[int, WorkResult | Exception]]:
         """What has come back, or went wrong, once there is anything or a while has passed."""
-        firsts = {seat.calls[0]: at for at, seat in enumerate(self._seats) if seat.calls}
+        firsts = {handle.calls[0]: at for at, handle in enumerate(self._workers) if handle.calls}
         ready, _ = ray.wait(list(firsts), num_returns=1, timeout=1.0)
         if ready:
             ready, _ = ray.wait(list(firsts), num_returns=len(firsts), timeout=0)
-        answers: list[tuple[int, Report | Exception]] = []
+        answers: list[tuple[int, WorkResult | Exception]] = []
         for call in ready:
             worker = firsts[call]
-            seat = self._seats[worker]
+            handle = self._workers[worker]
             try:
                 answer = ray.get(call)
             except RayError as error:
                 answers.append((worker, error))
                 continue
-            seat.calls.popleft()
-            seat.heard = time.monotonic()
-            if isinstance(answer, Report):
+            handle.calls.popleft()
+            handle.heard = time.monotonic()
+            if isinstance(answer, WorkResult):
                 answers.append((worker, answer))
-            seat.is_up = True
+            handle.is_up = True
         return answers + self._silent(set(firsts.values()))
 
     def _silent(self, called: set[int]) -> list[tuple[int, Exception]]:
@@ -144,9 +149,9 @@ class Pool:
         now = time.monotonic()
         found: list[tuple[int, Exception]] = []
         for worker in called:
-            seat = self._seats[worker]
-            if now - seat.heard > limits[seat.is_up]:
-                found.append((worker, WorkerStuckError(f"silent for more than {limits[seat.is_up]:g} seconds")))
+            handle = self._workers[worker]
+            if now - handle.heard > limits[handle.is_up]:
+                found.append((worker, WorkerStuckError(f"silent for more than {limits[handle.is_up]:g} seconds")))
         return found
 
     def _replace(self, worker: int, problem: Exception, dispatcher: Dispatcher) -> Iterator[Trajectory]:
@@ -155,14 +160,14 @@ class Pool:
         RuntimeError when workers fail as often as `grpo.max_attempts` before any has come up.
         """
         failure = failure_of(problem)
-        seat = self._seats[worker]
+        handle = self._workers[worker]
         self.failures[failure] += 1
-        self._tallies[worker].restarts += 1
-        self._failed_starts = 0 if seat.is_up else self._failed_starts + 1
+        self._stats[worker].restarts += 1
+        self._failed_starts = 0 if handle.is_up else self._failed_starts + 1
         if self._failed_starts >= self.config.grpo.max_attempts:
             raise RuntimeError(f"no worker comes up, after {self._failed_starts} attempts: {problem}")
         logger.warning("worker %d is replaced (%s): %s", worker, failure, problem)
-        ray.kill(seat.actor)
-        self._seats[worker] = self._start(worker)
+        ray.kill(handle.actor)
+        self._workers[worker] = self._start(worker)
         reason = f"its worker failed in every attempt, the last time so: {failure}: {problem}"
         yield from (failed(item, reason) for item in dispatcher.lose(worker))

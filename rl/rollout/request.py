@@ -10,7 +10,7 @@ from policy.engines.base import Completion
 
 
 @dataclass(frozen=True)
-class Assignment:
+class RolloutRequest:
     """One episode to be played. Its seed follows from its names: a retry or a resumed run samples the same tokens."""
 
     task: Task

@@ -1,4 +1,4 @@
-"""Rollout workers: a sampler behind an actor, which acts with the weights that a step asks for.
+"""EpisodeRunner workers: a sampler behind an actor, which acts with the weights that a step asks for.
 
 Weights travel with the work: every share names the version it is to be played with, and where to fetch it from.
 A worker that was just born, or reborn, can therefore never act on old weights.
@@ -14,15 +14,15 @@ from typing import TYPE_CHECKING, Any
 from configs.schema import RunConfig
 from env.types import Trajectory
 from policy.engines.env import set_engine_env
-from rl.rollout.dispatcher import Room
+from rl.rollout.dispatcher import Capacity
 from rl.rollout.episode_worker import Worker
 from rl.rollout.pool import Pool
-from rl.rollout.request import Assignment
+from rl.rollout.request import RolloutRequest
 from rl.rollout.weight_transport import check_transport, fetch, offer
 
 if TYPE_CHECKING:
-    from policy.engines.weight_update import Moved
-    from rl.rollout.episode_runner import Rollout
+    from policy.engines.weight_update import WeightUpdate
+    from rl.rollout.episode_runner import EpisodeRunner
 
 
 class RolloutWorker(Worker):
@@ -34,15 +34,15 @@ class RolloutWorker(Worker):
         # Heavy imports wait until the engine's environment variables are set.
         from policy.engines import build_sampler
         from policy.vlm.load import load_chat
-        from rl.rollout.episode_runner import Rollout
-        from rl.runtime.frame_caches import shown_frames
+        from rl.rollout.episode_runner import EpisodeRunner
+        from rl.runtime.frame_caches import policy_frames
 
         chat, layout = load_chat(Path(model_dir))
         self._transfer_seconds = config.sampler.transfer_seconds
         self._sampler = build_sampler(config.sampler, Path(model_dir), config.env.max_context_tokens, config.seed)
-        self._player = Rollout(self._sampler, chat, layout, shown_frames(config), config.env)
+        self._player = EpisodeRunner(self._sampler, chat, layout, policy_frames(config), config.env)
 
-    def prepare(self, option: tuple[int, list[Any]]) -> Rollout:
+    def prepare(self, option: tuple[int, list[Any]]) -> EpisodeRunner:
         version, references = option
         if self._sampler.version != version:
             self._sampler.load_weights(fetch(references[0], self._transfer_seconds), version)
@@ -50,21 +50,21 @@ class RolloutWorker(Worker):
 
 
 class RolloutPool(Pool):
-    """Rollout workers as `grpo` wants them."""
+    """EpisodeRunner workers as `grpo` wants them."""
 
     def __init__(self, config: RunConfig, model_dir: Path):
         check_transport(config.grpo.weight_transport)
         # The engine must find the next conversation as soon as one ends.
-        room = Room(slots=config.sampler.max_sequences, ahead=config.grpo.group_size)
+        capacity = Capacity(running=config.sampler.max_sequences, queued=config.grpo.group_size)
         arguments = (config, str(model_dir.resolve()))
-        super().__init__(config, RolloutWorker, arguments, config.grpo.workers, room)
+        super().__init__(config, RolloutWorker, arguments, config.grpo.workers, capacity)
         self._published: tuple[int, list[Any]] = (-1, [])
 
-    def publish(self, moved: Moved, version: int) -> None:
+    def publish(self, moved: WeightUpdate, version: int) -> None:
         """Make these weights, and the others as they were at first, those that the next rollout is played with."""
         self._published = (version, [offer(moved, self.config.grpo.weight_transport, self.config.sampler.dtype)])
 
-    def run(self, assignments: Sequence[Assignment]) -> Iterator[Trajectory]:
+    def run(self, requests: Sequence[RolloutRequest]) -> Iterator[Trajectory]:
         """Trajectories of `assignments`, played with exactly the weights that were published last."""
-        groups = [list(group) for _, group in groupby(assignments, key=lambda item: item.task.task_id)]
+        groups = [list(group) for _, group in groupby(requests, key=lambda item: item.task.task_id)]
         yield from self.play(groups, self._published, self.config.grpo.max_rollout_seconds)

@@ -8,34 +8,33 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from configs.schema import EnvConfig
+from env.frames import FrameCaches
 from env.types import Task, Trajectory
 from policy.engines.base import Sampler
 from policy.videoseg.model import SegPolicy
 from policy.videoseg.tracking import with_masks
-from policy.vlm.batch import Frames
-from rl.rollout.episode_runner import Rollout
-from rl.rollout.request import Assignment
+from rl.rollout.episode_runner import EpisodeRunner
+from rl.rollout.request import RolloutRequest
 
 
 class Segmenter:
-    """A policy, the sampler that acts for it, and two views of the video: what it is shown, and what SAM 2 sees."""
+    """The multi-turn policy with the sampler that acts for it."""
 
-    def __init__(self, policy: SegPolicy, sampler: Sampler, shown: Frames, frames: Frames, config: EnvConfig):
+    def __init__(self, policy: SegPolicy, sampler: Sampler, frames: FrameCaches, config: EnvConfig):
         self.policy = policy
         self.frames = frames
-        self.shown = shown
-        self.rollout = Rollout(sampler, policy.chat, policy.layout, shown, config)
+        self.rollout = EpisodeRunner(sampler, policy.chat, policy.layout, frames.policy, config)
 
     def segment(self, tasks: Sequence[Task], temperature: float, seed: int) -> Iterator[Trajectory]:
         """Trajectories in task order; `masks` of every frame are filled where the last turn can be segmented."""
-        yield from self.play([Assignment(task, -1, 0, seed, temperature) for task in tasks])
+        yield from self.play([RolloutRequest(task, -1, 0, seed, temperature) for task in tasks])
 
-    def play(self, assignments: Sequence[Assignment]) -> Iterator[Trajectory]:
+    def play(self, requests: Sequence[RolloutRequest]) -> Iterator[Trajectory]:
         """`segment` for assignments."""
-        by_id = {trajectory.trajectory_id: trajectory for trajectory in self.rollout.run(assignments)}
-        played = [by_id[assignment.trajectory_id] for assignment in assignments]
+        by_id = {trajectory.trajectory_id: trajectory for trajectory in self.rollout.run(requests)}
+        played = [by_id[assignment.trajectory_id] for assignment in requests]
         yield from self.track(played)
 
     def track(self, played: Sequence[Trajectory]) -> Iterator[Trajectory]:
         """Played trajectories in their order, each once its masks are there."""
-        yield from with_masks(self.policy, played, self.shown, self.frames)
+        yield from with_masks(self.policy, played, self.frames)

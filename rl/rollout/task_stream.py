@@ -62,10 +62,10 @@ class TaskStream:
         """(data set, item of it) at every position from `cursor` on."""
         step, at = divmod(cursor, self.per_step)
         while True:
-            yield from self._places(step)[at:]
+            yield from self._placement(step)[at:]
             step, at = step + 1, 0
 
-    def _places(self, step: int) -> list[tuple[int, int]]:
+    def _placement(self, step: int) -> list[tuple[int, int]]:
         if len(self.tasks.parts) != 1:
             return self.tasks.places_for_step(self.per_step, self.seed, step)
         kinds = [outline.explore or outline.family for outline in self._outlines[0]]

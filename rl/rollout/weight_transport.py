@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-    from policy.engines.weight_update import Moved
+    from policy.engines.weight_update import WeightUpdate
 
 TRANSPORTS = ("object_store", "nixl")
 
@@ -42,7 +42,7 @@ def check_transport(transport: str) -> None:
         raise ConfigError("grpo.weight_transport: nixl needs the package nixl: pip install nixl, or take object_store")
 
 
-def offer(moved: Moved, transport: str, dtype: str) -> Any:
+def offer(moved: WeightUpdate, transport: str, dtype: str) -> Any:
     """A reference to these weights as they are now; the learner may change its own at once.
 
     They travel in `dtype`, that of the engine, but for the factors of adapters, which are added up before.
@@ -61,7 +61,7 @@ def offer(moved: Moved, transport: str, dtype: str) -> Any:
     )
 
 
-def fetch(reference: Any, seconds: float) -> Moved:
+def fetch(reference: Any, seconds: float) -> WeightUpdate:
     """What was offered, to be read only; WeightTransferError where it is not here after `seconds`."""
     limit = f"{seconds:g} s (sampler.transfer_seconds)"
     try:

@@ -6,27 +6,27 @@ import atexit
 from pathlib import Path
 
 from configs.schema import RunConfig
-from env.frames import FrameCache
+from env.frames import FrameCache, FrameCaches
 from env.node_cache import NodeCache
 
 
-def shown_frames(config: RunConfig) -> FrameCache:
-    """As the policy is shown them."""
+def policy_frames(config: RunConfig) -> FrameCache:
+    """Build the cache of the frames that the policy is shown: grey ones where `env.blind` is set."""
     return FrameCache(blind=config.env.blind, node=_node_cache(config))
 
 
-def seen_and_shown(config: RunConfig) -> tuple[FrameCache, FrameCache]:
-    """(what SAM 2 sees, what the policy is shown): one cache, unless the policy is blind."""
-    shown = shown_frames(config)
-    return (FrameCache() if config.env.blind else shown), shown
+def frame_caches(config: RunConfig) -> FrameCaches:
+    """Build the caches of one process. Policy and SAM 2 share one, unless the policy is blind."""
+    shown = policy_frames(config)
+    return FrameCaches(policy=shown, sam=FrameCache() if config.env.blind else shown)
 
 
-def learner_frames(config: RunConfig) -> tuple[FrameCache, FrameCache]:
-    """`seen_and_shown` for the process that outlives all others of a run: it frees the node at its exit."""
+def learner_frames(config: RunConfig) -> FrameCaches:
+    """Build the caches of the learner, which outlives the other processes of a run: it frees the node's at its exit."""
     node = _node_cache(config)
     if node is not None:
         atexit.register(node.clear)
-    return seen_and_shown(config)
+    return frame_caches(config)
 
 
 def _node_cache(config: RunConfig) -> NodeCache | None:

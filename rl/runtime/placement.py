@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import ray
 from ray.exceptions import GetTimeoutError
-from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
+from ray.util import placement_group, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from configs.load import ConfigError
 
 
-class Places:
+class PlacementGroup:
     """A place for each of `count` actors, on as many nodes as there are (`SPREAD`) or on as few as will do (`PACK`).
 
     Ray finds another node for the place of one that is lost, and an autoscaler sees what is wanted.
@@ -20,7 +20,7 @@ class Places:
         """ConfigError when the cluster has no room for all of them within `seconds`; `what` names them, with the keys
         that ask for so many."""
         bundle = {"CPU": cpus} | ({"GPU": gpus} if gpus else {})
-        self._group: PlacementGroup = placement_group([bundle] * count, strategy=strategy)
+        self._group = placement_group([bundle] * count, strategy=strategy)
         try:
             ray.get(self._group.ready(), timeout=seconds)
         except GetTimeoutError as error:

@@ -16,12 +16,12 @@ from cot_data.traces.compact_style import UNCLEAR
 from env.rle import mask_or_empty
 from env.types import Answer, Select, Task, Trajectory
 from policy.videoseg.model import SegPolicy
-from policy.vlm.batch import ALIKE, Batch, Frames, TokenSequence, collate, pack, to_sequence
+from policy.vlm.batch import ALIKE, Batch, FrameSource, TokenSequence, collate, pack, to_sequence
 from rl.sft.token_weights import TokenWeights
 
 
 @dataclass(frozen=True)
-class Lesson:
+class SftBatch:
     """One collated batch: sequences, weights of their tokens, and the mask wanted at each [SEG]."""
 
     batch: Batch
@@ -32,7 +32,7 @@ class Lesson:
 
 
 class LessonCollator:
-    """Row indices to `Lesson`s: the first `batch_size` rows as they are, the others (readings) with nothing to see.
+    """Row indices to `SftBatch`s: the first `batch_size` rows as they are, the others (readings) with nothing to see.
 
     The mask frames of a [SEG] are drawn from generators seeded by the rows, one for each, so that they are the same
     however the rows come in batches. `max_tokens` bounds the padded tokens of a lesson; 0: not at all.
@@ -43,7 +43,7 @@ class LessonCollator:
         policy: SegPolicy,
         make: Callable[[int], Trajectory],
         make_reading: Callable[[int], Trajectory],
-        frames: Frames,
+        frames: FrameSource,
         num_mask_frames: int,
         stage: StageConfig,
         seed: int,
@@ -59,14 +59,14 @@ class LessonCollator:
         self.seed = seed
         self.max_tokens = max_tokens
 
-    def __call__(self, rows: list[dict[str, int]]) -> dict[str, list[Lesson]]:
+    def __call__(self, rows: list[dict[str, int]]) -> dict[str, list[SftBatch]]:
         indices = [row["index"] for row in rows]
         rngs = np.random.default_rng([self.seed, *indices]).spawn(len(indices))
         seen = [self.make(index) for index in indices[: self.batch_size]]
         read = [self.make_reading(index) for index in indices[self.batch_size :]]
         return {"lessons": [*self.lessons(seen, rngs[: len(seen)]), *self.lessons(read, rngs[len(seen) :])]}
 
-    def lessons(self, trajectories: Sequence[Trajectory], rngs: Sequence[np.random.Generator]) -> list[Lesson]:
+    def lessons(self, trajectories: Sequence[Trajectory], rngs: Sequence[np.random.Generator]) -> list[SftBatch]:
         """`trajectories` in batches of like length: in one alone a quarter would be padding."""
         if not trajectories:
             return []
@@ -81,7 +81,7 @@ class LessonCollator:
         trajectories: Sequence[Trajectory],
         sequences: Sequence[TokenSequence],
         rngs: Sequence[np.random.Generator],
-    ) -> Lesson:
+    ) -> SftBatch:
         """One batch of all of them."""
         chat, layout = self.policy.chat, self.policy.layout
         batch = collate(sequences, chat, layout, self.frames, self.policy.device)
@@ -104,7 +104,7 @@ class LessonCollator:
                 if task.caption and any(task.gold):
                     captions[prompt_row] = task.caption
                 prompt_row += 1
-        return Lesson(batch, weights_BL, targets, gold, captions)
+        return SftBatch(batch, weights_BL, targets, gold, captions)
 
     def _mask_frames(self, task: Task, key_frame: int, rng: np.random.Generator) -> list[int]:
         others = rng.choice(task.video.num_frames, self.num_mask_frames - 1)

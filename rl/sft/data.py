@@ -27,7 +27,7 @@ MOST_NAMES = 64  # of a data set in which each has a token
 CORPUS = 400  # traces that the tokenizer is trained on
 
 
-class Lessons:
+class SftDataset:
     """Records with their tasks, in the order of the data set, or one epoch of the mixture of several.
 
     The records are those of `traces`, else traces written from gold masks when asked for.
@@ -59,8 +59,8 @@ class Lessons:
         if records is not None:
             return records[at], task
         rng = np.random.default_rng([self.config.seed, row])
-        objects, share = self._objects.get(task.video, ()), self.config.cold_start.look_share
-        return write_trace(task, env, rng, env.prompt, objects=objects, look_share=share), task
+        objects, share = self._objects.get(task.video, ()), self.config.cold_start.zoom_share
+        return write_trace(task, env, rng, env.prompt, objects=objects, zoom_share=share), task
 
     def _outline(self, row: int) -> Outline:
         number, at = self._order[row]
@@ -70,11 +70,11 @@ class Lessons:
         """A record as it plays in the environment."""
         return to_trajectory(*self[row], self.config.env)
 
-    def reading(self, row: int) -> Trajectory:
+    def text_only(self, row: int) -> Trajectory:
         """A record with nothing to see, of a query that what was seen can answer; `row` counts round and round."""
         if not self._readable:
             where = ", ".join(ABOUT_PLACES)
-            raise DataError("cold_start.stages, readings", f"expected tasks of other families than {where}, found none")
+            raise DataError("cold_start.stages, text_only_traces", f"expected tasks of families other than {where}")
         return without_frames(self.dialogue(self._readable[row % len(self._readable)]))
 
     def named(self) -> list[NamedMasks]:

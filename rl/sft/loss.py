@@ -16,8 +16,8 @@ from torch import Tensor
 from configs.schema import StageConfig
 from policy.sam.losses import mask_losses
 from policy.videoseg.model import PolicyOutput, SegPolicy
-from policy.vlm.batch import Frames
-from rl.sft.collator import Lesson
+from policy.vlm.batch import FrameSource
+from rl.sft.collator import SftBatch
 from rl.sft.mask_stage import CaptionPrompts
 
 
@@ -31,7 +31,7 @@ class StepTotals:
     wanted_square: Tensor  # mean over these; 1 where there is none
 
     @classmethod
-    def of(cls, lessons: Sequence[Lesson], prompts: CaptionPrompts | None) -> StepTotals:
+    def of(cls, lessons: Sequence[SftBatch], prompts: CaptionPrompts | None) -> StepTotals:
         no_weight = lessons[0].token_weights_BL.new_zeros(())
         token_weight = sum((lesson.token_weights_BL.sum() for lesson in lessons), no_weight)
         captions = [caption for lesson in lessons for caption in lesson.captions.values()]
@@ -47,9 +47,9 @@ class StepTotals:
 def lesson_loss(
     policy: SegPolicy,
     prompts: CaptionPrompts | None,
-    lessons: Sequence[Lesson],
+    lessons: Sequence[SftBatch],
     stage: StageConfig,
-    frames: Frames,
+    frames: FrameSource,
     totals: StepTotals | None = None,
 ) -> tuple[Tensor, dict[str, float]]:
     """Weighted token loss (mean over token weights) + mask loss (mean over targets) + alignment (mean over [SEG]).
@@ -80,7 +80,9 @@ def lesson_loss(
     return loss, metrics
 
 
-def _mask_loss(policy: SegPolicy, lesson: Lesson, output: PolicyOutput, stage: StageConfig, frames: Frames) -> Tensor:
+def _mask_loss(
+    policy: SegPolicy, lesson: SftBatch, output: PolicyOutput, stage: StageConfig, frames: FrameSource
+) -> Tensor:
     """One number per target."""
     train_backbone = not stage.freeze_sam and (not stage.sam_parts or "image_encoder" in stage.sam_parts)
     logits, presence = policy.decode_masks(output.prompts_MC, lesson.targets, frames, train_backbone)

@@ -21,7 +21,7 @@ from env.rle import mask_or_empty
 from env.types import RLE, VideoRef
 from policy.sam.losses import mask_losses
 from policy.videoseg.model import SegPolicy
-from policy.vlm.batch import Frames
+from policy.vlm.batch import FrameSource
 from policy.vlm.chat_tokens import ChatTokens
 from rl.runtime.journal import Journal
 from rl.sft.loop import fit
@@ -59,7 +59,7 @@ def train_masks(
     policy: SegPolicy,
     prompts: CaptionPrompts,
     videos: Sequence[NamedMasks],
-    frames: Frames,
+    frames: FrameSource,
     config: StageConfig,
     journal: Journal,
     seed: int,
@@ -114,7 +114,7 @@ def _sample_clip(named: NamedMasks, rng: np.random.Generator, length: int) -> Cl
 
 
 def _clips_loss(
-    policy: SegPolicy, prompts: CaptionPrompts, clips: Sequence[Clip], frames: Frames
+    policy: SegPolicy, prompts: CaptionPrompts, clips: Sequence[Clip], frames: FrameSource
 ) -> tuple[Tensor, dict[str, float]]:
     """Loss of the first frame of every clip alone, then, where there are more, of those tracked from it."""
     length = len(clips[0].frames)

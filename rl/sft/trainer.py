@@ -25,7 +25,7 @@ from rl.sft.mask_stage import CaptionPrompts
 
 
 class ColdStartTrainer(SFTTrainer):
-    """SFTTrainer whose model is a whole `SegPolicy` and whose batches are `Lesson`s."""
+    """SFTTrainer whose model is a whole `SegPolicy` and whose batches are `SftBatch`s."""
 
     def __init__(
         self,
@@ -108,7 +108,7 @@ def training_arguments(stage: StageConfig, config: ColdStartConfig, folder: Path
     arguments = SFTConfig(
         output_dir=str(folder),
         max_steps=stage.steps,
-        per_device_train_batch_size=stage.batch_size + stage.readings,
+        per_device_train_batch_size=stage.batch_size + stage.text_only_traces,
         learning_rate=stage.lr,
         lr_scheduler_type="cosine" if stage.lr_schedule == "cosine" else "warmup_stable_decay",
         lr_scheduler_kwargs=None if stage.lr_schedule == "cosine" else _late_decay(stage.steps),

@@ -25,7 +25,7 @@ from cot_data.traces.visibility import PLACES, place_in
 from env.frames import frame_refs
 from env.types import FrameRef
 from policy.videoseg.model import SegPolicy
-from policy.vlm.batch import Frames
+from policy.vlm.batch import FrameSource
 from rl.runtime.journal import Journal
 from rl.sft.loop import fit
 
@@ -63,7 +63,7 @@ class CellNamer(nn.Module):
 def train_vision(
     policy: SegPolicy,
     videos: Sequence[LabelledVideo],
-    frames: Frames,
+    frames: FrameSource,
     env: EnvConfig,
     config: StageConfig,
     journal: Journal,
@@ -88,7 +88,7 @@ def train_vision(
 
 
 @torch.no_grad()
-def whiten_patches(policy: SegPolicy, frames: Frames, picks: Sequence[Pick]) -> None:
+def whiten_patches(policy: SegPolicy, frames: FrameSource, picks: Sequence[Pick]) -> None:
     """Start the patch embedding at the principal components of patches, each scaled to unit variance.
 
     Brightness makes up most of a patch and says least. With its share taken away edges and colours weigh as much, and
@@ -115,13 +115,13 @@ def _pick(labelled: LabelledVideo, env: EnvConfig, rng: np.random.Generator) -> 
     return labelled, frame_refs(labelled.video, [frame_idx], role, pixels, env.size_factor)[0]
 
 
-def _patches(policy: SegPolicy, frames: Frames, picks: Sequence[Pick]) -> np.ndarray:
+def _patches(policy: SegPolicy, frames: FrameSource, picks: Sequence[Pick]) -> np.ndarray:
     """Patches [N, D] of all frames, one after the other."""
     return np.concatenate([policy.layout.patchify(frames.pixels(labelled.video, frame)) for labelled, frame in picks])
 
 
 def _naming_loss(
-    policy: SegPolicy, namer: CellNamer, picks: Sequence[Pick], frames: Frames
+    policy: SegPolicy, namer: CellNamer, picks: Sequence[Pick], frames: FrameSource
 ) -> tuple[Tensor, dict[str, float]]:
     layout = policy.layout
     grids = torch.tensor([layout.grid(frame.height, frame.width) for _, frame in picks], device=policy.device)

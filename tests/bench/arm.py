@@ -18,14 +18,14 @@ from typing import Any
 
 import numpy as np
 
-from rl.evaluation.statistics import groups_of
+from rl.evaluation.statistics import slices_of
 
 TRAIN_SEED, EVAL_SEED = 1, 3  # 3: no setting was chosen on these videos
 SETTINGS = {
     "greedy": (),
     "T=1": ("eval.temperature=1.0", "eval.blind=false"),
     "one turn": ("env.max_turns=1", "eval.blind=false"),
-    "blind looks": ("eval.blind_looks=true", "eval.blind=false"),
+    "blind looks": ("eval.blind_zooms=true", "eval.blind=false"),
 }
 WITHOUT_LOOKS = ("one turn", "blind looks")  # settings that tell what looking closer is worth to a policy
 
@@ -62,7 +62,7 @@ def conduct(groups: Mapping[str, Sequence[Arm]], args: argparse.Namespace) -> di
 
     def result(arm: Arm) -> dict[str, Any]:
         policy = train(arm, out, args.set) if arm.sets else arm.start
-        return judge(policy, arm, out, args.tasks)
+        return assign_advantages(policy, arm, out, args.tasks)
 
     with ThreadPoolExecutor(args.jobs) as pool:
         pending = {name: [pool.submit(result, arm) for arm in arms] for name, arms in groups.items() if arms}
@@ -99,7 +99,7 @@ def train(arm: Arm, out: Path, extra: list[str]) -> Path:
     return last
 
 
-def judge(policy: Path, arm: Arm, out: Path, num_tasks: int) -> dict[str, Any]:
+def assign_advantages(policy: Path, arm: Arm, out: Path, num_tasks: int) -> dict[str, Any]:
     """Setting -> results of one policy."""
     results = {}
     for setting, overrides in SETTINGS.items():
@@ -138,7 +138,7 @@ def _averaged(drawn: Sequence[Sequence[dict[str, Any]]]) -> list[dict[str, Any]]
 def values(results: dict[str, Any], group: str, measure: str, view: str = "sighted") -> np.ndarray:
     """One figure per task of `group`, NaN where it does not apply."""
     rows = results[view]["rows"]
-    picked = groups_of(rows).get(group, [])
+    picked = slices_of(rows).get(group, [])
     return np.array([np.nan if rows[at][measure] is None else rows[at][measure] for at in picked], float)
 
 

@@ -19,12 +19,12 @@ from env.frames import FrameCache
 from policy import SHIPPED
 from policy.videoseg.checkpoint import load_policy
 from rl.sft import collator as lesson_collator
-from rl.sft.collator import Lesson, LessonCollator
-from rl.sft.data import Lessons
+from rl.sft.collator import LessonCollator, SftBatch
+from rl.sft.data import SftDataset
 from rl.sft.loss import lesson_loss
 
 
-def padding(lessons: list[Lesson]) -> float:
+def padding(lessons: list[SftBatch]) -> float:
     """Share of the tokens of all batches that are padding."""
     real = sum(len(sequence) for lesson in lessons for sequence in lesson.batch.sequences)
     return 1 - real / sum(lesson.batch.input_ids_BL.numel() for lesson in lessons)
@@ -37,15 +37,15 @@ def main() -> None:
     args = parser.parse_args()
     config = load_config("tiny", [f"data.train_root={args.data}"])
     stage = next(stage for stage in config.cold_start.stages if stage.kind == "dialogue")
-    lessons, policy, frames = Lessons(config), load_policy(SHIPPED), FrameCache()
+    lessons, policy, frames = SftDataset(config), load_policy(SHIPPED), FrameCache()
     for parameter in policy.sam.parameters():
         parameter.requires_grad_(not stage.freeze_sam)
-    collator = LessonCollator(policy, lessons.dialogue, lessons.reading, frames, 1, stage, config.seed)
+    collator = LessonCollator(policy, lessons.dialogue, lessons.text_only, frames, 1, stage, config.seed)
     rng = np.random.default_rng(config.seed)
     seconds: dict[str, list[float]] = {"one batch": [], "like lengths": []}
     padded: dict[str, list[float]] = {"one batch": [], "like lengths": []}
     for step in range(args.steps + 1):
-        rows = [{"index": int(at)} for at in rng.integers(0, len(lessons), stage.batch_size + stage.readings)]
+        rows = [{"index": int(at)} for at in rng.integers(0, len(lessons), stage.batch_size + stage.text_only_traces)]
         for name, least_share in (("one batch", 0.0), ("like lengths", 0.8)):
             lesson_collator.ALIKE = least_share
             start = time.process_time()

@@ -19,12 +19,12 @@ import torch
 
 from configs.load import load_config
 from configs.schema import RunConfig
-from env.frames import FrameCache
+from env.frames import FrameCache, FrameCaches
 from env.store import TrajectoryStore
 from env.types import Trajectory
 from policy import SHIPPED
 from policy.videoseg.checkpoint import load_policy
-from rl.learner.advantage import judge
+from rl.learner.advantage import assign_advantages
 from rl.learner.data_parallel import share_groups, with_ranks
 from rl.learner.learner import Learner, LocalLearner
 from rl.runtime.cluster import connect_ray
@@ -33,7 +33,7 @@ from rl.runtime.cluster import connect_ray
 def step_seconds(learner: Learner, config: RunConfig, groups: list[list[Trajectory]]) -> float:
     """Wall time of one step."""
     started = time.perf_counter()
-    learner.learn(groups, partial(judge, config=config))
+    learner.learn(groups, partial(assign_advantages, config=config))
     return time.perf_counter() - started
 
 
@@ -64,7 +64,7 @@ def main() -> None:
     first = 0.0
     for count in args.ranks:
         config = load_config(args.config, [f"grpo.learner_ranks={count}"])
-        local = LocalLearner(load_policy(args.policy, config.policy), config, FrameCache(), FrameCache())
+        local = LocalLearner(load_policy(args.policy, config.policy), config, FrameCaches(FrameCache(), FrameCache()))
         learner = with_ranks(local, config, args.policy)
         step_seconds(learner, config, groups)  # what is done once is not counted
         seconds = statistics.median(step_seconds(learner, config, groups) for _ in range(args.repeats))

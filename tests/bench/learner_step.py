@@ -19,14 +19,14 @@ import torch
 import policy.videoseg.model
 from configs.load import load_config
 from configs.schema import RunConfig
-from env.frames import FrameCache
+from env.frames import FrameCache, FrameCaches
 from env.store import TrajectoryStore
 from env.types import Trajectory
 from policy import SHIPPED
 from policy.videoseg.checkpoint import load_policy
 from policy.vlm.batch import Batch
 from policy.vlm.shared_prefix import hidden_states
-from rl.learner.advantage import judge
+from rl.learner.advantage import assign_advantages
 from rl.learner.learner import LocalLearner
 
 
@@ -49,7 +49,7 @@ def step_seconds(learner: LocalLearner, config: RunConfig, groups: list[list[Tra
     """Processor seconds of one step."""
     policy.videoseg.model.hidden_states = WAYS[way]
     start = time.process_time()
-    learner.learn(groups, partial(judge, config=config))
+    learner.learn(groups, partial(assign_advantages, config=config))
     return time.process_time() - start
 
 
@@ -71,7 +71,7 @@ def main() -> None:
     frames = FrameCache()
     for tokens in args.tokens:
         config = load_config(args.config, [f"grpo.max_batch_tokens={tokens}"])
-        learner = LocalLearner(load_policy(args.policy, config.policy), config, frames, frames)
+        learner = LocalLearner(load_policy(args.policy, config.policy), config, FrameCaches(frames, frames))
         step_seconds(learner, config, groups[:1], "shared")  # what is done once is not counted
         best = {way: min(step_seconds(learner, config, groups, way) for _ in range(args.repeats)) for way in WAYS}
         shared, whole = best["shared"], best["whole rows"]

@@ -29,9 +29,9 @@ import numpy as np
 from configs.schema import EnvConfig, PolicyConfig, SamplerConfig
 from env.episode import StepResult, VideoSegEnv
 from env.types import Action, Answer, Interval, Select, StopReason
-from policy.engines.base import Completion, Request, Sampler
+from policy.engines.base import Completion, GenerationRequest, Sampler
 from policy.engines.env import set_engine_env
-from rl.rollout.request import Assignment
+from rl.rollout.request import RolloutRequest
 
 if TYPE_CHECKING:
     from policy.videoseg.model import SegPolicy
@@ -84,7 +84,7 @@ class Uneven:
         self.asked = 0  # turns that have not begun
         self.written = self.prompted = self.cached = self.steps = 0
 
-    def submit(self, request: Request) -> None:
+    def submit(self, request: GenerationRequest) -> None:
         drawn = np.random.default_rng(zlib.crc32(request.request_id.encode())).lognormal(np.log(self.median))
         self.sampler.submit(replace(request, max_tokens=max(1, min(self.longest, int(drawn)))))
         self.asked += 1
@@ -110,7 +110,7 @@ class Uneven:
         self.sampler.abort(request_ids)
 
 
-def play(sampler: Uneven, model: Path, assignments: Sequence[Assignment], env: EnvConfig) -> tuple[float, float]:
+def play(sampler: Uneven, model: Path, requests: Sequence[RolloutRequest], env: EnvConfig) -> tuple[float, float]:
     """(processor, wall) seconds of one rollout, caches of frames empty at its start."""
     from env.frames import FrameCache
     from policy.vlm.load import load_chat
@@ -118,9 +118,9 @@ def play(sampler: Uneven, model: Path, assignments: Sequence[Assignment], env: E
 
     episode_runner.VideoSegEnv = ScriptedEnv
     chat, layout = load_chat(model)
-    rollout = episode_runner.Rollout(sampler, chat, layout, FrameCache(), env)  # pyright: ignore[reportArgumentType]
+    rollout = episode_runner.EpisodeRunner(sampler, chat, layout, FrameCache(), env)  # pyright: ignore[reportArgumentType]
     used, started = time.process_time(), time.monotonic()
-    played = list(rollout.run(assignments))
+    played = list(rollout.run(requests))
     seconds = time.process_time() - used, time.monotonic() - started
     assert all(len(trajectory.turns) == TURNS for trajectory in played), "an episode ended early"
     return seconds
@@ -188,7 +188,11 @@ def ways(keys: Sequence[str], everyone: int, group: int) -> list[Way]:
 
 
 def compare(
-    model: Path, weights: Mapping, assignments: Sequence[Assignment], chosen: Sequence[Way], args: argparse.Namespace
+    model: Path,
+    weights: Mapping,
+    requests: Sequence[RolloutRequest],
+    chosen: Sequence[Way],
+    args: argparse.Namespace,
 ) -> dict[str, tuple[tuple[float, float], Uneven]]:
     """Name -> (best processor seconds with their wall seconds, counts). Ways of one engine alternate."""
     from policy.engines import build_sampler
@@ -197,14 +201,14 @@ def compare(
     env = replace(ENV, max_action_tokens=longest)
     found: dict[str, tuple[tuple[float, float], Uneven]] = {}
     for kind, same in groupby(chosen, key=lambda way: way.engine):
-        config = SamplerConfig(kind=kind, dtype=args.dtype, memory_gb=0.25 * args.tasks, max_sequences=len(assignments))
+        config = SamplerConfig(kind=kind, dtype=args.dtype, memory_gb=0.25 * args.tasks, max_sequences=len(requests))
         engine = build_sampler(config, model, ENV.max_context_tokens, seed=0)
         chat = engine._chat  # pyright: ignore[reportAttributeAccessIssue]
         chat.banned_ids += (chat.end_id,)  # no turn ends early
         # What is done once per process is not counted: the first repeat is short.
         for version, (repeat, way) in enumerate(product(range(args.repeats + 1), tuple(same))):
             engine.load_weights(weights, version)  # as in training: caches start empty
-            played = assignments if repeat else assignments[:2]
+            played = requests if repeat else requests[:2]
             sampler = Uneven(engine, args.median, longest, min(way.at_once, len(played)) if way.lock_step else 0)
             batches = [played[at : at + way.at_once] for at in range(0, len(played), way.at_once)]
             parts = [play(sampler, model, batch, env) for batch in batches]
@@ -245,16 +249,16 @@ def main() -> None:
         write_moving_shapes(Path(folder) / "data", args.tasks, seed=0)
         first_of_video = {task.video: task for task in load_tasks("mevis", Path(folder) / "data")}
         tasks = list(first_of_video.values())[: args.tasks]
-        assignments = [Assignment(task, 0, g, 0, 1.0) for task in tasks for g in range(args.group)]
-        weights = policy.moved_weights()
+        requests = [RolloutRequest(task, 0, g, 0, 1.0) for task in tasks for g in range(args.group)]
+        weights = policy.weight_update()
         model = Path(folder) / "policy" / "vlm"
-        chosen = ways(args.ways, len(assignments), args.group)
-        found = compare(model, weights, assignments, chosen, args)
+        chosen = ways(args.ways, len(requests), args.group)
+        found = compare(model, weights, requests, chosen, args)
 
     parameters = sum(tensor.numel() for tensor in policy.vlm.model.language_model.parameters())
     first, sampler = next(iter(found.values()))
     print(f"\n{args.size}, {args.dtype}: {parameters / 1e6:.1f}M parameters, groups of {args.group}, {TURNS} turns.")
-    print_floor(parameters, args.dtype, sampler, peak_gflops(len(assignments), SIZES[args.size].hidden, args.dtype))
+    print_floor(parameters, args.dtype, sampler, peak_gflops(len(requests), SIZES[args.size].hidden, args.dtype))
     print(
         "| | CPU-s | over the first | wall, s | over the first | steps of the engine | prompt tokens cached | written |"
     )

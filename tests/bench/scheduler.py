@@ -18,9 +18,9 @@ from dataclasses import replace
 import ray
 
 from configs.schema import RunConfig
-from rl.rollout.dispatcher import Room
+from rl.rollout.dispatcher import Capacity
 from rl.rollout.pool import Pool
-from rl.rollout.request import Assignment
+from rl.rollout.request import RolloutRequest
 from tests.helpers.stand_in import HeavyTail, StandInWorker, group
 
 GROUP = 8
@@ -32,22 +32,22 @@ def processor_seconds() -> float:
     return usage.ru_utime + usage.ru_stime
 
 
-def next_free_slot(work: list[float], slots: int) -> float:
+def next_free_slot(work: list[float], running: int) -> float:
     """Seconds until all of `work` is done, when each episode goes to the slot that is free first, without delay."""
-    free_at = [0.0] * slots
+    free_at = [0.0] * running
     for seconds in work:
         heapq.heapreplace(free_at, free_at[0] + seconds)
     return max(free_at)
 
 
-def measure(workers: int, slots: int, per_slot: int, turns: HeavyTail) -> str:
+def measure(workers: int, running: int, per_slot: int, turns: HeavyTail) -> str:
     """One row: `per_slot` episodes for every slot of every worker."""
-    groups: list[list[Assignment]] = [group(f"t{at}", GROUP) for at in range(workers * slots * per_slot // GROUP)]
+    groups: list[list[RolloutRequest]] = [group(f"t{at}", GROUP) for at in range(workers * running * per_slot // GROUP)]
     work = [sum(turns(item)) for each in groups for item in each]
     config = RunConfig()
     config = replace(config, grpo=replace(config.grpo, workers=workers))
     with tempfile.TemporaryDirectory() as folder:
-        pool = Pool(config, StandInWorker, (slots, folder, turns), workers, Room(slots, ahead=GROUP))
+        pool = Pool(config, StandInWorker, (running, folder, turns), workers, Capacity(running, queued=GROUP))
         pool.pids()
         list(pool.play([group("up", 1, step=-1)], ""))  # everyone has answered once
         started, used = time.monotonic(), processor_seconds()
@@ -55,9 +55,9 @@ def measure(workers: int, slots: int, per_slot: int, turns: HeavyTail) -> str:
         wall, used = time.monotonic() - started, processor_seconds() - used
         pool.close()
     assert count == len(work)
-    ideal = sum(work) / workers / slots
+    ideal = sum(work) / workers / running
     return (
-        f"| {workers} | {count} | {ideal:.1f} | {max(work):.1f} | {next_free_slot(work, workers * slots):.1f} "
+        f"| {workers} | {count} | {ideal:.1f} | {max(work):.1f} | {next_free_slot(work, workers * running):.1f} "
         f"| {wall:.1f} | {ideal / wall:.3f} | {1000 * used / count:.2f} |"
     )
 
@@ -73,7 +73,7 @@ def main() -> None:
     print("| workers | episodes | ideal, s | longest, s | next free slot, s | wall, s | efficiency | driver, ms each |")
     print("|---|---|---|---|---|---|---|---|")
     for workers in args.workers:
-        print(measure(workers, args.slots, args.per_slot, HeavyTail(args.median)), flush=True)
+        print(measure(workers, args.running, args.per_slot, HeavyTail(args.median)), flush=True)
     ray.shutdown()
 
 

@@ -25,7 +25,7 @@ from cot_data.datasets import load_tasks
 from cot_data.moving_shapes.generate import write_moving_shapes
 from cot_data.traces.dialogue import to_trajectory
 from cot_data.traces.write import write_trace
-from env.frames import FrameCache
+from env.frames import FrameCache, FrameCaches
 from env.types import Action, Task, Trajectory
 from policy.videoseg.checkpoint import build_small
 from policy.videoseg.model import SegPolicy
@@ -42,7 +42,7 @@ def rolled_out(policy: SegPolicy, task: Task, sibling: int) -> Trajectory:
     return replace(item, trajectory_id=f"0/{task.task_id}/{sibling}", sibling=sibling)
 
 
-def judge(group: Sequence[Trajectory]) -> None:
+def assign_advantages(group: Sequence[Trajectory]) -> None:
     for number, trajectory in enumerate(group):
         trajectory.advantage = float(number % 2) - 0.5
 
@@ -60,15 +60,15 @@ def main() -> None:
         texts = [turn for task in tasks for turn in write_trace(task, config.env, np.random.default_rng(0)).gpt_turns]
         policy = build_small(config.policy, texts, seed=0)
         groups = [[rolled_out(policy, task, sibling) for sibling in range(args.group)] for task in tasks]
-        learner = LocalLearner(policy, config, FrameCache(), FrameCache())
+        learner = LocalLearner(policy, config, FrameCaches(FrameCache(), FrameCache()))
         everything = [item for group in groups for item in group]
         seconds: dict[str, list[float]] = {"one forward": [], "two forwards": []}
         for _ in range(args.repeats + 1):
             for name, spent in seconds.items():
                 begin = time.process_time()
                 if name == "two forwards":
-                    learner.score(everything)
-                learner.learn(groups, judge)
+                    learner.fill_logprobs_and_masks(everything)
+                learner.learn(groups, assign_advantages)
                 spent.append(time.process_time() - begin)
     one, two = (statistics.median(spent[1:]) for spent in seconds.values())  # the first of each reads the frames
     print("| tasks x group | one forward, CPU-s | two forwards, CPU-s | ratio |\n|---|---|---|---|")

@@ -56,7 +56,7 @@ def test_what_is_drawn_several_times_is_averaged_by_task(tmp_path: Path, monkeyp
         (folder / "results.json").write_text(json.dumps({"checkpoint": "c", "sighted": {"rows": rows}}))
 
     monkeypatch.setattr(arm, "run", evaluate)
-    judged = arm.judge(tmp_path, Arm("cold start", tmp_path, samples=2), tmp_path, num_tasks=1)
+    judged = arm.assign_advantages(tmp_path, Arm("cold start", tmp_path, samples=2), tmp_path, num_tasks=1)
     assert len(asked) == 3 and set(judged) == {"greedy", "T=1"}
     expected = {"task_id": "t", "explore": "", "family": "motion", "jf": pytest.approx(0.5), "j_visible": None}
     assert judged["T=1"]["sighted"]["rows"] == [expected]

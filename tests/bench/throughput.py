@@ -21,7 +21,7 @@ from pathlib import Path
 from configs.load import load_config
 from configs.schema import EnvConfig, PolicyConfig
 from policy.engines.env import set_engine_env
-from rl.rollout.request import Assignment
+from rl.rollout.request import RolloutRequest
 from tests.bench.rollout import Uneven, play
 
 MEDIAN, LONGEST = 120, 512  # tokens of a turn
@@ -95,16 +95,16 @@ def main() -> None:
         write_model(args.size, Path(folder) / "policy")
         write_moving_shapes(Path(folder) / "data", args.tasks + 1, seed=0)
         first_of_video = {task.video: task for task in load_tasks("mevis", Path(folder) / "data")}
-        played = [[Assignment(task, 0, g, 0, 1.0) for g in range(args.group)] for task in first_of_video.values()]
+        played = [[RolloutRequest(task, 0, g, 0, 1.0) for g in range(args.group)] for task in first_of_video.values()]
         model = Path(folder) / "policy" / "vlm"
         engine = build_sampler(sampler_config, model, env.max_context_tokens, seed=0)
         end_id = load_chat(model)[0].end_id
         engine._chat.banned_ids += (end_id,)  # pyright: ignore[reportAttributeAccessIssue]  # no turn ends early
         play(Uneven(engine, MEDIAN, longest), model, played.pop(), env)  # what is done once is not counted
         counted = Uneven(engine, MEDIAN, longest)
-        assignments = [item for group in played for item in group]
+        requests = [item for group in played for item in group]
         with watched_gpu() as gpu:
-            used, wall = play(counted, model, assignments, env)
+            used, wall = play(counted, model, requests, env)
         engine.close()
 
     use = f"{statistics.mean(each[0] for each in gpu):.0f} %" if gpu else "-"
@@ -114,7 +114,7 @@ def main() -> None:
     )
     print("|---|---|---|---|---|---|---|---|---|")
     print(
-        f"| {args.size}, {args.sampler} | {len(assignments)} | {wall:.1f} | {used:.1f} | {len(assignments) / wall:.2f} "
+        f"| {args.size}, {args.sampler} | {len(requests)} | {wall:.1f} | {used:.1f} | {len(requests) / wall:.2f} "
         f"| {counted.written / wall:.0f} | {counted.cached / counted.prompted:.0%} | {use} | {memory} |"
     )
 

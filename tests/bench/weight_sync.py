@@ -24,7 +24,7 @@ from configs.schema import PolicyConfig
 from policy.engines.env import set_engine_env
 
 if TYPE_CHECKING:
-    from policy.engines.weight_update import Moved
+    from policy.engines.weight_update import WeightUpdate
     from policy.videoseg.model import SegPolicy
 
 KINDS = {
@@ -46,7 +46,7 @@ def move(policy: SegPolicy, seed: int) -> None:
                 parameter += 0.1 * spread * torch.randn(parameter.shape, generator=generator)
 
 
-def megabytes(moved: Moved) -> float:
+def megabytes(moved: WeightUpdate) -> float:
     import torch
 
     parts = []
@@ -103,7 +103,7 @@ def measure(kind: str, transport: str, folder: Path, syncs: int) -> str:
         with torch.no_grad():
             plain.load_state_dict(policy.export_weights(), strict=False)
         before = min(before, worst_difference(plain, chat, talks)[0])
-        moved = policy.moved_weights()
+        moved = policy.weight_update()
         started = time.monotonic()
         references = [offer(moved, transport, "float32")]
         seconds[0].append(time.monotonic() - started)

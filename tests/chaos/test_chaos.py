@@ -17,7 +17,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from env.frames import FrameCache
+from env.frames import FrameCache, FrameCaches
 from env.store import TrajectoryStore
 from env.types import Trajectory
 from policy.videoseg.checkpoint import load_policy
@@ -187,8 +187,10 @@ def test_a_reborn_worker_has_the_newest_weights(runs: tuple[Run, Run], micro: Mi
     assert max(row["rollout/mismatch/max"] for row in torn.metrics()) <= 1e-4
     # Had it kept the weights that it was built from, the difference would be this:
     written = [item for item in torn.trajectories() if item.step == 1]
-    learner = LocalLearner(load_policy(micro.policy), micro.config(torn.run_dir), FrameCache(), FrameCache())
-    learner.score(written)
+    learner = LocalLearner(
+        load_policy(micro.policy), micro.config(torn.run_dir), FrameCaches(FrameCache(), FrameCache())
+    )
+    learner.fill_logprobs_and_masks(written)
     differences = [
         abs(old - sampled)
         for item in written

@@ -282,7 +282,7 @@ def test_a_blind_cache_shows_grey(tmp_path):
 
 def test_blind_looks_show_grey_where_a_frame_was_asked_for(tmp_path):
     ref = probe(write_folder(tmp_path / "clip", 2))
-    cache = FrameCache(blind_looks=True)
+    cache = FrameCache(blind_zooms=True)
     for role in ("zoom", "key"):
         assert set(cache.pixels(ref, FrameRef(1, 40, 24, role)).ravel()) == {127}
     for role in ("strip", "detail"):

@@ -12,7 +12,7 @@ from transformers import Qwen2VLImageProcessor, Qwen3VLForConditionalGeneration
 
 from configs.schema import PolicyConfig, SamConfig, SamplerConfig
 from policy.engines import build_sampler
-from policy.engines.base import Completion, Request, Sampler
+from policy.engines.base import Completion, GenerationRequest, Sampler
 from policy.videoseg.checkpoint import build_small, save_policy
 from policy.vlm.chat_tokens import ChatTokens, expand_image_pads
 
@@ -100,7 +100,7 @@ def play(
         talk.observe(observation(chat, text, len(numbers)), [frame(number) for number in numbers])
         live[f"{talk.name}/{at}"] = talk
         sampler.submit(
-            Request(
+            GenerationRequest(
                 request_id=f"{talk.name}/{at}",
                 prompt_ids=tuple(talk.ids),
                 images=tuple(talk.images),
@@ -166,9 +166,11 @@ def worst_difference(
     return worst, total
 
 
-def lone_request(chat: ChatTokens, request_id: str = "a", **changes: object) -> Request:
+def lone_request(chat: ChatTokens, request_id: str = "a", **changes: object) -> GenerationRequest:
     """One short request with two frames."""
-    request = Request(request_id, tuple(observation(chat, "the red circle ", 2)), (frame(0), frame(1)), 24, 1.0, 7)
+    request = GenerationRequest(
+        request_id, tuple(observation(chat, "the red circle ", 2)), (frame(0), frame(1)), 24, 1.0, 7
+    )
     return replace(request, **changes)
 
 

@@ -16,16 +16,16 @@ import numpy as np
 from env.errors import CheckpointError
 from env.types import StopReason, Task, Trajectory, VideoRef
 from rl.rollout.episode_worker import Worker
-from rl.rollout.request import Assignment, RolloutStats
+from rl.rollout.request import RolloutRequest, RolloutStats
 
 DEEDS = ("kill", "raise", "exhaust", "freeze")
 VIDEO = VideoRef("/data", "video", (), 8, 32, 32)
 
 
-def group(name: str, size: int = 4, step: int = 0) -> list[Assignment]:
+def group(name: str, size: int = 4, step: int = 0) -> list[RolloutRequest]:
     """The assignments of one task."""
     task = Task(name, VIDEO, "the red circle", gold=())
-    return [Assignment(task, step, sibling, 0, 1.0) for sibling in range(size)]
+    return [RolloutRequest(task, step, sibling, 0, 1.0) for sibling in range(size)]
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Named:
 
     seconds: Mapping[str, Sequence[float]] = field(default_factory=dict)
 
-    def __call__(self, assignment: Assignment) -> Sequence[float]:
+    def __call__(self, assignment: RolloutRequest) -> Sequence[float]:
         return self.seconds.get(assignment.trajectory_id, (0.01,))
 
 
@@ -47,7 +47,7 @@ class HeavyTail:
     longest: float = 8.0  # in medians
     turns: int = 3
 
-    def __call__(self, assignment: Assignment) -> Sequence[float]:
+    def __call__(self, assignment: RolloutRequest) -> Sequence[float]:
         rng = np.random.default_rng(zlib.crc32(assignment.trajectory_id.encode()))
         return (self.median * np.minimum(rng.lognormal(0.0, self.sigma, self.turns), self.longest)).tolist()
 
@@ -59,19 +59,19 @@ class StandInRollout:
     the number that follows, counted by files in `folder`.
     """
 
-    def __init__(self, slots: int, folder: Path, turns: Callable[[Assignment], Sequence[float]]):
+    def __init__(self, slots: int, folder: Path, turns: Callable[[RolloutRequest], Sequence[float]]):
         self.slots = slots
         self.folder = folder
         self.turns = turns
-        self._waiting: list[Assignment] = []
-        self._running: list[tuple[float, str, Assignment, int]] = []  # (time of its turn's end, name, what, turn)
+        self._waiting: list[RolloutRequest] = []
+        self._running: list[tuple[float, str, RolloutRequest, int]] = []  # (time of its turn's end, name, what, turn)
         self._stats = RolloutStats()
 
     @property
     def busy(self) -> bool:
         return bool(self._waiting or self._running)
 
-    def begin(self, assignment: Assignment) -> None:
+    def begin(self, assignment: RolloutRequest) -> None:
         self._waiting.append(assignment)
 
     def step(self) -> list[Trajectory]:
@@ -99,11 +99,11 @@ class StandInRollout:
         stats, self._stats = self._stats, RolloutStats()
         return stats
 
-    def _write(self, assignment: Assignment, turn: int, start: float) -> None:
+    def _write(self, assignment: RolloutRequest, turn: int, start: float) -> None:
         entry = (start + self.turns(assignment)[turn], assignment.trajectory_id, assignment, turn)
         heapq.heappush(self._running, entry)
 
-    def _misbehave(self, assignment: Assignment) -> None:
+    def _misbehave(self, assignment: RolloutRequest) -> None:
         deed, _, times = assignment.task.task_id.partition(" ")
         if assignment.sibling or deed not in DEEDS:
             return
@@ -121,7 +121,7 @@ class StandInRollout:
 class StandInWorker(Worker):
     """Its option is what `prepare` is to complain of, if anything."""
 
-    def __init__(self, slots: int, folder: str, turns: Callable[[Assignment], Sequence[float]]):
+    def __init__(self, slots: int, folder: str, turns: Callable[[RolloutRequest], Sequence[float]]):
         super().__init__()
         if slots < 1:
             raise ValueError("an engine that does not load")

@@ -142,7 +142,7 @@ CASES: dict[str, list[tuple[Trajectory, float | None]]] = {
         (trajectory([select(), answer()], key_masks=[HALF, EMPTY], gold=NO_TARGET), 1.0),  # it came to abstain
         (trajectory([select(), answer()], key_masks=[HALF, TARGET], gold=()), None),
     ],
-    "turn_price": [
+    "turn_cost": [
         (trajectory([answer()], key_masks=[TARGET]), 0.0),
         (trajectory([select(), answer()], key_masks=[HALF, TARGET]), -1.0),  # gained 2/3, so the full price
         (trajectory([select(), answer()], key_masks=[EMPTY, HALF]), -2 / 3),  # twice the gain

@@ -9,7 +9,7 @@ import pytest
 from configs.load import ConfigError
 from env.types import StopReason
 from rewards import PROFILES, check_weights, score
-from rewards.exploration import DEAREST
+from rewards.exploration import MAX_COST_PER_GAIN
 from tests.helpers.reward_cases import EMPTY, HALF, MAX_TURNS, NO_TARGET, TARGET, answer, select, square, trajectory
 
 DEFAULT = PROFILES["default"]
@@ -60,7 +60,7 @@ def test_looking_never_makes_up_for_an_answer(totals: dict[tuple[int, ...], floa
 def test_without_a_target_abstaining_is_all_that_counts():
     """An empty answer scores as much as a perfect one could, and each frame that is marked costs its share."""
     parts = {"format": 0.5, "interval_iou": None, "key_frame": None, "key_mask_iou": 0.5, "tracklet_jf": 2.0}
-    parts |= {"progress": 0.0, "turn_price": 0.0}
+    parts |= {"progress": 0.0, "turn_cost": 0.0}
     empty = score(trajectory([answer()], masks={1: EMPTY, 3: EMPTY}, key_masks=[EMPTY], gold=NO_TARGET), DEFAULT)
     weighted = {name: None if value is None else DEFAULT[name] * value for name, value in empty.breakdown.items()}
     assert weighted == parts
@@ -73,10 +73,10 @@ def test_without_a_target_abstaining_is_all_that_counts():
 def test_a_price_that_could_outweigh_evidence_is_refused():
     for name, weights in PROFILES.items():
         check_weights(weights)
-        assert DEAREST * weights.get("turn_price", 0.0) < weights.get("key_mask_iou", 0.0) or name != "default"
-    check_weights({"turn_price": 0.0, "mask_iou": 1.0})  # recorded, not charged
-    check_weights({"turn_price": 0.2, "key_mask_iou": 0.41})
-    with pytest.raises(ConfigError, match=r"turn_price: 0.4 is too dear, expected less than 0.35"):
-        check_weights(DEFAULT | {"turn_price": 0.4})
-    with pytest.raises(ConfigError, match=r"turn_price: 0.2 is too dear, expected less than 0:"):
-        check_weights({"mask_iou": 2.0, "turn_price": 0.2})
+        assert MAX_COST_PER_GAIN * weights.get("turn_cost", 0.0) < weights.get("key_mask_iou", 0.0) or name != "default"
+    check_weights({"turn_cost": 0.0, "mask_iou": 1.0})  # recorded, not charged
+    check_weights({"turn_cost": 0.2, "key_mask_iou": 0.41})
+    with pytest.raises(ConfigError, match=r"turn_cost: expected less than 0.35, got 0.4"):
+        check_weights(DEFAULT | {"turn_cost": 0.4})
+    with pytest.raises(ConfigError, match=r"turn_cost: expected less than 0, got 0.2"):
+        check_weights({"mask_iou": 2.0, "turn_cost": 0.2})

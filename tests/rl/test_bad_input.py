@@ -17,8 +17,8 @@ from policy.engines import build_sampler
 from policy.videoseg.checkpoint import load_policy
 from policy.vlm.load import load_chat
 from rl import grpo, sft_coldstart
-from rl.rollout.episode_runner import Rollout
-from rl.rollout.request import Assignment
+from rl.rollout.episode_runner import EpisodeRunner
+from rl.rollout.request import RolloutRequest
 from rl.rollout.task_stream import items_for_step
 from rl.runtime.checkpoint import latest_checkpoint, restore
 from tests.helpers.rl_parts import Micro
@@ -94,8 +94,8 @@ def test_a_broken_video_ends_only_its_own_episodes(micro: Micro, tmp_path: Path)
         path.write_bytes(path.read_bytes()[:200])  # truncated after the loader looked at the folder
     chat, layout = load_chat(micro.policy / "vlm")
     sampler = build_sampler(config.sampler, micro.policy / "vlm", config.env.max_context_tokens, 0)
-    rollout = Rollout(sampler, chat, layout, FrameCache(), config.env)
-    trajectories = list(rollout.run([Assignment(task, 0, 0, 0, 1.0) for task in tasks]))
+    rollout = EpisodeRunner(sampler, chat, layout, FrameCache(), config.env)
+    trajectories = list(rollout.run([RolloutRequest(task, 0, 0, 0, 1.0) for task in tasks]))
     sampler.close()
     assert len(trajectories) == len(tasks)
     for trajectory in trajectories:

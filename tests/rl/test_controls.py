@@ -29,7 +29,7 @@ def judged(monkeypatch: pytest.MonkeyPatch, overrides: Sequence[str]) -> list[fl
     group = [Trajectory(f"3/{task.task_id}/{g}", task, 3, g, stop_reason=StopReason.ANSWERED) for g in range(6)]
     by_id = {item.trajectory_id: value for item, value in zip(group, RETURNS, strict=True)}
     monkeypatch.setattr(grpo, "score", lambda item, weights: Scores(by_id[item.trajectory_id], {}))
-    grpo.judge(group, load_config("smoke", [*overrides]))
+    grpo.assign_advantages(group, load_config("smoke", [*overrides]))
     return [item.advantage for item in group if item.advantage is not None]
 
 

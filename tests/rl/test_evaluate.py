@@ -14,7 +14,7 @@ from env.rle import encode
 from env.types import Action, Answer, Interval, Malformed, Observation, StopReason, Task, Trajectory, Turn, VideoRef
 from rl.evaluation.compare import compare, compare_table, write_comparison
 from rl.evaluation.runner import over_blind, summarise
-from rl.evaluation.statistics import groups_of
+from rl.evaluation.statistics import slices_of
 from rl.evaluation.trajectory_metrics import measure
 
 VIDEO = VideoRef("/none", "v", ("0", "1", "2", "3"), 4, 20, 20)
@@ -70,7 +70,7 @@ def row(family: str, explore: str, j_visible: float | None, task_id: str = "") -
 def test_what_looking_adds_is_paired_by_task_and_told_by_group():
     sighted = [row("motion", "", 0.9), row("motion", "fine_mark", 0.5), row("no_target", "", None)]
     blind = [row("motion", "", 0.4), row("motion", "fine_mark", 0.2), row("no_target", "", None)]
-    assert groups_of(sighted)["exploring pays"] == [1]
+    assert slices_of(sighted)["exploring pays"] == [1]
     gains = over_blind(sighted, blind, 200, seed=0)
     assert gains["all"] is not None and gains["exploring pays"] is not None
     assert gains["all"][0] == pytest.approx(0.4) and 0.3 <= gains["all"][1] <= gains["all"][2] <= 0.5

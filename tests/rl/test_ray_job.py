@@ -88,7 +88,7 @@ def test_two_steps_as_a_ray_job(cluster: str, micro: Micro, tmp_path: Path):
     rows = read_lines(tmp_path / "run" / "metrics.jsonl")
     assert [row["step"] for row in rows] == [0, 1]
     assert all(0 <= row["grad/masks/share"] <= 1 for row in rows)
-    assert ["heldout/jf/all" in row for row in rows] == [False, True]
+    assert ["eval/jf/all" in row for row in rows] == [False, True]
     assert (tmp_path / "run" / "checkpoints" / "step-000002" / "state.pt").is_file()
 
 

@@ -89,16 +89,16 @@ def test_a_config_names_several_roots() -> None:
 
 
 def test_lessons_come_from_all_roots(tmp_path: Path) -> None:
-    from rl.sft.data import Lessons
+    from rl.sft.data import SftDataset
 
     roots = [write_shapes(tmp_path / name, videos=1, seed=seed) for name, seed in (("a", 3), ("b", 4))]
     sets = f"data.train=[{{root: {roots[0]}, weight: 3}}, {{root: {roots[1]}}}]"
-    lessons = Lessons(load_config("smoke", [*MICRO, sets]))
+    lessons = SftDataset(load_config("smoke", [*MICRO, sets]))
     sizes = [len(part) for part in lessons.parts]
     assert len(lessons) == sum(sizes)
     counts = Counter(lessons[row][1].task_id.split("/")[0] for row in range(len(lessons)))
     assert counts["a"] == round(0.75 * sum(sizes))
-    assert lessons.dialogue(0).turns and lessons.reading(0).turns and lessons.corpus()
+    assert lessons.dialogue(0).turns and lessons.text_only(0).turns and lessons.corpus()
 
 
 def rl_row(**changes: object) -> dict[str, object]:

@@ -69,9 +69,9 @@ def test_the_same_seed_gives_the_same_bytes_whatever_the_number_of_processes(tmp
 
 def test_splits_of_two_seeds_share_no_video(root: Path, tmp_path: Path) -> None:
     write_moving_shapes(tmp_path, 40, seed=6)
-    train, heldout = files(root / "JPEGImages"), files(tmp_path / "JPEGImages")
-    assert not {name.split("/")[0] for name in train} & {name.split("/")[0] for name in heldout}
-    assert not set(train.values()) & set(heldout.values())
+    train, held_out = files(root / "JPEGImages"), files(tmp_path / "JPEGImages")
+    assert not {name.split("/")[0] for name in train} & {name.split("/")[0] for name in held_out}
+    assert not set(train.values()) & set(held_out.values())
 
 
 def test_shares_of_labels_and_lengths(tasks: list[Task]) -> None:

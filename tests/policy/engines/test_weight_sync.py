@@ -65,7 +65,7 @@ def test_of_low_rank_changes_only_the_factors_are_sent(sampler: Sampler, model_d
             for parameter in policy.vlm.parameters():
                 if parameter.requires_grad:
                     parameter += 0.1 * torch.randn(parameter.shape, generator=generator)
-        moved = policy.moved_weights()
+        moved = policy.weight_update()
         assert {type(value) for name, value in moved.items() if "norm" not in name} == {LowRank}
         assert moved.keys() == {"model.language_model.norm.weight"} | {
             name for name in exported(plain) if "language_model" in name and "proj" in name

@@ -18,7 +18,7 @@ from cot_data.moving_shapes.scene import Scene, Shape
 from cot_data.traces.dialogue import to_trajectory
 from cot_data.traces.write import write_trace
 from env.actions import parse_action
-from env.frames import FrameCache, probe
+from env.frames import FrameCache, FrameCaches, probe
 from env.rle import decode_tracklet, encode, is_empty, union
 from env.types import Action, Answer, Decision, Interval, Observation, StopReason, Task, Trajectory, Turn, VideoRef
 from policy import SHIPPED
@@ -158,7 +158,7 @@ def test_two_objects_are_one_target(policy: SegPolicy, video: VideoRef):
 def test_a_turn_with_two_segs_is_no_prompt(policy: SegPolicy, video: VideoRef):
     decision = parse_action(TWO_SEGS, NUM_FRAMES)
     trajectory = answered(video, gold_NTHW()[0] | gold_NTHW()[1], decision)
-    list(with_masks(policy, [trajectory], FrameCache(), FrameCache()))
+    list(with_masks(policy, [trajectory], FrameCaches(FrameCache(), FrameCache())))
     assert (trajectory.masks, trajectory.turns[-1].key_mask) == ({}, None)
     row = measure(trajectory)
     assert (row["jf"], row["format"]) == (0.0, 0.0)
@@ -183,7 +183,7 @@ def spoken(policy: SegPolicy, video: VideoRef, shape_idx: int) -> Trajectory:
     task = Task(f"set/v/{shape_idx}", video, f"the {caption} shape", gold, "appearance", caption=caption)
     env = load_config("tiny").env
     trajectory = to_trajectory(write_trace(task, env, np.random.default_rng(0), "brief"), task, env)
-    (segmented,) = with_masks(policy, [trajectory], FrameCache(), FrameCache())
+    (segmented,) = with_masks(policy, [trajectory], FrameCaches(FrameCache(), FrameCache()))
     return segmented
 
 

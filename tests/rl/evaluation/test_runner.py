@@ -17,7 +17,7 @@ from env.types import StopReason, Task, Trajectory
 from rl.benchmarks.scorer import TrajectoryPredictions, score_benchmark
 from rl.evaluation import runner as evaluation
 from rl.evaluation.runner import measure_tasks, segment_tasks
-from rl.evaluation.worker import EvalCrew
+from rl.evaluation.worker import EvaluationPool
 from tests.helpers.rl_parts import Micro
 
 pytestmark = pytest.mark.timeout(900)
@@ -43,16 +43,16 @@ def test_an_interrupted_evaluation_goes_on(
 ):
     tasks, expected = whole
     played: list[str] = []
-    segment = EvalCrew.segment
+    segment = EvaluationPool.segment
 
-    def watched(crew: EvalCrew, assignments: list, is_blind: bool) -> Iterator:
-        played.extend(f"{item.task.task_id} {is_blind}" for item in assignments)
-        for at, trajectory in enumerate(segment(crew, assignments, is_blind)):
+    def watched(crew: EvaluationPool, requests: list, is_blind: bool) -> Iterator:
+        played.extend(f"{item.task.task_id} {is_blind}" for item in requests)
+        for at, trajectory in enumerate(segment(crew, requests, is_blind)):
             if at == 3 and len(played) == len(tasks):
                 raise KeyboardInterrupt
             yield trajectory
 
-    monkeypatch.setattr(EvalCrew, "segment", watched)
+    monkeypatch.setattr(EvaluationPool, "segment", watched)
     arguments = (config, micro.policy, tasks, tmp_path / "out", ["sighted", "blind"])
     with pytest.raises(KeyboardInterrupt):
         segment_tasks(*arguments)
@@ -66,7 +66,7 @@ def test_an_interrupted_evaluation_goes_on(
     assert played == [f"{task.task_id} False" for task in tasks[3:]] + [f"{task.task_id} True" for task in tasks]
     assert measure_tasks(config, stores, tasks) == expected
 
-    monkeypatch.setattr(evaluation, "EvalCrew", None)  # nothing is left to do: no policy is loaded
+    monkeypatch.setattr(evaluation, "EvaluationPool", None)  # nothing is left to do: no policy is loaded
     assert measure_tasks(config, segment_tasks(*arguments), tasks) == expected
     found = score_benchmark("mevis", tasks, 0, TrajectoryPredictions(store.read()), tmp_path)
     rows = expected["sighted"]["rows"]

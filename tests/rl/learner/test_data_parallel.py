@@ -21,14 +21,14 @@ from configs.schema import RunConfig
 from cot_data.traces.dialogue import to_trajectory
 from cot_data.traces.write import write_trace
 from env.errors import CheckpointError, DataError, VideoSegError
-from env.frames import FrameCache
+from env.frames import FrameCache, FrameCaches
 from env.store import TrajectoryStore
 from env.types import Action, Trajectory
 from policy.videoseg.checkpoint import POLICIES
 from rl.grpo import train
-from rl.learner.advantage import judge
-from rl.learner.data_parallel import RankedLearner, RankError, share_groups
-from rl.learner.learner import Learner, LocalLearner, rate
+from rl.learner.advantage import assign_advantages
+from rl.learner.data_parallel import DataParallelLearner, RankError, share_groups
+from rl.learner.learner import Learner, LocalLearner, score_without_update
 from rl.runtime.checkpoint import load_state, save_checkpoint
 from rl.runtime.cluster import connect_ray
 from tests.helpers.rank_parts import breaks, dies, finds_fault, sleeps
@@ -55,11 +55,11 @@ class Ranks:
     def local(self, config: RunConfig) -> LocalLearner:
         torch.manual_seed(0)  # of fresh adapters
         policy = POLICIES[config.policy.kind](self.micro.policy, config.policy)
-        return LocalLearner(policy, config, FrameCache(), FrameCache())
+        return LocalLearner(policy, config, FrameCaches(FrameCache(), FrameCache()))
 
     @contextmanager
-    def two(self, config: RunConfig) -> Iterator[RankedLearner]:
-        learner = RankedLearner(self.local(config), config, self.micro.policy)
+    def two(self, config: RunConfig) -> Iterator[DataParallelLearner]:
+        learner = DataParallelLearner(self.local(config), config, self.micro.policy)
         try:
             yield learner
         finally:
@@ -118,8 +118,8 @@ def test_two_ranks_learn_what_one_does(ranks: Ranks, way: str):
     with ranks.two(ranks.config(*WAYS[way], *TWO)) as two:
         for num_groups in (3, 1):
             alone, shared = ranks.groups(config, num_groups), ranks.groups(config, num_groups)
-            expected = one.learn(alone, partial(judge, config=config))
-            metrics = two.learn(shared, partial(judge, config=config))
+            expected = one.learn(alone, partial(assign_advantages, config=config))
+            metrics = two.learn(shared, partial(assign_advantages, config=config))
             assert metrics.pop("time/rank_wait_s") >= 0
             assert expected["optim/grad_norm"] > 1e-2
             assert metrics == pytest.approx(expected, rel=1e-3, abs=1e-6)
@@ -132,7 +132,7 @@ def test_two_ranks_learn_what_one_does(ranks: Ranks, way: str):
 
 def test_any_number_of_ranks_goes_on_from_what_another_has_saved(ranks: Ranks, tmp_path: Path):
     config = ranks.config("grpo.kl_coef=0.05")
-    mark = partial(judge, config=config)
+    mark = partial(assign_advantages, config=config)
     one = ranks.local(config)
     with ranks.two(ranks.config("grpo.kl_coef=0.05", *TWO)) as two:
         two.learn(ranks.groups(config), mark)
@@ -146,8 +146,8 @@ def test_any_number_of_ranks_goes_on_from_what_another_has_saved(ranks: Ranks, t
         assert one.schedule.state_dict() == two.state()["schedule"]
 
         scored, alone = ranks.groups(config), ranks.groups(config)
-        rate(two, scored, mark)
-        rate(one, alone, mark)
+        score_without_update(two, scored, mark)
+        score_without_update(one, alone, mark)
         assert_same_groups(scored, alone)
 
 
@@ -180,21 +180,21 @@ def test_a_rank_that_is_gone_while_all_act_at_once(
     config = ranks.config(*TWO)
     with ranks.two(config) as two:
         pid: Any = ray.get(two._ranks[0].__ray_call__.remote(lambda _rank: os.getpid()))
-        descend = two._local.descend
+        optimizer_step = two._local.optimizer_step
 
         def without_it() -> dict[str, float]:
             os.kill(pid, signal_)
-            return descend()
+            return optimizer_step()
 
-        two._local.descend = without_it
+        two._local.optimizer_step = without_it
         with pytest.raises(RankError, match=f"{told}; go on with --resume"):
-            two.learn(ranks.groups(config), partial(judge, config=config))
+            two.learn(ranks.groups(config), partial(assign_advantages, config=config))
 
 
 def test_a_rank_that_cannot_begin_tells_why(ranks: Ranks, tmp_path: Path):
     config = ranks.config(*TWO)
     with pytest.raises(CheckpointError, match=str(tmp_path)):
-        RankedLearner(ranks.local(config), config, tmp_path)
+        DataParallelLearner(ranks.local(config), config, tmp_path)
 
 
 def test_ranks_without_room_are_refused(ranks: Ranks):
@@ -221,7 +221,7 @@ def test_grpo_runs_on_two_ranks_and_goes_on_with_one(ranks: Ranks, tmp_path: Pat
     train(ranks.micro.config(tmp_path, [*settings, "grpo.steps=2"]), resume=True)
     rows = read_lines(tmp_path / "metrics.jsonl")
     assert [(row["step"], "time/rank_wait_s" in row) for row in rows] == [(0, True), (1, False)]
-    assert all(row["optim/grad_norm"] > 0 and "heldout/jf/all" in row for row in rows)
+    assert all(row["optim/grad_norm"] > 0 and "eval/jf/all" in row for row in rows)
     assert all(row["policy/mismatch/mean"] < 1e-4 for row in rows), "workers have the weights that rank 0 has"
     stored = list(TrajectoryStore(tmp_path / "trajectories").read())
     assert len(stored) == 2 * 9

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from configs.schema import PolicyConfig, RunConfig
-from env.frames import FrameCache
+from env.frames import FrameCache, FrameCaches
 from env.types import Trajectory
 from policy.engines import build_sampler
 from policy.engines.base import Sampler
@@ -21,8 +21,8 @@ from policy.vlm.batch import Batch, collate, to_sequence
 from rewards.base import final_answer
 from rewards.mask import mask_iou
 from rl.learner.learner import LocalLearner
-from rl.rollout.episode_runner import Rollout
-from rl.rollout.request import Assignment
+from rl.rollout.episode_runner import EpisodeRunner
+from rl.rollout.request import RolloutRequest
 from tests.helpers.rl_parts import Micro
 
 GROUP = 8
@@ -44,13 +44,13 @@ class Bench:
 
     def learner(self, policy: SegPolicy, **changes: float) -> LocalLearner:
         config = replace(self.config, grpo=replace(self.config.grpo, **changes))
-        return LocalLearner(policy, config, self.frames, self.frames)
+        return LocalLearner(policy, config, FrameCaches(self.frames, self.frames))
 
     def play(self, policy: SegPolicy, version: int) -> list[Trajectory]:
         """Eight trajectories of each task whose lesson took more than one turn, written by `policy`'s weights."""
         self.sampler.load_weights(policy.export_weights(), version)
-        rollout = Rollout(self.sampler, policy.chat, policy.layout, self.frames, self.config.env)
-        wanted = [Assignment(task, version, g, 0, 1.0) for task in self.micro.tasks()[::2] for g in range(GROUP)]
+        rollout = EpisodeRunner(self.sampler, policy.chat, policy.layout, self.frames, self.config.env)
+        wanted = [RolloutRequest(task, version, g, 0, 1.0) for task in self.micro.tasks()[::2] for g in range(GROUP)]
         played = {trajectory.trajectory_id: trajectory for trajectory in rollout.run(wanted)}
         return [played[item.trajectory_id] for item in wanted]
 
@@ -113,7 +113,7 @@ def test_sampler_and_learner_agree_over_three_syncs(bench: Bench):
         assert metrics["policy/clipped/share"] == 0
         moved = {name for name, tensor in policy.export_weights().items() if not torch.equal(tensor, before[name])}
         assert sum("visual" in name for name in moved) > 10
-        learner.score(trajectories)
+        learner.fill_logprobs_and_masks(trajectories)
         assert mismatch(trajectories) > 5e-3, "the update must matter, or stale weights would go unseen"
 
 
@@ -121,7 +121,7 @@ def test_new_logprobs_equal_old_ones_on_fresh_data(bench: Bench, played: list[Tr
     """Scored in batches without gradient, computed again one by one with gradient."""
     policy = bench.policy()
     trajectories = copy.deepcopy(played)
-    bench.learner(policy).score(trajectories)
+    bench.learner(policy).fill_logprobs_and_masks(trajectories)
     for trajectory in trajectories:
         sequence = to_sequence(trajectory, policy.chat, policy.layout)
         new_BL = policy(collate([sequence], policy.chat, policy.layout, bench.frames, policy.device)).logprobs_BL
@@ -133,8 +133,8 @@ def test_new_logprobs_equal_old_ones_on_fresh_data(bench: Bench, played: list[Tr
 def test_a_group_alone_or_among_others_gets_the_same_numbers(bench: Bench, played: list[Trajectory]):
     learner = bench.learner(bench.policy(), max_batch_tokens=100_000)
     together, alone = copy.deepcopy(played), copy.deepcopy(played[:GROUP])
-    learner.score(together)
-    learner.score(alone)
+    learner.fill_logprobs_and_masks(together)
+    learner.fill_logprobs_and_masks(alone)
     assert any(trajectory.masks for trajectory in alone)
     for ours, theirs in zip(alone, together, strict=False):
         assert ours.masks == theirs.masks
@@ -190,15 +190,15 @@ def test_an_episode_without_a_turn_is_judged_and_trains_nothing(bench: Bench, pl
     mute = [replace(item, turns=[], trajectory_id=f"mute{at}") for at, item in enumerate(played[:2])]
     judged: list[str] = []
 
-    def judge(group: Sequence[Trajectory]) -> None:
+    def assign_advantages(group: Sequence[Trajectory]) -> None:
         judged.extend(item.trajectory_id for item in group)
         give_advantages(group)
 
     policy = bench.policy()
-    metrics = bench.learner(policy).learn([[*mute, *copy.deepcopy(played[:GROUP])]], judge)
+    metrics = bench.learner(policy).learn([[*mute, *copy.deepcopy(played[:GROUP])]], assign_advantages)
     assert metrics["optim/grad_norm"] > 0 and {"mute0", "mute1"} < set(judged)
     before = {name: tensor.clone() for name, tensor in policy.state_dict().items()}
-    metrics = bench.learner(policy).learn([mute], judge)
+    metrics = bench.learner(policy).learn([mute], assign_advantages)
     assert metrics["optim/grad_norm"] == 0
     assert all(torch.equal(before[name], tensor) for name, tensor in policy.state_dict().items())
 
@@ -220,7 +220,7 @@ def test_equal_rewards_without_other_terms_give_no_gradient(bench: Bench, played
 
 def test_gold_teaches_only_answers_that_found_the_target(bench: Bench, played: list[Trajectory]):
     answers = copy.deepcopy([item for item in played if final_answer(item)])
-    bench.learner(bench.policy()).score(answers)
+    bench.learner(bench.policy()).fill_logprobs_and_masks(answers)
     ious = [mask_iou(item) or 0.0 for item in answers]
     least = sorted(ious)[len(ious) // 2]
     found = [item for item, iou in zip(answers, ious, strict=True) if iou >= least]
@@ -256,7 +256,7 @@ def test_adapters_are_merged_into_what_is_saved_and_sampled(bench: Bench, played
     assert not [name for name, _ in merged.named_parameters() if "lora" in name]
     trajectories = bench.play(adapted, version=9)
     for policy in (adapted, merged):
-        bench.learner(policy).score(trajectories)
+        bench.learner(policy).fill_logprobs_and_masks(trajectories)
         assert mismatch(trajectories) <= 1e-4
-    bench.learner(bench.policy()).score(trajectories)
+    bench.learner(bench.policy()).fill_logprobs_and_masks(trajectories)
     assert mismatch(trajectories) > 1e-2, "the adapters must matter"

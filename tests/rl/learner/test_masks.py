@@ -13,7 +13,7 @@ from configs.load import ConfigError, load_config
 from cot_data.datasets import load_tasks
 from cot_data.traces.dialogue import to_trajectory
 from cot_data.traces.write import write_trace
-from env.frames import FrameCache
+from env.frames import FrameCache, FrameCaches
 from env.types import FrameRef, Observation, Select, StopReason, Trajectory
 from policy import SHIPPED
 from policy.videoseg.checkpoint import load_policy
@@ -106,12 +106,12 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> list[Trajectory]:
 def scored(told: list[Trajectory], masks: str) -> list[Trajectory]:
     items = copy.deepcopy(told)
     config = load_config("tiny", ["grpo.kl_coef=0", f"grpo.masks={masks}"])
-    LocalLearner(load_policy(SHIPPED), config, FrameCache(), FrameCache()).score(items)
+    LocalLearner(load_policy(SHIPPED), config, FrameCaches(FrameCache(), FrameCache())).fill_logprobs_and_masks(items)
     return items
 
 
 def test_tracked_masks_are_those_of_inference(told: list[Trajectory]):
-    expected = with_masks(load_policy(SHIPPED), copy.deepcopy(told), FrameCache(), FrameCache())
+    expected = with_masks(load_policy(SHIPPED), copy.deepcopy(told), FrameCaches(FrameCache(), FrameCache()))
     for ours, theirs, plain in zip(scored(told, "tracked"), expected, scored(told, "sampled"), strict=True):
         assert sorted(ours.masks) == list(range(ours.task.video.num_frames))
         assert ours.masks == theirs.masks
@@ -138,7 +138,7 @@ def test_an_unknown_rule_or_reward_is_told_before_the_first_rollout():
     for changed, message in (
         (replace(config, grpo=replace(config.grpo, masks="all")), "grpo.masks: unknown 'all'; known are sampled"),
         (replace(config, rewards={"jf": 1.0}), "rewards: unknown jf; known are format"),
-        (replace(config, rewards={"turn_price": 1.0}), "rewards.turn_price: 1 is too dear"),
+        (replace(config, rewards={"turn_cost": 1.0}), "rewards.turn_cost: expected less than"),
     ):
         with pytest.raises(ConfigError, match=message):
-            LocalLearner(load_policy(SHIPPED), changed, FrameCache(), FrameCache())
+            LocalLearner(load_policy(SHIPPED), changed, FrameCaches(FrameCache(), FrameCache()))

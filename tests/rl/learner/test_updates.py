@@ -16,7 +16,7 @@ from configs.schema import RunConfig
 from cot_data.datasets import load_tasks
 from cot_data.traces.dialogue import to_trajectory
 from cot_data.traces.write import write_trace
-from env.frames import FrameCache
+from env.frames import FrameCache, FrameCaches
 from env.types import Action, Answer, Select, Task, Trajectory
 from policy import SHIPPED
 from policy.videoseg.checkpoint import load_policy
@@ -57,7 +57,7 @@ class Case:
         return load_config("tiny", [*SETTINGS, *overrides])
 
     def learner(self, policy: SegPolicy, *overrides: str) -> LocalLearner:
-        return LocalLearner(policy, self.config(*overrides), FRAMES, FRAMES)
+        return LocalLearner(policy, self.config(*overrides), FrameCaches(FRAMES, FRAMES))
 
     def policy(self) -> SegPolicy:
         return load_policy(SHIPPED)
@@ -78,7 +78,7 @@ def case(tmp_path_factory: pytest.TempPathFactory) -> Case:
     return Case(tasks[1])  # its masks are the least sure
 
 
-def judge(group: Sequence[Trajectory]) -> None:
+def assign_advantages(group: Sequence[Trajectory]) -> None:
     for trajectory, advantage in zip(group, (1.0, -0.5), strict=True):
         trajectory.advantage = advantage
 
@@ -106,7 +106,7 @@ def test_the_second_update_is_held_against_the_rollout(case: Case, monkeypatch: 
     monkeypatch.setattr(learner_module, "grpo_loss", noting)
     group, policy = case.group(), case.policy()
     grids_KHW = binarise_grid(key_logits(policy, group[0]), 0.0)
-    metrics = case.learner(policy, "grpo.updates=2").learn([group], judge)
+    metrics = case.learner(policy, "grpo.updates=2").learn([group], assign_advantages)
     assert len(seen) == 2, "one micro-batch per update"
     (first, first_metrics), (second, second_metrics) = seen
     assert first.mask_term_BL is not None and first.old_mask_term_BL is not None
@@ -127,7 +127,7 @@ def test_the_second_update_is_held_against_the_rollout(case: Case, monkeypatch: 
 
     # Its new mask term is that of the weights after one update, of the mask that the rollout decoded.
     updated, again = case.policy(), case.group()
-    case.learner(updated, "grpo.updates=1").learn([again], judge)
+    case.learner(updated, "grpo.updates=1").learn([again], assign_advantages)
     expected_K = WEIGHT * loglik(key_logits(updated, again[0]), grids_KHW)
     assert (second.mask_term_BL[0, at_seg] - expected_K).abs().max() < 1e-5
     moved_K = (expected_K - second.old_mask_term_BL[0, at_seg]).abs()
@@ -142,7 +142,7 @@ def test_the_second_update_is_held_against_the_rollout(case: Case, monkeypatch: 
 def test_updates_of_one_rollout_share_a_learning_rate(case: Case):
     settings = ("grpo.updates=2", "grpo.steps=2", "grpo.lr_decays=true")
     learner = case.learner(case.policy(), *settings)
-    rates = [learner.learn([case.group()], judge)["optim/learning_rate"] for _ in range(2)]
+    rates = [learner.learn([case.group()], assign_advantages)["optim/learning_rate"] for _ in range(2)]
     assert rates == pytest.approx([0.5e-3, 0.0]), "as after each of two steps of one update"
 
 
@@ -162,7 +162,7 @@ def test_shares_by_hand():
 
 def test_shares_of_a_learner(case: Case):
     def shares(*overrides: str) -> tuple[float, float]:
-        metrics = case.learner(case.policy(), *overrides).learn([case.group()], judge)
+        metrics = case.learner(case.policy(), *overrides).learn([case.group()], assign_advantages)
         return metrics["grad/masks/share"], metrics["grad/calibration/share"]
 
     masks, calibration = shares()

@@ -31,20 +31,20 @@ from rl.runtime.stages import Phase
 from tests.helpers.browser import open_page
 from tests.helpers.replay_samples import ATTACK, answer_text, box, episode, select_text, small_task
 
-MEASURES = ("jf", "j", "f", "j_visible", "interval_iou", "key_hit", "format", "turns", "tool_use")
+METRICS = ("jf", "j", "f", "j_visible", "interval_iou", "key_hit", "format", "turns", "tool_use")
 
 
 def results(tasks: list[Task], level: float, blind: float) -> dict[str, Any]:
     """As rl.evaluate writes them, every figure of a policy at one level; half a turn more for every later task."""
     rows = [
         {"task_id": task.task_id, "family": task.family, "explore": task.explore, "stop": "answered"}
-        | dict.fromkeys(MEASURES, level)
+        | dict.fromkeys(METRICS, level)
         | {"turns": 1 + at / 2}
         for at, task in enumerate(tasks)
     ]
 
     def group(value: float, count: int) -> dict[str, Any]:
-        triples = {key: [value, value - 0.05, value + 0.05] for key in MEASURES}
+        triples = {key: [value, value - 0.05, value + 0.05] for key in METRICS}
         return {"n": count, **triples, "turns": [1.5, 1.25, 1.75]}
 
     families = [*sorted({task.family for task in tasks}), "exploring pays", "exploring does not pay"]
@@ -162,7 +162,7 @@ def test_a_chart_places_its_points_between_its_ticks():
 
 def test_the_held_out_curve_runs_from_evaluation_to_evaluation(tmp_path):
     before, after = made_report(tmp_path).stages[-2:]
-    records = [{"step": 0}, {"step": 1, "heldout/jf/all": 0.4}, {"step": 2}]
+    records = [{"step": 0}, {"step": 1, "eval/jf/all": 0.4}, {"step": 2}]
     (chart,) = grpo_charts(records, [], before, after)
     (line,) = [line for line in chart.lines if line.name == "all"]
     xs, ys = zip(*line.dots, strict=True)

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import random
 
-from rl.rollout.dispatcher import Dispatcher, Room
-from rl.rollout.request import Assignment
+from rl.rollout.dispatcher import Capacity, Dispatcher
+from rl.rollout.request import RolloutRequest
 from tests.helpers.stand_in import group
 
 
-def names(items: list[Assignment]) -> list[str]:
+def names(items: list[RolloutRequest]) -> list[str]:
     return [item.trajectory_id for item in items]
 
 
 def test_groups_stay_together_and_go_to_the_least_loaded():
     groups = [group("a", 4), group("b", 2), group("c", 2), group("d", 2)]
-    dispatcher = Dispatcher(groups, Room(slots=6, ahead=0), max_attempts=2)
+    dispatcher = Dispatcher(groups, Capacity(running=6, queued=0), max_attempts=2)
     shares = dispatcher.hand_out([0, 1])
     assert shares == {0: [*groups[0], *groups[3]], 1: [*groups[1], *groups[2]]}
     assert [dispatcher.load(worker) for worker in (0, 1)] == [6, 4]
@@ -23,7 +23,7 @@ def test_groups_stay_together_and_go_to_the_least_loaded():
 
 def test_a_worker_gets_more_as_it_has_room_and_ends_a_group_before_it_begins_another():
     groups = [group("a"), group("b"), group("c")]
-    dispatcher = Dispatcher(groups, Room(slots=5, ahead=1), max_attempts=2)
+    dispatcher = Dispatcher(groups, Capacity(running=5, queued=1), max_attempts=2)
     assert dispatcher.hand_out([0]) == {0: groups[0] + groups[1][:2]}
     for number, item in enumerate(groups[0]):
         assert dispatcher.accept(0, item.trajectory_id)
@@ -33,14 +33,14 @@ def test_a_worker_gets_more_as_it_has_room_and_ends_a_group_before_it_begins_ano
 
 def test_near_the_end_nothing_is_kept_ready():
     groups = [group("a", 4), group("b", 4)]
-    dispatcher = Dispatcher(groups, Room(slots=2, ahead=2), max_attempts=2)
+    dispatcher = Dispatcher(groups, Capacity(running=2, queued=2), max_attempts=2)
     assert {worker: len(share) for worker, share in dispatcher.hand_out([0, 1]).items()} == {0: 4, 1: 2}
     assert dispatcher.hand_out([0, 1]) == {}, "two are left, and each worker has as much as it plays at once"
 
 
 def test_at_the_end_siblings_go_where_a_slot_is_free():
     groups = [group("a", 4), group("b", 1)]
-    dispatcher = Dispatcher(groups, Room(slots=2, ahead=0), max_attempts=2)
+    dispatcher = Dispatcher(groups, Capacity(running=2, queued=0), max_attempts=2)
     assert dispatcher.hand_out([0, 1]) == {0: groups[0][:2], 1: [*groups[1], groups[0][3]]}
     dispatcher.accept(1, "0/b/0")
     assert dispatcher.hand_out([1]) == {1: [groups[0][2]]}
@@ -48,7 +48,7 @@ def test_at_the_end_siblings_go_where_a_slot_is_free():
 
 
 def test_a_group_is_not_torn_apart_where_its_worker_has_slots_for_it():
-    dispatcher = Dispatcher([group("a", 8)], Room(slots=8, ahead=0), max_attempts=2)
+    dispatcher = Dispatcher([group("a", 8)], Capacity(running=8, queued=0), max_attempts=2)
     assert {worker: len(share) for worker, share in dispatcher.hand_out([0, 1]).items()} == {0: 8}
 
 
@@ -65,7 +65,7 @@ def test_without_room_a_worker_gets_one_whole_group_at_a_time():
 
 def test_what_a_lost_worker_had_begun_is_not_lost():
     groups = [group("a", 4)]
-    dispatcher = Dispatcher(groups, Room(slots=2, ahead=0), max_attempts=3)
+    dispatcher = Dispatcher(groups, Capacity(running=2, queued=0), max_attempts=3)
     dispatcher.hand_out([0])
     dispatcher.lose(0)
     assert dispatcher.unfinished == 4
@@ -73,7 +73,7 @@ def test_what_a_lost_worker_had_begun_is_not_lost():
 
 
 def test_only_what_is_owed_is_accepted_and_only_once():
-    dispatcher = Dispatcher([group("a", 1)], Room(4, 0), max_attempts=2)
+    dispatcher = Dispatcher([group("a", 1)], Capacity(4, 0), max_attempts=2)
     dispatcher.hand_out([0])
     assert not dispatcher.accept(1, "0/a/0"), "of another worker"
     assert dispatcher.accept(0, "0/a/0")
@@ -84,7 +84,7 @@ def test_only_what_is_owed_is_accepted_and_only_once():
 
 def test_what_a_lost_worker_owed_comes_before_what_waits():
     groups = [group("a"), group("b"), group("c")]
-    dispatcher = Dispatcher(groups, Room(8, 0), max_attempts=3)
+    dispatcher = Dispatcher(groups, Capacity(8, 0), max_attempts=3)
     dispatcher.hand_out([0])
     dispatcher.accept(0, "0/a/1")
     assert dispatcher.lose(0) == []
@@ -95,7 +95,7 @@ def test_what_a_lost_worker_owed_comes_before_what_waits():
 
 
 def test_the_last_attempt_is_made_alone_and_then_it_is_given_up():
-    dispatcher = Dispatcher([group("a", 2), group("b", 1)], Room(8, 0), max_attempts=2)
+    dispatcher = Dispatcher([group("a", 2), group("b", 1)], Capacity(8, 0), max_attempts=2)
     dispatcher.hand_out([0])
     dispatcher.lose(0)
     shares = dispatcher.hand_out([0, 1])
@@ -106,7 +106,7 @@ def test_the_last_attempt_is_made_alone_and_then_it_is_given_up():
 
 
 def test_nothing_joins_what_is_played_alone():
-    dispatcher = Dispatcher([group("a", 1), group("b", 1), group("c", 1)], Room(2, 0), max_attempts=2)
+    dispatcher = Dispatcher([group("a", 1), group("b", 1), group("c", 1)], Capacity(2, 0), max_attempts=2)
     dispatcher.hand_out([0])
     dispatcher.accept(0, "0/b/0")
     dispatcher.lose(0)
@@ -117,14 +117,14 @@ def test_nothing_joins_what_is_played_alone():
 
 
 def test_one_attempt_means_none_is_repeated():
-    dispatcher = Dispatcher([group("a", 2)], Room(8, 0), max_attempts=1)
+    dispatcher = Dispatcher([group("a", 2)], Capacity(8, 0), max_attempts=1)
     dispatcher.hand_out([0])
     assert names(dispatcher.lose(0)) == ["0/a/0", "0/a/1"]
     assert dispatcher.unfinished == 0
 
 
 def test_giving_up_returns_all_that_is_unfinished():
-    dispatcher = Dispatcher([group("a", 2), group("b", 2)], Room(2, 0), max_attempts=3)
+    dispatcher = Dispatcher([group("a", 2), group("b", 2)], Capacity(2, 0), max_attempts=3)
     dispatcher.hand_out([0])
     dispatcher.accept(0, "0/a/0")
     assert sorted(names(dispatcher.give_up())) == ["0/a/1", "0/b/0", "0/b/1"]
@@ -136,9 +136,9 @@ def test_whatever_happens_every_assignment_is_settled_exactly_once():
     rng = random.Random(0)
     for _ in range(200):
         groups = [group(f"t{number}", rng.randint(1, 5)) for number in range(rng.randint(1, 6))]
-        room = rng.choice([None, Room(rng.randint(1, 8), rng.randint(0, 4))])
-        dispatcher = Dispatcher(groups, room, max_attempts=rng.randint(1, 4))
-        owed: dict[int, list[Assignment]] = {0: [], 1: [], 2: []}
+        capacity = rng.choice([None, Capacity(rng.randint(1, 8), rng.randint(0, 4))])
+        dispatcher = Dispatcher(groups, capacity, max_attempts=rng.randint(1, 4))
+        owed: dict[int, list[RolloutRequest]] = {0: [], 1: [], 2: []}
         settled: list[str] = []
         while dispatcher.unfinished:
             for worker, share in dispatcher.hand_out([w for w in owed if rng.random() < 0.7]).items():

@@ -11,7 +11,7 @@ from cot_data.datasets.mixture import Mixture
 from cot_data.faults import RAISE, Faults
 from cot_data.tasks import Entry, Outline, Tasks
 from env.types import StopReason, Task, Trajectory, VideoRef
-from rl.rollout.dynamic_sampling import Drawn, Group, draw_groups
+from rl.rollout.dynamic_sampling import Group, StepGroups, sample_groups
 from rl.rollout.task_stream import TaskStream, items_for_step
 
 
@@ -59,7 +59,7 @@ def group(task: Task, stop: StopReason = StopReason.ANSWERED) -> Group:
     return [Trajectory(f"0/{task.task_id}/{g}", task, 0, g, stop_reason=stop, error="lost") for g in range(2)]
 
 
-class Judge:
+class AssignAdvantages:
     """Ties all groups of its first `num_tied` draws, and of `always_tied`; `failing` end as errors."""
 
     def __init__(self, num_tied: int = 0, always_tied: Sequence[str] = (), failing: Sequence[str] = ()):
@@ -67,22 +67,23 @@ class Judge:
         self.draws: list[list[str]] = []
         self.num_rated = 0
 
-    def play(self, drawn: list[Task]) -> list[Group]:
-        self.draws.append(ids(drawn))
+    def play(self, step_groups: list[Task]) -> list[Group]:
+        self.draws.append(ids(step_groups))
         return [
-            group(task, StopReason.ERROR if task.task_id in self.failing else StopReason.ANSWERED) for task in drawn
+            group(task, StopReason.ERROR if task.task_id in self.failing else StopReason.ANSWERED)
+            for task in step_groups
         ]
 
-    def rate(self, groups: Sequence[Group]) -> None:
+    def score_without_update(self, groups: Sequence[Group]) -> None:
         self.num_rated += 1
         for members in groups:
             is_tied = self.num_rated <= self.num_tied or members[0].task.task_id in self.always_tied
             for trajectory, advantage in zip(members, (-1.0, 1.0), strict=True):
                 trajectory.advantage = 0.0 if is_tied else advantage
 
-    def draw(self, refill: int, cursor: int = 0, num_tasks: int = 20) -> Drawn:
-        config = GrpoConfig(tasks_per_step=4, refill=refill)
-        return draw_groups(stream(num_tasks, 4), cursor, self.play, self.rate, config)
+    def draw(self, refill: int, cursor: int = 0, num_tasks: int = 20) -> StepGroups:
+        config = GrpoConfig(tasks_per_step=4, max_oversampling=refill)
+        return sample_groups(stream(num_tasks, 4), cursor, self.play, self.score_without_update, config)
 
 
 def names(groups: Sequence[Group]) -> list[str]:
@@ -93,43 +94,48 @@ ORDER = ids(stream(20, 4).take(20, 0)[0])
 
 
 def test_without_refilling_nothing_is_rated_and_all_is_trained_on():
-    judge = Judge(num_tied=9)
-    drawn = judge.draw(refill=1, cursor=4)
-    assert judge.num_rated == 0 and judge.draws == [ORDER[4:8]]
-    assert names(drawn.groups) == names(drawn.sound) == names(drawn.played) == ORDER[4:8] and drawn.cursor == 8
+    assign = AssignAdvantages(num_tied=9)
+    step_groups = assign.draw(refill=1, cursor=4)
+    assert assign.num_rated == 0 and assign.draws == [ORDER[4:8]]
+    assert (
+        names(step_groups.trained) == names(step_groups.valid) == names(step_groups.sampled) == ORDER[4:8]
+        and step_groups.cursor == 8
+    )
 
 
 def test_groups_of_equal_rewards_are_replaced_by_the_next_of_the_stream():
-    judge = Judge(num_tied=1)
-    drawn = judge.draw(refill=3)
-    assert judge.draws == [ORDER[:4], ORDER[4:8]], "no more than needed"
-    assert names(drawn.groups) == ORDER[4:8] and names(drawn.played) == ORDER[:8] and drawn.cursor == 8
+    assign = AssignAdvantages(num_tied=1)
+    step_groups = assign.draw(refill=3)
+    assert assign.draws == [ORDER[:4], ORDER[4:8]], "no more than needed"
+    assert (
+        names(step_groups.trained) == ORDER[4:8] and names(step_groups.sampled) == ORDER[:8] and step_groups.cursor == 8
+    )
 
-    judge = Judge(always_tied=[ORDER[1], ORDER[4]])
-    drawn = judge.draw(refill=3)
-    assert judge.draws == [ORDER[:4], [ORDER[4]], [ORDER[5]]]
-    assert names(drawn.groups) == [ORDER[0], *ORDER[2:4], ORDER[5]] and drawn.cursor == 6
+    assign = AssignAdvantages(always_tied=[ORDER[1], ORDER[4]])
+    step_groups = assign.draw(refill=3)
+    assert assign.draws == [ORDER[:4], [ORDER[4]], [ORDER[5]]]
+    assert names(step_groups.trained) == [ORDER[0], *ORDER[2:4], ORDER[5]] and step_groups.cursor == 6
 
 
 def test_at_the_bound_groups_of_equal_rewards_make_up_the_number():
-    judge = Judge(always_tied=[ORDER[at] for at in (0, 1, 3, 4, 5, 7)])
-    drawn = judge.draw(refill=2)
-    assert judge.draws == [ORDER[:4], ORDER[4:7], [ORDER[7]]]
-    assert names(drawn.groups) == [ORDER[at] for at in (0, 1, 2, 6)] and drawn.cursor == 8
+    assign = AssignAdvantages(always_tied=[ORDER[at] for at in (0, 1, 3, 4, 5, 7)])
+    step_groups = assign.draw(refill=2)
+    assert assign.draws == [ORDER[:4], ORDER[4:7], [ORDER[7]]]
+    assert names(step_groups.trained) == [ORDER[at] for at in (0, 1, 2, 6)] and step_groups.cursor == 8
 
 
 def test_no_step_draws_more_than_there_is():
-    judge = Judge(num_tied=9)
-    drawn = judge.draw(refill=9, num_tasks=6)
-    assert [len(each) for each in judge.draws] == [4, 2] and len(set(names(drawn.played))) == 6
-    assert names(drawn.groups) == judge.draws[0]
+    assign = AssignAdvantages(num_tied=9)
+    step_groups = assign.draw(refill=9, num_tasks=6)
+    assert [len(each) for each in assign.draws] == [4, 2] and len(set(names(step_groups.sampled))) == 6
+    assert names(step_groups.trained) == assign.draws[0]
 
 
 def test_groups_that_failed_are_replaced_too_and_never_trained_on():
-    judge = Judge(failing=[ORDER[2]])
-    drawn = judge.draw(refill=2)
-    assert judge.draws == [ORDER[:4], [ORDER[4]]]
-    assert names(drawn.groups) == names(drawn.sound) == [*ORDER[:2], *ORDER[3:5]]
-    assert names(Judge(failing=ORDER[:3]).draw(refill=1).groups) == [ORDER[3]]
+    assign = AssignAdvantages(failing=[ORDER[2]])
+    step_groups = assign.draw(refill=2)
+    assert assign.draws == [ORDER[:4], [ORDER[4]]]
+    assert names(step_groups.trained) == names(step_groups.valid) == [*ORDER[:2], *ORDER[3:5]]
+    assert names(AssignAdvantages(failing=ORDER[:3]).draw(refill=1).trained) == [ORDER[3]]
     with pytest.raises(RuntimeError, match="step 0: every group failed; reasons: lost"):
-        Judge(failing=ORDER).draw(refill=2)
+        AssignAdvantages(failing=ORDER).draw(refill=2)

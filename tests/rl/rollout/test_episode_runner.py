@@ -15,10 +15,10 @@ from env.errors import DataError
 from env.frames import FrameCache
 from env.types import FrameRef, StopReason, Task, VideoRef
 from policy import SHIPPED
-from policy.engines.base import Completion, Request
+from policy.engines.base import Completion, GenerationRequest
 from policy.vlm.load import load_chat
-from rl.rollout.episode_runner import Rollout
-from rl.rollout.request import Assignment
+from rl.rollout.episode_runner import EpisodeRunner
+from rl.rollout.request import RolloutRequest
 
 
 class SlowSampler:
@@ -27,11 +27,11 @@ class SlowSampler:
     version = 3
 
     def __init__(self) -> None:
-        self.requests: dict[str, Request] = {}
+        self.requests: dict[str, GenerationRequest] = {}
         self.aborted: list[str] = []
         self._done: list[Completion] = []
 
-    def submit(self, request: Request) -> None:
+    def submit(self, request: GenerationRequest) -> None:
         self.requests[request.request_id] = request
 
     def step(self) -> list[Completion]:
@@ -62,14 +62,14 @@ def task(shapes: Path) -> Task:
     return next(iter(load_tasks("mevis", shapes)))
 
 
-def make(**env: float) -> tuple[Rollout, SlowSampler]:
+def make(**env: float) -> tuple[EpisodeRunner, SlowSampler]:
     chat, layout = load_chat(SHIPPED / "vlm")
     sampler = SlowSampler()
     config = replace(load_config("tiny", []).env, **env)
-    return Rollout(sampler, chat, layout, Frames(), config), sampler  # pyright: ignore[reportArgumentType]
+    return EpisodeRunner(sampler, chat, layout, Frames(), config), sampler  # pyright: ignore[reportArgumentType]
 
 
-def step_until_submitted(rollout: Rollout, sampler: SlowSampler, count: int) -> None:
+def step_until_submitted(rollout: EpisodeRunner, sampler: SlowSampler, count: int) -> None:
     while len(sampler.requests) < count:
         assert rollout.step() == []
 
@@ -77,7 +77,7 @@ def step_until_submitted(rollout: Rollout, sampler: SlowSampler, count: int) -> 
 @pytest.mark.parametrize("limit", ["max_turn_seconds", "max_seconds"])
 def test_a_turn_that_is_never_written_ends_its_episode_alone(task: Task, limit: str):
     rollout, sampler = make(**{limit: 0.5})
-    rollout.begin(Assignment(task, 0, 0, 0, 1.0))
+    rollout.begin(RolloutRequest(task, 0, 0, 0, 1.0))
     step_until_submitted(rollout, sampler, 1)
     ended = []
     while rollout.busy:
@@ -91,12 +91,12 @@ def test_a_turn_that_is_never_written_ends_its_episode_alone(task: Task, limit: 
 def test_what_is_abandoned_is_forgotten_by_the_sampler_too(task: Task):
     rollout, sampler = make()
     for sibling in range(3):
-        rollout.begin(Assignment(task, 0, sibling, 0, 1.0))
+        rollout.begin(RolloutRequest(task, 0, sibling, 0, 1.0))
     step_until_submitted(rollout, sampler, 3)
     rollout.abandon()
     assert not rollout.busy
     assert not sampler.requests
-    rollout.begin(Assignment(task, 0, 0, 0, 1.0))  # the same name again
+    rollout.begin(RolloutRequest(task, 0, 0, 0, 1.0))  # the same name again
     step_until_submitted(rollout, sampler, 1)
 
 
@@ -104,7 +104,7 @@ def test_frames_that_cannot_be_read_end_only_their_own_episode(task: Task):
     rollout, sampler = make()
     broken = replace(task, task_id="x/broken/0", video=replace(task.video, path="broken"))
     for each in (broken, task):
-        rollout.begin(Assignment(each, 0, 0, 0, 1.0))
+        rollout.begin(RolloutRequest(each, 0, 0, 0, 1.0))
     ended = []
     while not ended or not sampler.requests:
         ended += rollout.step()
@@ -116,7 +116,7 @@ def test_frames_that_cannot_be_read_end_only_their_own_episode(task: Task):
 
 def test_what_was_done_is_counted_since_the_last_look(task: Task):
     rollout, sampler = make()
-    rollout.begin(Assignment(task, 0, 0, 0, 1.0))
+    rollout.begin(RolloutRequest(task, 0, 0, 0, 1.0))
     step_until_submitted(rollout, sampler, 1)
     sampler.write(f"0/{task.task_id}/0#0", rollout.chat.encode("nonsense"))
     (trajectory,) = rollout.step()

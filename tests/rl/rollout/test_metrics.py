@@ -10,13 +10,15 @@ import urllib.request
 import pytest
 import ray
 
-from rl.rollout.episode_worker import Tally
+from rl.rollout.episode_worker import WorkerStats
 from rl.rollout.failures import Failure
 from rl.rollout.metrics import WorkerGauges, worker_metrics
 
 TALLIES = {
-    0: Tally(turns=6, prompt_tokens=100, cached_tokens=80, written_tokens=50, seconds=2.0, most_live=9),
-    3: Tally(turns=2, prompt_tokens=100, cached_tokens=0, written_tokens=10, seconds=4.0, most_live=1, restarts=1),
+    0: WorkerStats(turns=6, prompt_tokens=100, cached_tokens=80, written_tokens=50, seconds=2.0, most_live=9),
+    3: WorkerStats(
+        turns=2, prompt_tokens=100, cached_tokens=0, written_tokens=10, seconds=4.0, most_live=1, restarts=1
+    ),
 }
 SPEED = r'ray_videoseg_worker_tokens_per_s{[^}]*worker="(\d+)"[^}]*} (\S+)'
 

@@ -13,7 +13,7 @@ from ray.util import placement_group_table
 
 from configs.schema import RunConfig
 from env.types import StopReason
-from rl.rollout.dispatcher import Room
+from rl.rollout.dispatcher import Capacity
 from rl.rollout.failures import Failure
 from rl.rollout.pool import Pool
 from tests.helpers.stand_in import Named, StandInWorker, group
@@ -37,7 +37,7 @@ def test_workers_are_spread_and_a_lost_node_loses_no_episode(cluster: Cluster, t
     seconds = {item.trajectory_id: (1.0,) for each in groups for item in each}
     config = RunConfig()
     config = replace(config, grpo=replace(config.grpo, max_attempts=3))
-    pool = Pool(config, StandInWorker, (2, str(tmp_path), Named(seconds)), 2, Room(slots=2, ahead=2))
+    pool = Pool(config, StandInWorker, (2, str(tmp_path), Named(seconds)), 2, Capacity(running=2, queued=2))
     pool.pids()
     (places,) = placement_group_table().values()
     assert len(set(places["bundles_to_node_id"].values())) == 2

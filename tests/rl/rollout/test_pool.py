@@ -16,10 +16,10 @@ from configs.load import ConfigError
 from configs.schema import RunConfig
 from env.errors import CheckpointError
 from env.types import StopReason, Trajectory
-from rl.rollout.dispatcher import Room
+from rl.rollout.dispatcher import Capacity
 from rl.rollout.failures import Failure
 from rl.rollout.pool import Pool
-from rl.rollout.request import Assignment
+from rl.rollout.request import RolloutRequest
 from tests.helpers.stand_in import Named, StandInWorker, group
 
 pytestmark = pytest.mark.timeout(300)
@@ -39,11 +39,11 @@ class Setting:
         self.folder = folder
         self.pools: list[Pool] = []
 
-    def pool(self, workers: int = 2, slots: int = 4, seconds: dict | None = None, **sampler) -> Pool:
+    def pool(self, workers: int = 2, running: int = 4, seconds: dict | None = None, **sampler) -> Pool:
         config = RunConfig()
         config = replace(config, sampler=replace(config.sampler, **sampler), grpo=replace(config.grpo, max_attempts=3))
-        arguments = (slots, str(self.folder), Named(seconds or {}))
-        self.pools.append(Pool(config, StandInWorker, arguments, workers, Room(slots, ahead=4)))
+        arguments = (running, str(self.folder), Named(seconds or {}))
+        self.pools.append(Pool(config, StandInWorker, arguments, workers, Capacity(running, queued=4)))
         return self.pools[-1]
 
 
@@ -59,7 +59,7 @@ def answered(trajectories: list[Trajectory]) -> list[str]:
     return sorted(item.trajectory_id for item in trajectories if item.stop_reason is StopReason.ANSWERED)
 
 
-def names(groups: list[list[Assignment]]) -> list[str]:
+def names(groups: list[list[RolloutRequest]]) -> list[str]:
     return sorted(item.trajectory_id for each in groups for item in each)
 
 
@@ -68,10 +68,10 @@ def test_everything_comes_back_once_and_both_workers_had_a_share(setting: Settin
     pool = setting.pool()
     assert answered(list(pool.play(groups, ""))) == names(groups)
     pool.pids()  # both are up now
-    pool.take_tallies()
+    pool.take_stats()
     assert answered(list(pool.play(groups, ""))) == names(groups), "a second time, the same names"
-    assert {worker: tally.turns > 0 for worker, tally in pool.take_tallies().items()} == {0: True, 1: True}
-    assert pool.take_tallies() == {}
+    assert {worker: tally.turns > 0 for worker, tally in pool.take_stats().items()} == {0: True, 1: True}
+    assert pool.take_stats() == {}
 
 
 @pytest.mark.parametrize(
@@ -96,7 +96,7 @@ def test_a_frozen_worker_is_killed_and_replaced(setting: Setting):
 
 def test_an_episode_that_always_breaks_its_engine_is_given_up_and_takes_no_other_with_it(setting: Setting):
     groups = [group("a"), group("raise 99"), group("b")]
-    pool = setting.pool(workers=1, slots=8)
+    pool = setting.pool(workers=1, running=8)
     played = list(pool.play(groups, ""))
     (broken,) = [item for item in played if item.stop_reason is StopReason.ERROR]
     assert broken.trajectory_id == "0/raise 99/0"
@@ -142,4 +142,4 @@ def test_more_workers_than_the_cluster_has_room_for_are_refused(setting: Setting
 
 def test_workers_that_do_not_come_up_end_the_run_with_the_reason(setting: Setting):
     with pytest.raises(RuntimeError, match=r"no worker comes up, after 3 attempts(.|\n)*does not load"):
-        list(setting.pool(workers=1, slots=0).play([group("a")], ""))
+        list(setting.pool(workers=1, running=0).play([group("a")], ""))

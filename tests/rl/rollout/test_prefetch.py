@@ -12,8 +12,8 @@ import pytest
 from configs.load import ConfigError, load_config
 from configs.schema import RunConfig
 from env.types import StopReason, Task, Trajectory
-from rl.rollout.prefetch import Rollouts
-from rl.rollout.request import Assignment
+from rl.rollout.prefetch import RolloutPrefetcher
+from rl.rollout.request import RolloutRequest
 from rl.runtime.threads import SharedCores
 from tests.helpers.stand_in import group
 
@@ -36,25 +36,25 @@ class Workers:
         self.released.set()
         self.error: Exception | None = None
 
-    def run(self, assignments: Sequence[Assignment]) -> Iterator[Trajectory]:
-        self.asked.append([item.trajectory_id for item in assignments])
+    def run(self, requests: Sequence[RolloutRequest]) -> Iterator[Trajectory]:
+        self.asked.append([item.trajectory_id for item in requests])
         if self.error:
             raise self.error
-        for item in assignments:
+        for item in requests:
             assert item.step != 1 or self.released.wait(30)
             yield Trajectory(item.trajectory_id, item.task, item.step, item.sibling, stop_reason=StopReason.ANSWERED)
 
 
 def settings(ahead: int) -> RunConfig:
     config = load_config("smoke", [])
-    grpo = replace(config.grpo, steps=3, tasks_per_step=2, group_size=2, refill=1, rollout_ahead=ahead)
+    grpo = replace(config.grpo, steps=3, tasks_per_step=2, group_size=2, max_oversampling=1, rollout_ahead=ahead)
     return replace(config, grpo=grpo)
 
 
-def make(folder: Path, ahead: int) -> tuple[Rollouts, Workers]:
+def make(folder: Path, ahead: int) -> tuple[RolloutPrefetcher, Workers]:
     workers = Workers()
-    rate = pytest.fail
-    return Rollouts(settings(ahead), workers, folder, Stream(), 0, rate), workers  # pyright: ignore[reportArgumentType]
+    score_without_update = pytest.fail
+    return RolloutPrefetcher(settings(ahead), workers, folder, Stream(), 0, score_without_update), workers  # pyright: ignore[reportArgumentType]
 
 
 def names(step: int) -> list[str]:
@@ -64,19 +64,19 @@ def names(step: int) -> list[str]:
 def test_on_policy_nothing_is_played_before_it_is_asked_for(tmp_path: Path):
     rollouts, workers = make(tmp_path, ahead=0)
     for step in range(3):
-        drawn = rollouts.take(step)
-        assert [item.trajectory_id for each in drawn.groups for item in each] == names(step)
-        rollouts.settle()
+        step_groups = rollouts.take(step)
+        assert [item.trajectory_id for each in step_groups.trained for item in each] == names(step)
+        rollouts.wait()
         assert workers.asked == [names(done) for done in range(step + 1)]
 
 
 def test_ahead_the_next_step_is_begun_when_one_is_taken_and_no_further(tmp_path: Path):
     rollouts, workers = make(tmp_path, ahead=1)
     for step in range(3):
-        drawn = rollouts.take(step)
-        assert [item.trajectory_id for each in drawn.groups for item in each] == names(step)
-        assert drawn.cursor == 2 * step + 2
-        rollouts.settle()
+        step_groups = rollouts.take(step)
+        assert [item.trajectory_id for each in step_groups.trained for item in each] == names(step)
+        assert step_groups.cursor == 2 * step + 2
+        rollouts.wait()
         assert workers.asked == [names(done) for done in range(min(step + 2, 3))]
 
 
@@ -87,7 +87,7 @@ def test_a_step_is_taken_while_the_next_one_is_still_being_played(tmp_path: Path
     assert rollouts.playing
     workers.released.set()
     assert rollouts.take(1).cursor == 4
-    rollouts.settle()
+    rollouts.wait()
     assert not rollouts.playing
 
 
@@ -106,10 +106,10 @@ def test_the_learner_leaves_a_core_to_each_worker_while_they_play(monkeypatch: p
 def test_what_goes_wrong_ahead_is_raised_where_it_is_taken(tmp_path: Path):
     rollouts, workers = make(tmp_path, ahead=1)
     rollouts.take(0)
-    rollouts.settle()
+    rollouts.wait()
     workers.error = OSError("no space left on device")
     rollouts.take(1)
-    rollouts.settle()
+    rollouts.wait()
     with pytest.raises(OSError, match="no space left"):
         rollouts.take(2)
 
@@ -117,12 +117,12 @@ def test_what_goes_wrong_ahead_is_raised_where_it_is_taken(tmp_path: Path):
 def test_what_is_pending_is_not_played_again_and_what_is_learnt_from_is_forgotten(tmp_path: Path):
     first, _ = make(tmp_path, ahead=1)
     first.take(0)
-    first.settle()
+    first.wait()
     assert sorted(folder.name for folder in tmp_path.iterdir()) == ["step-000000", "step-000001"]
     resumed, workers = make(tmp_path, ahead=1)
     resumed.take(0)
     resumed.take(1)
-    resumed.settle()
+    resumed.wait()
     assert workers.asked == [[], [], names(2)]
     assert sorted(folder.name for folder in tmp_path.iterdir()) == ["step-000001", "step-000002"]
 
@@ -131,7 +131,7 @@ def test_what_is_pending_is_not_played_again_and_what_is_learnt_from_is_forgotte
     ("text", "problem"),
     [
         ("grpo.truncate_weight=0", "expected grpo.truncate_weight above 0"),
-        ("grpo.refill=2", "expected grpo.refill 1"),
+        ("grpo.max_oversampling=2", "expected grpo.max_oversampling 1"),
         ("grpo.rollout_ahead=2", "expected 0 to 1, got 2"),
     ],
 )

@@ -18,10 +18,10 @@ from env.types import Scores, Trajectory
 from policy.engines import build_sampler
 from policy.vlm.load import load_chat
 from rl import grpo
-from rl.rollout.episode_runner import Rollout
-from rl.rollout.episode_worker import Tally
+from rl.rollout.episode_runner import EpisodeRunner
+from rl.rollout.episode_worker import WorkerStats
 from rl.rollout.failures import Failure
-from rl.rollout.request import Assignment
+from rl.rollout.request import RolloutRequest
 from rl.rollout.task_stream import TaskStream
 from rl.runtime.checkpoint import latest_checkpoint, load_state
 from tests.helpers.rl_parts import Micro, read_lines
@@ -29,7 +29,7 @@ from tests.helpers.rl_parts import Micro, read_lines
 STEPS, PER_STEP, REFILL, GROUP = 3, 2, 2, 2
 SETTINGS = (
     f"grpo.tasks_per_step={PER_STEP}",
-    f"grpo.refill={REFILL}",
+    f"grpo.max_oversampling={REFILL}",
     f"grpo.group_size={GROUP}",
     "grpo.save_every=1",
     "grpo.lr_decays=false",
@@ -56,21 +56,21 @@ class PoolHere:
     def __init__(self, config: RunConfig, model_dir: Path):
         chat, layout = load_chat(model_dir)
         self.sampler = build_sampler(config.sampler, model_dir, config.env.max_context_tokens, config.seed)
-        self.rollout = Rollout(self.sampler, chat, layout, FrameCache(), config.env)
+        self.rollout = EpisodeRunner(self.sampler, chat, layout, FrameCache(), config.env)
         PoolHere.calls, PoolHere.played = 0, []
 
     def publish(self, weights: Mapping, version: int) -> None:
         self.sampler.load_weights(weights, version)
 
-    def run(self, assignments: Sequence[Assignment]) -> Iterator[Trajectory]:
+    def run(self, requests: Sequence[RolloutRequest]) -> Iterator[Trajectory]:
         PoolHere.calls += 1
-        for done, trajectory in enumerate(self.rollout.run(assignments)):
+        for done, trajectory in enumerate(self.rollout.run(requests)):
             if PoolHere.calls == self.cut_at and done:
                 raise PowerCut
             PoolHere.played.append(trajectory.trajectory_id)
             yield trajectory
 
-    def take_tallies(self) -> dict[int, Tally]:
+    def take_stats(self) -> dict[int, WorkerStats]:
         return {}
 
     def close(self) -> None:
@@ -99,7 +99,7 @@ def test_a_run_that_broke_off_while_refilling_goes_on_exactly(
     monkeypatch.setattr(grpo, "connect_ray", lambda config, has_gpu: None)
     grpo.train(whole)
     rows = read_lines(Path(whole.run_dir) / "metrics.jsonl")
-    assert [row["rollout/refilled"] for row in rows[:2]] == [2, 1]
+    assert [row["rollout/oversampled"] for row in rows[:2]] == [2, 1]
     first = [item for item in TrajectoryStore(f"{whole.run_dir}/trajectories").read() if item.step == 0]
     assert len(first) == REFILL * PER_STEP * GROUP
     assert all(item.scores is not None for item in first), "what was left out is stored with its scores"
@@ -121,7 +121,7 @@ def test_a_run_that_broke_off_while_refilling_goes_on_exactly(
     again = read_lines(Path(torn.run_dir) / "metrics.jsonl")
     assert [row["step"] for row in again] == list(range(STEPS))
     for ours, theirs in zip(again, rows, strict=True):
-        for name in ("loss/policy", "loss/masks", "optim/grad_norm", "rollout/refilled", "reward/total/mean"):
+        for name in ("loss/policy", "loss/masks", "optim/grad_norm", "rollout/oversampled", "reward/total/mean"):
             assert ours[name] == pytest.approx(theirs[name], abs=1e-6), (theirs["step"], name)
     written = [
         [(item.trajectory_id, item.advantage) for item in TrajectoryStore(f"{config.run_dir}/trajectories").read()]

@@ -24,7 +24,7 @@ from env.types import Trajectory
 from policy.videoseg.checkpoint import load_policy
 from policy.videoseg.model import SegPolicy
 from rl.runtime.journal import Journal
-from rl.sft.collator import Lesson, LessonCollator
+from rl.sft.collator import LessonCollator, SftBatch
 from rl.sft.loss import lesson_loss
 from rl.sft.mask_stage import CaptionPrompts, NamedMasks, train_masks
 from rl.sft_coldstart import train
@@ -39,7 +39,7 @@ def policy(micro: Micro) -> SegPolicy:
     return load_policy(micro.policy)
 
 
-def lesson_of(policy: SegPolicy, items: list[Trajectory]) -> Lesson:
+def lesson_of(policy: SegPolicy, items: list[Trajectory]) -> SftBatch:
     make = items.__getitem__
     collator = LessonCollator(policy, make, make, FrameCache(), 1, replace(STAGE, batch_size=len(items)), seed=0)
     return collator([{"index": at} for at in range(len(items))])["lessons"][0]

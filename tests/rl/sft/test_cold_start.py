@@ -26,7 +26,7 @@ from env.types import Answer, Select, Trajectory
 from policy.videoseg.checkpoint import load_policy
 from policy.videoseg.model import SegPolicy
 from policy.vlm.batch import ALIKE, to_sequence
-from rl.sft.collator import Lesson, LessonCollator
+from rl.sft.collator import LessonCollator, SftBatch
 from rl.sft.loss import lesson_loss
 from rl.sft_coldstart import train
 from tests.helpers.rl_parts import MICRO, Micro, read_lines
@@ -51,7 +51,7 @@ def trajectories(micro: Micro, config: RunConfig) -> list[Trajectory]:
     ]
 
 
-def lesson_of(policy: SegPolicy, items: list[Trajectory], num_mask_frames: int = 2) -> Lesson:
+def lesson_of(policy: SegPolicy, items: list[Trajectory], num_mask_frames: int = 2) -> SftBatch:
     stage = StageConfig(batch_size=len(items), decision_weight=WEIGHT)
     collator = LessonCollator(
         policy, items.__getitem__, items.__getitem__, FrameCache(), num_mask_frames, stage, seed=0
@@ -64,7 +64,7 @@ def rows(count: int) -> list[dict[str, int]]:
     return [{"index": at} for at in range(count)]
 
 
-def learnt(policy: SegPolicy, lesson: Lesson, row: int, turn: int, least: float = 0.5) -> str:
+def learnt(policy: SegPolicy, lesson: SftBatch, row: int, turn: int, least: float = 0.5) -> str:
     """The words of a turn whose tokens weigh `least` or more."""
     sequence, weights = lesson.batch.sequences[row], lesson.token_weights_BL[row]
     ids = [token for at, token in enumerate(sequence.ids) if sequence.turn_idx[at] == turn and weights[at] >= least]
@@ -129,7 +129,7 @@ def test_without_frames_only_what_follows_from_the_sights_is_learnt(
 
 def test_batches_of_like_length_train_as_one_would(micro: Micro, policy: SegPolicy, config: RunConfig) -> None:
     items = trajectories(micro, config)[:6]
-    stage, frames = StageConfig(batch_size=2, readings=4, decision_weight=WEIGHT), FrameCache()
+    stage, frames = StageConfig(batch_size=2, text_only_traces=4, decision_weight=WEIGHT), FrameCache()
     read = [without_frames(item) for item in items]
     apart = LessonCollator(policy, items.__getitem__, read.__getitem__, frames, 1, stage, seed=0)(rows(6))["lessons"]
     lengths = [[len(sequence) for sequence in lesson.batch.sequences] for lesson in apart]
@@ -186,7 +186,7 @@ def test_one_batch_can_be_learnt_by_heart(micro: Micro, config: RunConfig) -> No
 STAGES = (
     "cold_start.stages=[{kind: masks, steps: 4, batch_size: 2, lr: 1.0e-3}, "
     "{kind: vision, steps: 4, batch_size: 2, lr: 1.0e-3}, {kind: captions, steps: 6, batch_size: 2, lr: 1.0e-3}, "
-    "{kind: dialogue, steps: 4, batch_size: 2, readings: 2, lr: 1.0e-3, mask_coef: 0.0, align_coef: 0.5}, "
+    "{kind: dialogue, steps: 4, batch_size: 2, text_only_traces: 2, lr: 1.0e-3, mask_coef: 0.0, align_coef: 0.5}, "
     "{kind: dialogue, steps: 24, batch_size: 2, lr: 1.0e-3, align_coef: 0.5, freeze_sam: true}]"
 )
 
