@@ -74,7 +74,7 @@ class Pool:
         """Process ids of the workers; waits until their engines are loaded."""
         return ray.get([handle.actor.pid.remote() for handle in self._workers])
 
-    def play(
+    def run(
         self, groups: Sequence[Sequence[RolloutRequest]], option: Any, seconds: float = float("inf")
     ) -> Generator[Trajectory, None, None]:
         """Each assignment's trajectory exactly once, as they finish; `option` is handed to the workers.

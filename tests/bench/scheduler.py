@@ -49,9 +49,9 @@ def measure(workers: int, running: int, per_slot: int, turns: HeavyTail) -> str:
     with tempfile.TemporaryDirectory() as folder:
         pool = Pool(config, StandInWorker, (running, folder, turns), workers, Capacity(running, queued=GROUP))
         pool.pids()
-        list(pool.play([group("up", 1, step=-1)], ""))  # everyone has answered once
+        list(pool.run([group("up", 1, step=-1)], ""))  # everyone has answered once
         started, used = time.monotonic(), processor_seconds()
-        count = sum(1 for _ in pool.play(groups, ""))
+        count = sum(1 for _ in pool.run(groups, ""))
         wall, used = time.monotonic() - started, processor_seconds() - used
         pool.close()
     assert count == len(work)

@@ -41,7 +41,7 @@ def test_workers_are_spread_and_a_lost_node_loses_no_episode(cluster: Cluster, t
     pool.pids()
     (places,) = placement_group_table().values()
     assert len(set(places["bundles_to_node_id"].values())) == 2
-    playing = pool.play(groups, "")
+    playing = pool.run(groups, "")
     played = [next(playing)]
     cluster.remove_node(nodes[0], allow_graceful=False)
     played += list(playing)

@@ -66,10 +66,10 @@ def names(groups: list[list[RolloutRequest]]) -> list[str]:
 def test_everything_comes_back_once_and_both_workers_had_a_share(setting: Setting):
     groups = [group(f"t{number}") for number in range(12)]
     pool = setting.pool()
-    assert answered(list(pool.play(groups, ""))) == names(groups)
+    assert answered(list(pool.run(groups, ""))) == names(groups)
     pool.pids()  # both are up now
     pool.take_stats()
-    assert answered(list(pool.play(groups, ""))) == names(groups), "a second time, the same names"
+    assert answered(list(pool.run(groups, ""))) == names(groups), "a second time, the same names"
     assert {worker: tally.turns > 0 for worker, tally in pool.take_stats().items()} == {0: True, 1: True}
     assert pool.take_stats() == {}
 
@@ -80,7 +80,7 @@ def test_everything_comes_back_once_and_both_workers_had_a_share(setting: Settin
 def test_what_a_failed_worker_owed_is_played_by_others(setting: Setting, deed: str, failure: Failure):
     groups = [group("a"), group(f"{deed} 1"), group("b"), group("c")]
     pool = setting.pool()
-    assert answered(list(pool.play(groups, ""))) == names(groups)
+    assert answered(list(pool.run(groups, ""))) == names(groups)
     assert pool.failures == {failure: 1}
 
 
@@ -88,7 +88,7 @@ def test_a_frozen_worker_is_killed_and_replaced(setting: Setting):
     groups = [group("a"), group("freeze 1"), group("b")]
     pool = setting.pool(stall_seconds=4.0)
     before = [psutil.Process(pid) for pid in pool.pids()]
-    assert answered(list(pool.play(groups, ""))) == names(groups)
+    assert answered(list(pool.run(groups, ""))) == names(groups)
     assert pool.failures == {Failure.STUCK: 1}
     gone, alive = psutil.wait_procs(before, timeout=20)
     assert (len(gone), len(alive)) == (1, 1)
@@ -97,7 +97,7 @@ def test_a_frozen_worker_is_killed_and_replaced(setting: Setting):
 def test_an_episode_that_always_breaks_its_engine_is_given_up_and_takes_no_other_with_it(setting: Setting):
     groups = [group("a"), group("raise 99"), group("b")]
     pool = setting.pool(workers=1, running=8)
-    played = list(pool.play(groups, ""))
+    played = list(pool.run(groups, ""))
     (broken,) = [item for item in played if item.stop_reason is StopReason.ERROR]
     assert broken.trajectory_id == "0/raise 99/0"
     assert "the engine is broken" in broken.error
@@ -108,30 +108,30 @@ def test_an_episode_that_always_breaks_its_engine_is_given_up_and_takes_no_other
 def test_what_is_late_ends_as_an_error_and_does_not_turn_up_in_the_next_play(setting: Setting):
     seconds = {"0/slow/1": (6.0,)}
     pool = setting.pool(seconds=seconds)
-    list(pool.play([group("up")], ""))
+    list(pool.run([group("up")], ""))
     started = time.monotonic()
-    played = list(pool.play([group("slow"), group("a")], "", seconds=2.0))
+    played = list(pool.run([group("slow"), group("a")], "", seconds=2.0))
     assert time.monotonic() - started < 5
     (late,) = [item for item in played if item.stop_reason is StopReason.ERROR]
     assert late.trajectory_id == "0/slow/1"
     assert "grpo.max_rollout_seconds (2)" in late.error
-    again = list(pool.play([group("b")], ""))
+    again = list(pool.run([group("b")], ""))
     assert answered(again) == names([group("b")])
 
 
 def test_a_play_that_nobody_finished_does_not_disturb_the_next(setting: Setting):
     groups = [group(f"t{number}") for number in range(6)]
     pool = setting.pool(seconds={"0/t5/3": (1.0,)})
-    first = pool.play(groups, "")
+    first = pool.run(groups, "")
     next(first)
     first.close()
-    played = list(pool.play(groups, ""))
+    played = list(pool.run(groups, ""))
     assert Counter(item.trajectory_id for item in played) == Counter(names(groups))
 
 
 def test_our_own_errors_are_raised_as_they_are(setting: Setting):
     with pytest.raises(CheckpointError, match=r"^lm_head.weight is missing$"):
-        list(setting.pool().play([group("a")], "lm_head.weight is missing"))
+        list(setting.pool().run([group("a")], "lm_head.weight is missing"))
 
 
 def test_more_workers_than_the_cluster_has_room_for_are_refused(setting: Setting):
@@ -142,4 +142,4 @@ def test_more_workers_than_the_cluster_has_room_for_are_refused(setting: Setting
 
 def test_workers_that_do_not_come_up_end_the_run_with_the_reason(setting: Setting):
     with pytest.raises(RuntimeError, match=r"no worker comes up, after 3 attempts(.|\n)*does not load"):
-        list(setting.pool(workers=1, running=0).play([group("a")], ""))
+        list(setting.pool(workers=1, running=0).run([group("a")], ""))
