@@ -25,7 +25,7 @@ from env.types import Trajectory
 from policy import SHIPPED
 from policy.videoseg.checkpoint import load_policy
 from rl.learner.advantage import assign_advantages
-from rl.learner.data_parallel import share_groups, with_ranks
+from rl.learner.data_parallel import split_groups, with_ranks
 from rl.learner.learner import Learner, LocalLearner
 from rl.runtime.cluster import connect_ray
 
@@ -39,7 +39,7 @@ def step_seconds(learner: Learner, config: RunConfig, groups: list[list[Trajecto
 
 def state_mb(local: LocalLearner) -> float:
     """Of the optimizer in this process."""
-    held = (tensor for state in local.optimizer.state.values() for tensor in state.values())
+    held = (tensor for state in local.optimizer.local.state.values() for tensor in state.values())
     return sum(tensor.nbytes for tensor in held) / 1e6
 
 
@@ -69,7 +69,7 @@ def main() -> None:
         step_seconds(learner, config, groups)  # what is done once is not counted
         seconds = statistics.median(step_seconds(learner, config, groups) for _ in range(args.repeats))
         first = first or seconds
-        parts = ", ".join(str(len(share)) for share in share_groups(groups, count))
+        parts = ", ".join(str(len(share)) for share in split_groups(groups, count))
         print(f"| {count} | {parts} | {seconds:.1f} | {seconds / first:.2f} | {state_mb(local):.1f} |", flush=True)
         learner.close()
 

@@ -148,7 +148,7 @@ def gradient(bench: Bench, played: list[Trajectory], policy: SegPolicy, **change
     """The step's gradient by weight name: what one step of plain descent at rate 1 takes away."""
     learner = bench.learner(policy, max_grad_norm=1e9, **changes)
     before = {name: tensor.detach().clone() for name, tensor in policy.named_parameters()}
-    learner.optimizer = torch.optim.SGD(learner.trained, lr=1.0)
+    learner.optimizer.local = torch.optim.SGD(learner.optimizer.parameters, lr=1.0)
     learner.learn(in_groups(copy.deepcopy(played)), give_advantages)
     return {name: before[name] - tensor.detach() for name, tensor in policy.named_parameters()}
 

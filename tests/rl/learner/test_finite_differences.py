@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from rl.learner.calibration import CALIBRATIONS, binarise_grid
-from rl.learner.policy_loss import LossInputs, LossSettings, grpo_loss
+from rl.learner.policy_loss import Denominators, LossInputs, grpo_loss
+from tests.helpers.loss_parts import loss_config
 
 B, L, V, H, W = 3, 5, 6, 20, 28
 SEG_AT = (1, 4, 2)  # column of [SEG] in each row
@@ -45,7 +46,7 @@ def test_the_calibrated_gradient_is_that_of_both_log_probs(form: str, weight: fl
         text_BL, old_BL, mask_BL, ADVANTAGES_B, mask_term_BL=weight * term_BL, old_mask_term_BL=old_term_BL
     )
     num_tokens = int(mask_BL.sum())
-    loss, metrics = grpo_loss(inputs, LossSettings("dapo"), num_tokens, B)
+    loss, metrics = grpo_loss(inputs, loss_config("dapo"), Denominators(num_tokens, B))
     gradients = torch.autograd.grad(loss, [logits_BLV, masks_BHW])
     assert metrics["policy/ratio/mean"] == 1.0
 

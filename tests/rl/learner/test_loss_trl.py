@@ -7,9 +7,11 @@ from pathlib import Path
 import pytest
 import torch
 
+from configs.schema import GrpoConfig
 from rl.learner.advantage import group_advantages
 from rl.learner.importance_sampling import LEVELS, importance_weights
-from rl.learner.policy_loss import LOSSES, LossInputs, LossSettings, grpo_loss
+from rl.learner.policy_loss import LOSSES, Denominators, LossInputs, grpo_loss
+from tests.helpers.loss_parts import loss_config
 from tests.helpers.trl_oracle import OracleTrainer, Sampled, build_oracle
 
 B, G, L = 8, 4, 12
@@ -58,6 +60,11 @@ def _set(oracle: OracleTrainer, loss: str, kl_coef: float, level: str, cap: floa
     oracle.vllm_importance_sampling_clip_max, oracle.vllm_importance_sampling_clip_min = cap, None
 
 
+def _config(loss: str, **changes: float) -> GrpoConfig:
+    clip_low, clip_high = BOUNDS.get(loss, (CLIP_LOW, CLIP_HIGH))
+    return loss_config(loss, clip_low=clip_low, clip_high=clip_high, **changes)
+
+
 def _bound_share(metrics: dict[str, float], loss: str) -> float:
     """TRL's share of what the bound acts on: of tokens, for gspo of sequences."""
     return metrics["cispo_clip_ratio" if loss == "cispo" else "clip_ratio/region_mean"]
@@ -90,15 +97,15 @@ def test_loss_and_gradient_equal_trl(oracle: OracleTrainer, loss: str, kl_coef: 
         ref_logprobs_BL=sampled.ref_BL,
         sampler_weights_BL=weights_BL,
     )
-    settings = LossSettings(loss, *BOUNDS.get(loss, (CLIP_LOW, CLIP_HIGH)), kl_coef, MAX_TOKENS)
-    value, metrics = grpo_loss(inputs, settings, int(sampled.mask_BL.sum()), B)
+    config = _config(loss, kl_coef=kl_coef)
+    value, metrics = grpo_loss(inputs, config, Denominators(int(sampled.mask_BL.sum()), B, MAX_TOKENS))
     (gradient_BL,) = torch.autograd.grad(value, sampled.logprobs_BL)
     assert abs(value.item() - expected.item()) < 1e-6
     assert (gradient_BL - expected_gradient_BL).abs().max() < 1e-6
     assert expected_gradient_BL.abs().max() > 1e-3
 
     if loss == "gspo":  # TRL counts sequences, ours are told per token
-        bound = sum(_bound_of_row(inputs, settings, row) for row in range(B))
+        bound = sum(_clipped_share(inputs, config, row) for row in range(B))
         assert bound / B == pytest.approx(_bound_share(trl_metrics, loss), abs=1e-6)
     else:
         assert metrics["policy/clipped/share"] == pytest.approx(_bound_share(trl_metrics, loss), abs=1e-6)
@@ -129,19 +136,19 @@ def test_the_loss_on_doubtful_tokens_equals_trl(oracle: OracleTrainer, loss: str
         ref_logprobs_BL=sampled.ref_BL,
         entropy_BL=sampled.entropy_BL,
     )
-    settings = LossSettings(loss, *BOUNDS.get(loss, (CLIP_LOW, CLIP_HIGH)), 0.04, MAX_TOKENS, least_entropy=least)
-    value, metrics = grpo_loss(inputs, settings, int(sampled.mask_BL.sum()), B)
+    config = _config(loss, kl_coef=0.04, least_entropy=least)
+    value, metrics = grpo_loss(inputs, config, Denominators(int(sampled.mask_BL.sum()), B, MAX_TOKENS))
     (gradient_BL,) = torch.autograd.grad(value, sampled.logprobs_BL)
     assert abs(value.item() - expected.item()) < 1e-6
     assert (gradient_BL - expected_gradient_BL).abs().max() < 1e-6
     assert metrics["policy/decides/share"] == pytest.approx(quantile, abs=0.03)
 
 
-def _bound_of_row(inputs: LossInputs, settings: LossSettings, row: int) -> float:
+def _clipped_share(inputs: LossInputs, config: GrpoConfig, row: int) -> float:
     rows: dict[str, torch.Tensor] = {
         name: value[row : row + 1] for name, value in vars(inputs).items() if value is not None
     }
-    _, metrics = grpo_loss(LossInputs(**rows), settings, 1, 1)
+    _, metrics = grpo_loss(LossInputs(**rows), config, Denominators(1, 1, MAX_TOKENS))
     return metrics["policy/clipped/share"]
 
 

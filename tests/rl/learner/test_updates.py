@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from configs.load import ConfigError, load_config
-from configs.schema import RunConfig
+from configs.schema import GrpoConfig, RunConfig
 from cot_data.datasets import load_tasks
 from cot_data.traces.dialogue import to_trajectory
 from cot_data.traces.write import write_trace
@@ -22,11 +22,11 @@ from policy import SHIPPED
 from policy.videoseg.checkpoint import load_policy
 from policy.videoseg.model import SegPolicy
 from policy.vlm.batch import collate, to_sequence
-from rl.learner import learner as learner_module
+from rl.learner import objective
 from rl.learner.calibration import binarise_grid, loglik
 from rl.learner.gradient_norms import backward, with_shares
 from rl.learner.learner import LocalLearner
-from rl.learner.policy_loss import LossInputs, LossSettings, grpo_loss
+from rl.learner.policy_loss import Denominators, LossInputs, grpo_loss
 from tests.helpers.rl_parts import write_shapes
 
 FRAMES = FrameCache()
@@ -98,12 +98,12 @@ def key_logits(policy: SegPolicy, item: Trajectory) -> Tensor:
 def test_the_second_update_is_held_against_the_rollout(case: Case, monkeypatch: pytest.MonkeyPatch):
     seen: list[tuple[LossInputs, dict[str, float]]] = []
 
-    def noting(inputs: LossInputs, settings: LossSettings, num_tokens: int, num_samples: int):
-        loss, metrics = grpo_loss(inputs, settings, num_tokens, num_samples)
+    def noting(inputs: LossInputs, config: GrpoConfig, whole_step: Denominators):
+        loss, metrics = grpo_loss(inputs, config, whole_step)
         seen.append((inputs, metrics))
         return loss, metrics
 
-    monkeypatch.setattr(learner_module, "grpo_loss", noting)
+    monkeypatch.setattr(objective, "grpo_loss", noting)
     group, policy = case.group(), case.policy()
     grids_KHW = binarise_grid(key_logits(policy, group[0]), 0.0)
     metrics = case.learner(policy, "grpo.updates=2").learn([group], assign_advantages)

@@ -94,7 +94,7 @@ def test_a_run_that_broke_off_while_refilling_goes_on_exactly(
         total = 1.0 if trajectory.task.task_id in dull else float(trajectory.sibling)
         return Scores(total, {"format": total})
 
-    monkeypatch.setattr(grpo, "score", score)
+    monkeypatch.setattr("rl.learner.advantage.score", score)
     monkeypatch.setattr(grpo, "RolloutPool", PoolHere)
     monkeypatch.setattr(grpo, "connect_ray", lambda config, has_gpu: None)
     grpo.train(whole)
