@@ -67,7 +67,7 @@ class EvalWorker(Worker):
 
     def run(self, requests: Sequence[RolloutRequest], is_blind: bool) -> Iterator[Trajectory]:
         """Play and segment `assignments`; their trajectories in order, with masks."""
-        yield from self._segmenters[is_blind].play(requests)
+        yield from self._segmenters[is_blind].run(requests)
 
     def close(self) -> None:
         self._sampler.close()

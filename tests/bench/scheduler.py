@@ -73,7 +73,7 @@ def main() -> None:
     print("| workers | episodes | ideal, s | longest, s | next free slot, s | wall, s | efficiency | driver, ms each |")
     print("|---|---|---|---|---|---|---|---|")
     for workers in args.workers:
-        print(measure(workers, args.running, args.per_slot, HeavyTail(args.median)), flush=True)
+        print(measure(workers, args.slots, args.per_slot, HeavyTail(args.median)), flush=True)
     ray.shutdown()
 
 
