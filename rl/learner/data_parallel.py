@@ -9,40 +9,29 @@ from __future__ import annotations
 
 import dataclasses
 import socket
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from itertools import groupby
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import ray
 import torch
-from ray.exceptions import RayActorError, RayError, RayTaskError
 
-from configs.load import ConfigError
 from configs.schema import RunConfig
-from env.errors import VideoSegError
 from env.types import Trajectory
 from policy.engines.weight_update import WeightUpdate
 from policy.videoseg.checkpoint import POLICIES
-from rl.learner.collectives import SECONDS, balance, init_process_group
+from rl.learner.collectives import balance, init_process_group
 from rl.learner.gradient_norms import add_up, with_shares
 from rl.learner.learner import AssignAdvantages, Learner, LocalLearner, Pause
 from rl.learner.micro_batch import Totals
+from rl.learner.rank_calls import GRACE, RankCalls
 from rl.runtime.checkpoint import load_state
 from rl.runtime.frame_caches import frame_caches
 from rl.runtime.placement import PlacementGroup
-from rl.runtime.threads import in_background
 
 Groups = list[list[Trajectory]]
-T = TypeVar("T")
-_GRACE = 10.0  # seconds to wait for ranks to end, and for Ray to report those that died
-PATIENCE = 10  # another rank may take this many times as long for its part of a step as rank 0 took for its own
-
-
-class RankError(VideoSegError):
-    """The loss of a learner rank, and with it of the current step's update."""
 
 
 class Rank:
@@ -120,7 +109,7 @@ class DataParallelLearner:
         """
         self._local = local
         self._updates = config.grpo.updates
-        self._waited = 0.0  # seconds of this step that rank 0 spent waiting for the others
+        self._calls = RankCalls()
         count, device = config.grpo.learner_ranks, local.policy.device
         gpus = 1 if device.type == "cuda" else 0
         threads = torch.get_num_threads() if gpus else max(1, torch.get_num_threads() // count)
@@ -131,20 +120,19 @@ class DataParallelLearner:
             ray.remote(num_cpus=1, num_gpus=gpus, scheduling_strategy=self._placement.of(at))(Rank).remote()
             for at in range(count - 1)
         ]
-        self._remedy = "start again"
         try:
             self._connect(config, str(policy_dir.resolve()), threads)
         except Exception:
             self.close()
             raise
-        self._remedy = "go on with --resume"
+        self._calls.remedy = "go on with --resume"
 
     def _connect(self, config: RunConfig, policy_dir: str, threads: int) -> None:
         patience, count = config.sampler.load_seconds, 1 + len(self._ranks)
-        self._collect([rank.load.remote(config, policy_dir, threads) for rank in self._ranks], patience)
+        self._calls.collect([rank.load.remote(config, policy_dir, threads) for rank in self._ranks], patience)
         address = free_address()
         calls = [rank.init_process_group.remote(address, at, count) for at, rank in enumerate(self._ranks, start=1)]
-        self._together(calls, partial(_init_and_join, self._local, address, count))
+        self._calls.together(calls, partial(_init_and_join, self._local, address, count))
 
     def learn(
         self, groups: Sequence[Sequence[Trajectory]], assign: AssignAdvantages, pause: Pause = lambda: None
@@ -160,32 +148,32 @@ class DataParallelLearner:
             The metrics of `LocalLearner.learn`, and `time/rank_wait_s`: the seconds that rank 0 waited for the other
             ranks, which tells how unevenly the groups were divided.
         """
-        self._waited = 0.0
+        self._calls.waited = 0.0
         own, *others = split_groups(groups, 1 + len(self._ranks))
         calls = [rank.load_batch.remote(part) for rank, part in zip(self._ranks, others, strict=True)]
-        totals = Totals.over([self._local.load_batch(own), *self._collect(calls)])
+        totals = Totals.over([self._local.load_batch(own), *self._calls.collect(calls)])
         calls = [rank.first_update.remote(totals, assign) for rank in self._ranks]
-        sums, answers = self._beside(calls, partial(self._local.first_update, totals, assign, pause))
+        sums, answers = self._calls.beside(calls, partial(self._local.first_update, totals, assign, pause))
         for part, (_, filled) in zip(others, answers, strict=True):
             _copy_back(part, filled)
         metrics = self._finish_update(sums, [theirs for theirs, _ in answers])
         for _ in range(1, self._updates):
             calls = [rank.next_update.remote(totals) for rank in self._ranks]
-            sums, answers = self._beside(calls, partial(self._local.next_update, totals))
+            sums, answers = self._calls.beside(calls, partial(self._local.next_update, totals))
             metrics = self._finish_update(sums, answers)
-        return metrics | {"time/rank_wait_s": self._waited}
+        return metrics | {"time/rank_wait_s": self._calls.waited}
 
     def _finish_update(self, own: dict[str, float], others: Sequence[dict[str, float]]) -> dict[str, float]:
         """Take the optimizer step; return the metrics of all ranks together."""
         calls = [rank.optimizer_step.remote() for rank in self._ranks]
-        return with_shares(add_up([own, *others])) | self._together(calls, self._local.optimizer_step)
+        return with_shares(add_up([own, *others])) | self._calls.together(calls, self._local.optimizer_step)
 
     def fill_logprobs_and_masks(self, trajectories: Sequence[Trajectory]) -> None:
         """Score trajectories on all ranks, in place; siblings lie side by side."""
         siblings = [list(group) for _, group in groupby(trajectories, key=lambda item: item.task.task_id)]
         own, *others = split_groups(siblings, 1 + len(self._ranks))
         calls = [rank.fill_logprobs_and_masks.remote(part) for rank, part in zip(self._ranks, others, strict=True)]
-        _, answers = self._beside(
+        _, answers = self._calls.beside(
             calls, partial(self._local.fill_logprobs_and_masks, [item for group in own for item in group])
         )
         for part, filled in zip(others, answers, strict=True):
@@ -197,93 +185,22 @@ class DataParallelLearner:
 
     def state(self) -> dict[str, Any]:
         """Return everything that an exact resume needs besides the configuration, gathered from all ranks."""
-        return self._together([rank.send_state.remote() for rank in self._ranks], self._local.state)
+        return self._calls.together([rank.send_state.remote() for rank in self._ranks], self._local.state)
 
     def load_state(self, state: dict[str, Any], folder: Path) -> None:
         """Restore `state` on rank 0 and the checkpoint in `folder`, which is the same, on the others."""
         calls = [rank.load_state.remote(str(folder.resolve())) for rank in self._ranks]
         self._local.load_state(state, folder)
-        self._collect(calls)
+        self._calls.collect(calls)
 
     def close(self) -> None:
         """End all ranks and free their places in the cluster."""
         calls = [rank.close.remote() for rank in self._ranks]
         self._local.close()
-        ray.wait(calls, num_returns=len(calls), timeout=_GRACE)
+        ray.wait(calls, num_returns=len(calls), timeout=GRACE)
         for rank in self._ranks:
             ray.kill(rank)
         self._placement.free()
-
-    def _beside(self, calls: Sequence[Any], act: Callable[[], T]) -> tuple[T, list[Any]]:
-        """Run rank 0's part of the work while the others do theirs.
-
-        Args:
-            calls: The other ranks' calls, under way.
-            act: Rank 0's part, run in this thread.
-
-        Returns:
-            The result of `act`, and the other ranks' results in order.
-        """
-        started = time.monotonic()
-        result = act()
-        done = time.monotonic()
-        answers = self._collect(calls, max(SECONDS, PATIENCE * (done - started)))
-        self._waited += time.monotonic() - done
-        return result, answers
-
-    def _together(self, calls: Sequence[Any], act: Callable[[], T]) -> T:
-        """Run a collective operation on all ranks; return the result of rank 0.
-
-        Rank 0's part runs in a background thread, because it would wait for a rank that has failed.
-        """
-        future = in_background(act)
-        pending = list(calls)
-        while pending and not future.done():
-            ready, pending = ray.wait(pending, num_returns=1, timeout=1.0)
-            for call in ready:
-                self._answer(calls, call)
-        try:
-            result = future.result()
-        except torch.OutOfMemoryError:
-            raise
-        except RuntimeError as error:  # torch raises no class of its own when a process group breaks
-            self._raise_dead(calls)
-            raise RankError(f"the learner's ranks did not come together; {self._remedy}: {error}") from error
-        self._collect(calls)
-        return result
-
-    def _collect(self, calls: Sequence[Any], seconds: float = SECONDS) -> list[Any]:
-        """Return the results of calls, in order of ranks. RankError if one fails or takes longer than `seconds`."""
-        answers: dict[Any, Any] = {}
-        pending, deadline = list(calls), time.monotonic() + seconds
-        while pending:
-            ready, pending = ray.wait(pending, num_returns=1, timeout=max(0.0, deadline - time.monotonic()))
-            if not ready:
-                late = ", ".join(str(1 + calls.index(call)) for call in pending)
-                raise RankError(f"rank {late} of the learner has not answered for {seconds:.0f} s; {self._remedy}")
-            answers[ready[0]] = self._answer(calls, ready[0])
-        return [answers[call] for call in calls]
-
-    def _answer(self, calls: Sequence[Any], call: Any) -> Any:
-        """Return the result of a call that is done. Errors that the user can mend are raised as they are."""
-        try:
-            return ray.get(call)
-        except RayError as error:
-            if isinstance(error, RayTaskError) and isinstance(error.cause, VideoSegError | ConfigError):
-                raise error.cause from None
-            self._raise_dead(calls)  # this failure may be the consequence of another rank's death
-            raise RankError(f"rank {1 + calls.index(call)} of the learner failed; {self._remedy}: {error}") from error
-
-    def _raise_dead(self, calls: Sequence[Any]) -> None:
-        """Raise RankError if a rank has died. Ray may learn of a death later than the other ranks do."""
-        done, _ = ray.wait(list(calls), num_returns=len(calls), timeout=_GRACE)
-        for call in done:
-            try:
-                ray.get(call)
-            except RayActorError as error:
-                raise RankError(f"rank {1 + calls.index(call)} of the learner died; {self._remedy}: {error}") from error
-            except RayError:
-                continue
 
 
 def free_address() -> str:

@@ -27,8 +27,9 @@ from env.types import Action, Trajectory
 from policy.videoseg.checkpoint import POLICIES
 from rl.grpo import train
 from rl.learner.advantage import assign_advantages
-from rl.learner.data_parallel import DataParallelLearner, RankError, split_groups
+from rl.learner.data_parallel import DataParallelLearner, split_groups
 from rl.learner.learner import Learner, LocalLearner, score_without_update
+from rl.learner.rank_calls import RankError
 from rl.runtime.checkpoint import load_state, save_checkpoint
 from rl.runtime.cluster import connect_ray
 from tests.helpers.rank_parts import breaks, dies, finds_fault, sleeps
@@ -159,8 +160,8 @@ def test_a_rank_that_fails_ends_the_step_with_a_reason(ranks: Ranks, monkeypatch
         with pytest.raises(RankError, match=r"rank 1 .* failed; go on with --resume: [\s\S]*no such advantage") as lost:
             two.learn(ranks.groups(config), partial(breaks, driver=os.getpid()))
         assert isinstance(lost.value, VideoSegError), "which a command tells without a traceback"
-        monkeypatch.setattr("rl.learner.data_parallel.SECONDS", 2.0)
-        monkeypatch.setattr("rl.learner.data_parallel.PATIENCE", 0)
+        monkeypatch.setattr("rl.learner.rank_calls.SECONDS", 2.0)
+        monkeypatch.setattr("rl.learner.rank_calls.PATIENCE", 0)
         with pytest.raises(RankError, match=r"rank 1 .* has not answered for 2 s; go on with --resume"):
             two.learn(ranks.groups(config), partial(sleeps, driver=os.getpid()))
         monkeypatch.undo()
