@@ -1,4 +1,4 @@
-"""The released policy gradient, splits into micro-batches, and where the mask term acts."""
+"""The released policy gradient, splits into micro-batches, and the places where the mask term takes effect."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SEG_AT = 4  # column of [SEG] in every row
 
 
 def _policy(seed: int = 0) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Parameters of a toy policy: token logits and mask logits; and the tokens that were sampled."""
+    """Return token logits and mask logits of a toy policy, and sampled tokens."""
     generator = torch.Generator().manual_seed(seed)
     logits_BLV = torch.randn(B, L, V, generator=generator, requires_grad=True)
     masks_BHW = (3 * torch.randn(B, 24, 40, generator=generator)).requires_grad_()
@@ -75,7 +75,7 @@ def test_one_update_has_the_released_gradient(kl_coef: float):
 
 
 def _inputs(logprobs_BL: torch.Tensor, term_BL: torch.Tensor) -> LossInputs:
-    """An update away from the rollout, with every channel in use."""
+    """Build inputs after an update away from the rollout, with every channel in use."""
     noise_3BL = 0.3 * torch.randn(3, B, L, generator=torch.Generator().manual_seed(5))
     old_BL = (logprobs_BL + noise_3BL[0]).detach()
     mask_BL = _mask()
@@ -125,28 +125,28 @@ def test_equal_returns_give_no_gradient_at_all(name: str):
     assert loss.item() == 0.0 and all(not gradient.any() for gradient in gradients)
 
 
-def test_the_mask_term_moves_the_ratio_and_never_the_kl():
+def test_the_mask_term_changes_the_ratio_and_never_the_kl():
     logits_BLV, _, tokens_BL = _policy()
     text_BL = _logprobs(logits_BLV, tokens_BL).detach()
     term_BL = _at_seg(torch.full((B,), -0.1)).requires_grad_()
     base = LossInputs(text_BL, text_BL, _mask(), torch.ones(B), text_BL - 0.5, term_BL, _at_seg(torch.full((B,), -0.2)))
-    _, moved = grpo_loss(base, loss_config(kl_coef=0.1), Denominators(1, B))
-    _, still = grpo_loss(replace(base, old_mask_term_BL=term_BL.detach()), loss_config(kl_coef=0.1), Denominators(1, B))
-    assert moved["policy/kl/mean"] == still["policy/kl/mean"] == pytest.approx(np.exp(-0.5) + 0.5 - 1, abs=1e-6)
+    _, changed = grpo_loss(base, loss_config(kl_coef=0.1), Denominators(1, B))
+    _, same = grpo_loss(replace(base, old_mask_term_BL=term_BL.detach()), loss_config(kl_coef=0.1), Denominators(1, B))
+    assert changed["policy/kl/mean"] == same["policy/kl/mean"] == pytest.approx(np.exp(-0.5) + 0.5 - 1, abs=1e-6)
     num_tokens = int(_mask().sum())
-    assert still["policy/ratio/mean"] == 1.0
-    assert moved["policy/ratio/mean"] == pytest.approx(1 + B * (np.exp(0.1) - 1) / num_tokens, abs=1e-6)
-    # Beyond the clip, a good [SEG] is pushed no further.
+    assert same["policy/ratio/mean"] == 1.0
+    assert changed["policy/ratio/mean"] == pytest.approx(1 + B * (np.exp(0.1) - 1) / num_tokens, abs=1e-6)
+    # Beyond the clip, a [SEG] of positive advantage gets no gradient.
     far = replace(base, old_mask_term_BL=_at_seg(torch.full((B,), -0.6)))
     loss, clipped = grpo_loss(far, loss_config(), Denominators(1, B))
     (gradient_BL,) = torch.autograd.grad(loss, term_BL)
     assert not gradient_BL[:, SEG_AT].any() and clipped["policy/clipped/share"] == pytest.approx(B / num_tokens)
 
 
-def test_tokens_written_without_doubt_learn_from_the_kl_alone():
+def test_certain_tokens_are_trained_by_the_kl_alone():
     text_BL = torch.tensor([[-1.0, -0.01, -2.0, -0.02]], requires_grad=True)
     entropy_BL = torch.tensor([[0.9, 0.05, 0.1, 0.01]])
-    term_BL = torch.tensor([[0.0, 0.0, 0.0, -0.3]])  # [SEG] is written without doubt; its mask is a decision
+    term_BL = torch.tensor([[0.0, 0.0, 0.0, -0.3]])  # [SEG] is written with certainty, but its mask is a decision
     inputs = LossInputs(text_BL, text_BL.detach(), text_BL < 0, torch.ones(1), None, term_BL, term_BL, None, entropy_BL)
     loss, metrics = grpo_loss(inputs, loss_config(least_entropy=0.1), Denominators(4, 1))
     (gradient_BL,) = torch.autograd.grad(loss, text_BL)
@@ -158,7 +158,7 @@ def test_tokens_written_without_doubt_learn_from_the_kl_alone():
     assert gradient_BL[0, 1].item() == pytest.approx(0.1 * (1 - np.exp(-0.5)) / 4)
 
 
-def test_what_lies_outside_of_the_mask_is_ignored():
+def test_values_outside_the_mask_are_ignored():
     logits_BLV, masks_BHW, tokens_BL = _policy()
     clean = _inputs(_logprobs(logits_BLV, tokens_BL), _at_seg(loglik(masks_BHW, binarise_grid(masks_BHW, 0.0))))
     outside_BL = ~clean.mask_BL
@@ -230,6 +230,6 @@ def test_advantages_by_hand(returns: list[float], scaled: bool, expected: list[f
 
 
 @pytest.mark.parametrize("returns", [[], [1.0], [1.0, float("nan")], [1.0, float("inf")]])
-def test_groups_without_a_comparison_are_errors(returns: list[float]):
+def test_groups_without_two_finite_returns_are_errors(returns: list[float]):
     with pytest.raises(ValueError, match=r"at least 2 returns|expected finite returns"):
         group_advantages(returns, scale_by_std=True)

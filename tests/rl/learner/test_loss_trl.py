@@ -1,4 +1,4 @@
-"""Our advantages, importance weights and loss are TRL's, values and gradients, on the same tensors."""
+"""Advantages, importance weights and loss equal TRL's on the same tensors, values and gradients."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.helpers.trl_oracle import OracleTrainer, Sampled, build_oracle
 B, G, L = 8, 4, 12
 MAX_TOKENS = 16
 CLIP_LOW, CLIP_HIGH = 0.2, 0.3
-# TRL's words for what is not one of its loss types, and where a loss needs another bound for it to act
+# TRL's settings for losses that are not among its loss types, and bounds of the losses that need other ones to clip
 TRL_LOSS = {"gspo": ("grpo", "sequence")}
 BOUNDS = {"gspo": (0.08, 0.2), "cispo": (CLIP_LOW, 1.1)}
 
@@ -29,7 +29,7 @@ def oracle(tmp_path_factory: pytest.TempPathFactory) -> OracleTrainer:
 
 
 def _sampled(seed: int) -> Sampled:
-    """Rows of several lengths with gaps (observations between turns); ratios on both sides of both clips."""
+    """Build rows of several lengths with gaps (observations between turns) and ratios on both sides of both clips."""
     generator = torch.Generator().manual_seed(seed)
     old_BL = -3 * torch.rand(B, L, generator=generator)
     noise_3BL = 0.4 * torch.randn(3, B, L, generator=generator)
@@ -65,8 +65,8 @@ def _config(loss: str, **changes: float) -> GrpoConfig:
     return loss_config(loss, clip_low=clip_low, clip_high=clip_high, **changes)
 
 
-def _bound_share(metrics: dict[str, float], loss: str) -> float:
-    """TRL's share of what the bound acts on: of tokens, for gspo of sequences."""
+def _trl_clipped_share(metrics: dict[str, float], loss: str) -> float:
+    """Return TRL's share of clipped tokens, for gspo of clipped sequences."""
     return metrics["cispo_clip_ratio" if loss == "cispo" else "clip_ratio/region_mean"]
 
 
@@ -86,7 +86,7 @@ def test_loss_and_gradient_equal_trl(oracle: OracleTrainer, loss: str, kl_coef: 
     if cap > 0:
         weights_BL = importance_weights(sampled.old_BL, sampled.sampling_BL, sampled.mask_BL, cap, level)
         assert (weights_BL - made["importance_sampling_ratio"])[sampled.mask_BL].abs().max() < 1e-6
-        assert weights_BL.max() == pytest.approx(cap)  # the cap is at work
+        assert weights_BL.max() == pytest.approx(cap)  # the cap takes effect
         assert weights_BL.min() < 0.9
 
     inputs = LossInputs(
@@ -104,23 +104,23 @@ def test_loss_and_gradient_equal_trl(oracle: OracleTrainer, loss: str, kl_coef: 
     assert (gradient_BL - expected_gradient_BL).abs().max() < 1e-6
     assert expected_gradient_BL.abs().max() > 1e-3
 
-    if loss == "gspo":  # TRL counts sequences, ours are told per token
-        bound = sum(_clipped_share(inputs, config, row) for row in range(B))
-        assert bound / B == pytest.approx(_bound_share(trl_metrics, loss), abs=1e-6)
+    if loss == "gspo":  # TRL counts sequences, grpo_loss counts tokens
+        clipped = sum(_clipped_share(inputs, config, row) for row in range(B))
+        assert clipped / B == pytest.approx(_trl_clipped_share(trl_metrics, loss), abs=1e-6)
     else:
-        assert metrics["policy/clipped/share"] == pytest.approx(_bound_share(trl_metrics, loss), abs=1e-6)
+        assert metrics["policy/clipped/share"] == pytest.approx(_trl_clipped_share(trl_metrics, loss), abs=1e-6)
     assert 0.02 < metrics["policy/clipped/share"] < 0.6
     if kl_coef:
         assert metrics["policy/kl/mean"] == pytest.approx(trl_metrics["kl"], abs=1e-6)
-    if cap > 0 and level == "token":  # of sequences TRL tells the mean over sequences
+    if cap > 0 and level == "token":  # at the level of sequences TRL's mean is over sequences
         mean_ratio = trl_metrics["sampling/importance_sampling_ratio/mean"]
         assert metrics["policy/sampler_weight/mean"] == pytest.approx(mean_ratio, abs=1e-6)
 
 
 @pytest.mark.parametrize("quantile", [0.2, 0.5])
 @pytest.mark.parametrize("loss", LOSSES)
-def test_the_loss_on_doubtful_tokens_equals_trl(oracle: OracleTrainer, loss: str, quantile: float):
-    """TRL's bound is a quantile of the batch's entropies; ours, set to that value, keeps the same tokens."""
+def test_the_loss_on_uncertain_tokens_equals_trl(oracle: OracleTrainer, loss: str, quantile: float):
+    """TRL's bound is a quantile of the batch's entropies. `least_entropy` at that value keeps the same tokens."""
     sampled = _sampled(seed=11)
     _set(oracle, loss, kl_coef=0.04, level="token", cap=0)
     oracle.top_entropy_quantile = quantile
