@@ -34,7 +34,7 @@ def processor_seconds() -> float:
 
 
 def next_free_slot(work: list[float], running: int) -> float:
-    """Return the seconds until all of `work` is done if each episode goes to the slot that is free first, without delay."""
+    """Return the seconds until all of `work` is done if each episode goes at once to the slot that is free first."""
     free_at = [0.0] * running
     for seconds in work:
         heapq.heapreplace(free_at, free_at[0] + seconds)
