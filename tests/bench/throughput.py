@@ -101,9 +101,8 @@ def main() -> None:
         engine = build_sampler(sampler_config, model, env.max_context_tokens, seed=0)
         end_id = load_chat(model)[0].end_id
         engine._chat.banned_ids += (end_id,)  # pyright: ignore[reportAttributeAccessIssue]  # no turn ends early
-        run(
-            UnevenSampler(engine, MEDIAN, longest), model, groups.pop(), env
-        )  # caches are filled before the measurement
+        # The first run fills caches and is not counted.
+        run(UnevenSampler(engine, MEDIAN, longest), model, groups.pop(), env)
         counted = UnevenSampler(engine, MEDIAN, longest)
         requests = [item for group in groups for item in group]
         with watched_gpu() as gpu:
