@@ -1,6 +1,6 @@
 """GRPO on Ray: `ray job submit -- python -m rl.grpo --config NAME`, or plain `python -m rl.grpo` (starts a local Ray).
 
-`train` is the whole algorithm: every step is rollout, score and learn, record.
+`train` is the whole algorithm. Every step is a rollout, the learner's score and update, and a record.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from configs.load import add_config_arguments, config_from_args, save_config
 from configs.schema import RunConfig
@@ -18,10 +19,12 @@ from env.errors import command
 from env.store import TrajectoryStore
 from env.types import StopReason
 from policy.videoseg.checkpoint import POLICIES, save_policy
+from policy.videoseg.model import SegPolicy
 from rl.evaluation.validation import held_out_metrics
 from rl.learner.advantage import assign_advantages
 from rl.learner.data_parallel import with_ranks
 from rl.learner.learner import LocalLearner, score_without_update
+from rl.rollout.dynamic_sampling import StepGroups
 from rl.rollout.metrics import WorkerGauges, trajectory_metrics, worker_metrics
 from rl.rollout.prefetch import RolloutPrefetcher
 from rl.rollout.rollout_worker import RolloutPool
@@ -41,49 +44,38 @@ def train(config: RunConfig, resume: bool = False) -> None:
     check_job_paths(config)
     run_dir = Path(config.run_dir)
     state = load_state(latest_checkpoint(run_dir)) if resume else None
-    sources = training_sources(config.data)
-    tasks = Mixture([load_source(source) for source in sources], [source.weight for source in sources])
+    first_step, cursor = _position(state, config)
+    stream = _task_stream(config)
     held_out = held_out_tasks(config) if config.grpo.eval_every else []
-    initial = run_dir / "initial" if resume else Path(config.policy.path)
-    policy = POLICIES[config.policy.kind](initial, config.policy)
+    policy = POLICIES[config.policy.kind](run_dir / "initial" if resume else Path(config.policy.path), config.policy)
     frames = learner_frames(config)
     local = LocalLearner(policy, config, frames)
-    assign = partial(assign_advantages, config=config)
-    stream, first_step, cursor = TaskStream(tasks, config.grpo.tasks_per_step, config.seed), 0, 0
-    if state is not None:
-        first_step = state["step"]
-        cursor = state.get("cursor", first_step * config.grpo.tasks_per_step)  # written by an older version
-    else:
-        set_aside(run_dir, WRITTEN, initial)
-        save_policy(policy, run_dir / "initial")  # the KL reference, and what workers build from
-        save_config(config, run_dir / "config.yaml")
+    if not resume:
+        _begin_run_dir(config, policy)
 
     connect_ray(config, has_gpu=policy.device.type == "cuda")
     learner = with_ranks(local, config, run_dir / "initial")
     if state is not None:
         learner.load_state(state, latest_checkpoint(run_dir))
     pool = RolloutPool(config, run_dir / "initial" / "vlm")
-    journal, gauges = Journal(run_dir), WorkerGauges()
+    recorder = _Recorder(config, first_step)
     cores = SharedCores(config.grpo.workers if policy.device.type == "cpu" else 0)
-    store = TrajectoryStore(run_dir / "trajectories")
-    journal.drop_from(first_step)
-    store.drop_from(first_step)
-
-    rescore = partial(score_without_update, learner, assign=assign)
-    rollouts = RolloutPrefetcher(config, pool, run_dir / "pending", stream, cursor, rescore)
+    assign = partial(assign_advantages, config=config)
+    score_groups = partial(score_without_update, learner, assign=assign)
+    rollouts = RolloutPrefetcher(config, pool, run_dir / "pending", stream, cursor, score_groups)
     for step in range(first_step, config.grpo.steps):
         timer = Timer()
 
-        # 1. ROLLOUT. The workers get the current weights, so that their episodes are on-policy. With `rollout_ahead`
-        # they begin the next step at once, with the same weights. With `grpo.max_oversampling` groups are scored here
-        # already, and more are sampled in place of those with equal rewards.
+        # 1. ROLLOUT. The workers get the current weights, so their episodes are on-policy. With `rollout_ahead` they
+        # start the next step at once, with the same weights. With `grpo.max_oversampling` groups are scored here
+        # already, and groups with equal rewards are replaced.
         pool.publish(learner.weight_update(), version=step)
         step_groups = rollouts.take(step)
         timer.mark("rollout")
 
-        # 2. SCORE and LEARN. One forward pass over a group gives old log-probs, masks and rewards; the loss is
-        # backpropagated through the same pass. A return has a meaning only relative to its group.
-        metrics = learner.learn(step_groups.trained, assign, pause=lambda: cores.make_room(rollouts.playing))
+        # 2. SCORE and UPDATE. One forward pass over a group gives old log-probs, masks and rewards; the loss is
+        # back-propagated through the same pass. A reward only counts relative to those of its group.
+        metrics = learner.learn(step_groups.trained, assign, pause=lambda: cores.make_room(rollouts.is_running))
         timer.mark("learn")
 
         # 3. EVALUATE the current weights on held-out tasks, every `eval_every` steps.
@@ -93,28 +85,82 @@ def train(config: RunConfig, resume: bool = False) -> None:
             metrics |= held_out_metrics(pool, policy, held_out, config, frames)
             timer.mark("eval")
 
-        # 4. RECORD. The logged trajectories are the stored ones, so `env.replay` can score them again.
-        everything = [trajectory for group in step_groups.sampled for trajectory in group]
-        failed = sum(trajectory.stop_reason is StopReason.ERROR for trajectory in everything)
-        metrics |= trajectory_metrics(step_groups.valid) | timer.seconds
-        oversampled = len(step_groups.sampled) - config.grpo.tasks_per_step
-        metrics |= {"rollout/failed": float(failed), "rollout/oversampled": float(oversampled)}
-        metrics |= worker_metrics(stats := pool.take_stats(), pool.failures)
-        gauges.show(stats)
-        store.append(everything)
-        journal.log(step, metrics)
+        # 4. RECORD metrics and trajectories, and save a checkpoint every `save_every` steps.
+        recorder.record(step, step_groups, pool, metrics | timer.seconds)
         if (step + 1) % config.grpo.save_every == 0 or step + 1 == config.grpo.steps:
             save_checkpoint(run_dir, step + 1, policy, learner.state() | {"cursor": step_groups.cursor})
-    journal.close()
+    recorder.close()
     pool.close()
     learner.close()
+
+
+def _position(state: dict[str, Any] | None, config: RunConfig) -> tuple[int, int]:
+    """Return the first step to run and the task stream's position, from a saved state if there is one."""
+    if state is None:
+        return 0, 0
+    step = state["step"]
+    return step, state.get("cursor", step * config.grpo.tasks_per_step)  # older versions saved no cursor
+
+
+def _task_stream(config: RunConfig) -> TaskStream:
+    sources = training_sources(config.data)
+    tasks = Mixture([load_source(source) for source in sources], [source.weight for source in sources])
+    return TaskStream(tasks, config.grpo.tasks_per_step, config.seed)
+
+
+def _begin_run_dir(config: RunConfig, policy: SegPolicy) -> None:
+    """Move what an earlier run wrote aside, and write the initial policy and the config."""
+    run_dir = Path(config.run_dir)
+    initial = run_dir / "initial"  # the KL reference; workers and ranks load it too
+    set_aside(run_dir, WRITTEN, Path(config.policy.path))
+    save_policy(policy, initial)
+    save_config(config, run_dir / "config.yaml")
+
+
+class _Recorder:
+    """Writes metrics and trajectories of each step to the run's folder, and shows workers' metrics in Ray."""
+
+    def __init__(self, config: RunConfig, first_step: int):
+        """Open the files; records of `first_step` and later, left by an interrupted run, are removed."""
+        run_dir = Path(config.run_dir)
+        self._tasks_per_step = config.grpo.tasks_per_step
+        self._journal, self._gauges = Journal(run_dir), WorkerGauges()
+        self._store = TrajectoryStore(run_dir / "trajectories")
+        self._journal.drop_from(first_step)
+        self._store.drop_from(first_step)
+
+    def record(self, step: int, groups: StepGroups, pool: RolloutPool, metrics: dict[str, float]) -> None:
+        """Write one step. `env.replay` can score the stored trajectories again.
+
+        Args:
+            step: Number of the step.
+            groups: The step's groups, scored.
+            pool: Workers that ran them.
+            metrics: Of the learner and the evaluation, and seconds.
+        """
+        sampled = [trajectory for group in groups.sampled for trajectory in group]
+        failed = sum(trajectory.stop_reason is StopReason.ERROR for trajectory in sampled)
+        stats = pool.take_stats()
+        self._gauges.show(stats)
+        self._store.append(sampled)
+        self._journal.log(
+            step,
+            metrics
+            | trajectory_metrics(groups.valid)
+            | {"rollout/failed": float(failed)}
+            | {"rollout/oversampled": float(len(groups.sampled) - self._tasks_per_step)}
+            | worker_metrics(stats, pool.failures),
+        )
+
+    def close(self) -> None:
+        self._journal.close()
 
 
 @command
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     add_config_arguments(parser)
-    parser.add_argument("--resume", action="store_true", help="go on from the newest checkpoint of run_dir")
+    parser.add_argument("--resume", action="store_true", help="continue from the newest checkpoint of run_dir")
     args = parser.parse_args()
     train(config_from_args(args), args.resume)
 

@@ -67,7 +67,7 @@ class EvalWorker(Worker):
 
     def run(self, requests: Sequence[RolloutRequest], is_blind: bool) -> Iterator[Trajectory]:
         """Play and segment `assignments`; their trajectories in order, with masks."""
-        yield from self._segmenters[is_blind].play(requests)
+        yield from self._segmenters[is_blind].run(requests)
 
     def close(self) -> None:
         self._sampler.close()
@@ -95,7 +95,7 @@ class EvaluationPool:
         size = max(1, min(self._config.sampler.max_sequences, -(-len(requests) // workers)))
         shares = [requests[at : at + size] for at in range(0, len(requests), size)]
         if self._pool is not None:
-            yield from self._pool.play(shares, is_blind)
+            yield from self._pool.run(shares, is_blind)
         elif self._local is not None:
             for share in shares:
                 yield from self._local.run(share, is_blind)

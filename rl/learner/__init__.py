@@ -1,1 +1,1 @@
-"""The side of GRPO that holds the weights: scoring, objective, optimizer and data-parallel ranks."""
+"""Training of the policy on finished rollouts: scoring, objective, optimizer and data-parallel ranks."""

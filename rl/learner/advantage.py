@@ -1,4 +1,4 @@
-"""Advantages relative to a group. Pure."""
+"""Advantages relative to a group of siblings (GRPO, arXiv 2402.03300). Pure."""
 
 from __future__ import annotations
 
@@ -15,15 +15,17 @@ EPSILON = 1e-4  # added to the standard deviation, as in TRL and the released co
 
 
 def group_advantages(returns_G: Sequence[float], scale_by_std: bool) -> np.ndarray:
-    """Each return minus the group's mean, over its unbiased standard deviation if asked; [G] float64.
+    """Return each return minus the group's mean, as [G] float64; equal returns give exact zeros.
 
-    Equal returns give exact zeros. ValueError for a group of fewer than two, or a return that is not finite.
+    With `scale_by_std` the difference is divided by the unbiased standard deviation plus EPSILON (GRPO, arXiv
+    2402.03300); without, it stays as it is (Dr. GRPO, arXiv 2503.20783). ValueError for a group of fewer than two, or
+    for a return that is not finite.
     """
     values_G = np.asarray(returns_G, np.float64)
     if values_G.ndim != 1 or len(values_G) < 2:
-        raise ValueError(f"a group needs at least 2 returns to compare, found {values_G.tolist()}")
+        raise ValueError(f"expected at least 2 returns in a group, found {values_G.tolist()}")
     if not np.isfinite(values_G).all():
-        raise ValueError(f"returns must be finite, found {values_G.tolist()}")
+        raise ValueError(f"expected finite returns, found {values_G.tolist()}")
     if np.all(values_G == values_G[0]):  # the mean of equal numbers may be off by a rounding error
         return np.zeros_like(values_G)
     centred_G = values_G - values_G.mean()
@@ -31,7 +33,7 @@ def group_advantages(returns_G: Sequence[float], scale_by_std: bool) -> np.ndarr
 
 
 def assign_advantages(group: Sequence[Trajectory], config: RunConfig) -> None:
-    """Rewards of a scored group, and each trajectory's advantage over its siblings."""
+    """Fill in the rewards of a scored group, and each trajectory's advantage over its siblings."""
     for trajectory in group:
         trajectory.scores = score(trajectory, config.rewards)
     returns = [trajectory.scores.total for trajectory in group if trajectory.scores]

@@ -1,51 +1,54 @@
-"""What the ranks of a learner do together, through torch's process group.
+"""Collective operations of a learner's ranks, through torch's process group.
 
-Each keeps all weights and their gradients, and a share of the optimizer's state (ZeRO stage 1). Nothing is exchanged
-within a forward or backward pass, so that ranks may run as many of them, and of such shapes, as their work asks for.
+Every rank keeps all weights and their gradients, and a part of the optimizer's state (ZeRO stage 1, arXiv 1910.02054).
+Nothing is exchanged within a forward or backward pass, so ranks may run different numbers of them, of any shapes.
 """
 
 from __future__ import annotations
 
 import os
-import socket
 from collections.abc import Sequence
 from datetime import timedelta
 
-import ray
 import torch
 import torch.distributed as dist
 
-SECONDS = 600.0  # that a rank waits for the others where all act at once
-
-
-def free_address() -> str:
-    """host:port of this node where ranks can meet."""
-    with socket.socket() as probe:
-        probe.bind(("", 0))
-        return f"{ray.util.get_node_ip_address()}:{probe.getsockname()[1]}"
+SECONDS = 600.0  # that a rank waits for the others in a collective operation
 
 
 def init_process_group(address: str, rank: int, count: int, device: torch.device) -> None:
-    """Become rank `rank` of `count`; returns once all are there."""
+    """Join the process group; returns once all ranks have.
+
+    Args:
+        address: host:port on the node of rank 0, the same for all ranks.
+        rank: Number of this rank, from 0.
+        count: Number of ranks.
+        device: Where the weights are: NCCL connects GPUs, Gloo connects CPUs.
+    """
     backend = "nccl" if device.type == "cuda" else "gloo"
-    os.environ.setdefault("TORCH_NCCL_BLOCKING_WAIT", "1")  # else a late rank is told of by killing this process
+    # Without it NCCL's watchdog kills this process when another rank is late; with it the operation raises.
+    os.environ.setdefault("TORCH_NCCL_BLOCKING_WAIT", "1")
     limit = timedelta(seconds=SECONDS)
     dist.init_process_group(backend, f"tcp://{address}", world_size=count, rank=rank, timeout=limit)
 
 
 def destroy_process_group() -> None:
+    """Leave the process group."""
     dist.destroy_process_group()
 
 
 @torch.no_grad()
 def take_from_first(module: torch.nn.Module) -> None:
-    """Give every rank the weights and buffers of rank 0."""
+    """Copy the weights and buffers of rank 0 to every rank. All ranks at once."""
     for tensor in module.state_dict().values():
         dist.broadcast(tensor, src=0)
 
 
 def add_up_gradients(parameters: Sequence[torch.nn.Parameter]) -> None:
-    """Sum over all ranks. What has no gradient on any of them stays without one, and so the optimizer skips it."""
+    """Sum the gradients over all ranks. All ranks at once, with the same parameters in the same order.
+
+    A parameter without a gradient on every rank stays without one, so the optimizer skips it.
+    """
     device = parameters[0].device
     has_N = torch.tensor([parameter.grad is not None for parameter in parameters], dtype=torch.uint8, device=device)
     dist.all_reduce(has_N, op=dist.ReduceOp.MAX)
@@ -60,7 +63,10 @@ def add_up_gradients(parameters: Sequence[torch.nn.Parameter]) -> None:
 
 
 def balance(sizes: Sequence[int], count: int) -> list[int]:
-    """Which of `count` ranks gets each item, so that all have about as much: the largest first, to who has least."""
+    """Return the rank of each item, in [0, count), so that the ranks' sums of sizes are similar.
+
+    Greedy: the largest item first, always to the rank with the smallest sum.
+    """
     loads, owners = [0] * count, [0] * len(sizes)
     for item in sorted(range(len(sizes)), key=lambda item: -sizes[item]):
         owners[item] = loads.index(min(loads))

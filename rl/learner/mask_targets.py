@@ -1,6 +1,6 @@
-"""Which masks the learner decodes: every turn's [SEG] on a key frame, and the last one's on frames of the whole video.
+"""The masks that the learner decodes: each turn's [SEG] on a key frame, the last one also on frames of the whole video.
 
-Rewards, the calibration and the mask loss all read these. `grpo.masks` is a key of `MASKS`.
+Rewards, the calibration and the mask loss all read these masks. `grpo.masks` is a key of `MASKS`.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from env.types import Answer, Interval, Select, Trajectory
 from policy.vlm.batch import TokenSequence
 
 MASKS: dict[str, str] = {
-    "sampled": "A key frame is the one that its turn names; the answer's masks are of evenly spaced frames and of it.",
-    "released": "As VideoSEG-O3: a key frame is the one that its turn was shown, and is none of the answer's frames.",
-    "tracked": "As `sampled`; then a track through the whole video, as in inference, replaces the answer's masks.",
+    "sampled": "A turn's key frame is the one that it names. The answer has masks on evenly spaced frames and on it.",
+    "released": "As VideoSEG-O3: a turn's key frame is the one that it was shown. The answer has no mask on it.",
+    "tracked": "As `sampled`, but a track through the whole video, as in inference, replaces the answer's masks.",
 }
 
 
@@ -23,20 +23,28 @@ MASKS: dict[str, str] = {
 class Target:
     """One mask to decode: a [SEG] on one frame."""
 
-    prompt_row: int  # of the [SEG] among all of the batch's
-    sample: int  # position within the batch
-    column: int  # of the [SEG] in its sequence
+    prompt_row: int  # number of the [SEG] among all of the batch
+    sample: int  # row of the batch
+    column: int  # position of the [SEG] in its sequence
     turn: int
     frame_idx: int
-    is_key: bool  # the turn's `key_mask`, which the calibration is about
-    is_answer: bool  # one of the trajectory's `masks`
+    is_key: bool  # whether it is the turn's `key_mask`, which the calibration reads
+    is_answer: bool  # whether it is one of the trajectory's `masks`
 
 
 def mask_targets(pairs: Sequence[tuple[Trajectory, TokenSequence]], masks: str, num_frames: int) -> list[Target]:
-    """Targets of a batch: the last [SEG] of every turn on its key frame, that of the last turn on `num_frames` more.
+    """Return the targets of a batch: each turn's last [SEG] on its key frame, the last turn's on further frames.
 
-    Turns without [SEG] have none. Malformed ones, which name no frame, have theirs with `released` only: its code
-    decodes before it reads the text.
+    A turn without [SEG] has no target. A malformed turn, which names no frame, has one with `released` only: the
+    released code decodes before it parses the text.
+
+    Args:
+        pairs: The trajectories of the batch with their token sequences.
+        masks: A key of MASKS.
+        num_frames: How many frames the last turn's [SEG] is decoded on besides its key frame.
+
+    Returns:
+        The targets, row by row of the batch and in the order of turns.
     """
     is_released = masks == "released"
     spread_over = released_frames if is_released else _evenly
@@ -58,13 +66,13 @@ def mask_targets(pairs: Sequence[tuple[Trajectory, TokenSequence]], masks: str, 
 
 
 def shown_key_frame(trajectory: Trajectory, turn: int) -> int:
-    """The key frame that a turn was shown because the one before selected it; the video's middle one for the first."""
+    """Return the key frame that a turn was shown: the one that the turn before selected, or the video's middle one."""
     shown = [frame.frame_idx for frame in trajectory.turns[turn].observation.frames if frame.role == "key"]
     return shown[-1] if shown else trajectory.task.video.num_frames // 2
 
 
 def released_frames(num_frames: int, count: int) -> tuple[int, ...]:
-    """`count` evenly spaced frames from first to last, rounded down; all of a video that has at most one more."""
+    """Return `count` evenly spaced frames, first and last included, rounded down; all of a video of up to count + 1."""
     if num_frames <= count + 1:
         return tuple(range(num_frames))
     return tuple(at * (num_frames - 1) // max(1, count - 1) for at in range(count))

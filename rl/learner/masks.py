@@ -1,4 +1,4 @@
-"""The masks of a forward: what rewards read, the mask loss, and the mask's part of [SEG]'s log-probability."""
+"""The masks of a forward pass: what rewards read, the mask loss, and the mask's part of the log-prob of [SEG]."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from rl.learner.micro_batch import Forward
 
 
 def fill_masks(forward: Forward, config: GrpoConfig) -> None:
-    """Write masks, and their log-probs on the calibration grid, into the trajectories that prompted them."""
+    """Write masks, and their log-probs on the calibration grid, into the trajectories whose [SEG] prompted them."""
     logits_NHW, presence_N = forward.logits_NHW, forward.presence_N
     grids = binarise_grid(logits_NHW, config.calibration_threshold)
     terms_N = CALIBRATIONS[config.calibration](logits_NHW, grids)
@@ -35,22 +35,30 @@ def fill_masks(forward: Forward, config: GrpoConfig) -> None:
 
 
 def mask_loss(forward: Forward, least_iou: float) -> Tensor:
-    """Sum over targets of BCE + dice + 0.1 presence against gold (frames without gold masks train nothing).
+    """Return the sum over targets of BCE + dice + 0.1 presence against gold; the caller divides by all targets.
 
-    Its caller takes one mean over all targets. The released loss (trainer_videorl_cot.py, 702-903) is
-    0.2 * (mean over sampled frames + mean over key frames) of BCE + dice, and differs in four points:
+    Tasks without gold masks train nothing. The released loss (VideoSEG-O3, trainer_videorl_cot.py, lines 702-903) is
+    0.2 * (mean over sampled frames + mean over key frames) of BCE + dice. It differs in four points:
 
-    - It decodes the sampled frames for every turn's [SEG]; here they are those of the last, whose masks are the
-      answer and the reward. An earlier [SEG] learns on the frame that was looked at, at a fraction of the decoding.
-    - Its two means weigh a key frame like all sampled frames together; here every mask weighs alike.
-    - It has no presence term. SAM 2 empties a mask where it judges the object absent, so that has to be learnt.
-    - It takes BCE and dice on frames without the target too; here these train presence alone, as in SAM 2.
+    - It decodes the sampled frames for every turn's [SEG]. Here only the last [SEG] is decoded on them, because its
+      masks are the answer and the reward; an earlier [SEG] is trained on its key frame, at a fraction of the cost.
+    - Its two means give a key frame the weight of all sampled frames together. Here every mask has the same weight.
+    - It has no presence term. SAM 2 empties the mask of an object that it predicts to be absent, so this prediction
+      has to be trained.
+    - It takes BCE and dice on frames without the target too. Here such frames train presence alone, as in SAM 2.
+
+    Args:
+        forward: A forward pass with gradient.
+        least_iou: Only answers of at least this mean J are trained; 0 trains every [SEG] (`_trained_turns`).
+
+    Returns:
+        A scalar with gradient.
     """
     total = forward.output.logprobs_BL.new_zeros(())
-    taught = [_taught_turns(sample.trajectory, least_iou) for sample in forward.samples]
+    trained = [_trained_turns(sample.trajectory, least_iou) for sample in forward.samples]
     for at, target in enumerate(forward.targets):
         task = forward.samples[target.sample].trajectory.task
-        if not task.gold or target.turn not in taught[target.sample]:
+        if not task.gold or target.turn not in trained[target.sample]:
             continue
         rle = task.gold[target.frame_idx]
         gold = mask_or_empty(rle, task.video.height, task.video.width)
@@ -62,7 +70,7 @@ def mask_loss(forward: Forward, least_iou: float) -> Tensor:
 
 
 def mask_terms(forward: Forward, config: GrpoConfig) -> tuple[Tensor, Tensor]:
-    """Weighted mask log-probs at their [SEG] positions, now and in the rollout; 0 at a [SEG] without a mask."""
+    """Return w * log p_mask at each [SEG], now and in the rollout: both [B, L], 0 at a [SEG] without a mask."""
     form, weight = CALIBRATIONS[config.calibration], config.calibration_coef
     new_BL, old_BL = (torch.zeros_like(forward.output.logprobs_BL) for _ in range(2))
     for at, target in enumerate(forward.targets):
@@ -71,12 +79,15 @@ def mask_terms(forward: Forward, config: GrpoConfig) -> tuple[Tensor, Tensor]:
         if target.is_key and old is not None:
             term = form(forward.logits_NHW[at : at + 1], sample.grids[target.turn][None])[0]
             new_BL[target.sample, target.column], old_BL[target.sample, target.column] = term, old
-    return weight * new_BL, weight * old_BL  # weighted alike, so that an unchanged mask leaves the ratio at 1
+    return weight * new_BL, weight * old_BL  # the same weight: an unchanged mask leaves the ratio at 1
 
 
-def _taught_turns(trajectory: Trajectory, least_iou: float) -> range:
-    """Turns whose [SEG] learns from gold: all, or the answer where it found the target. What a wrong name, or a look
-    that names nobody, prompts for would else become a blur of everything it might have meant."""
+def _trained_turns(trajectory: Trajectory, least_iou: float) -> range:
+    """Return the turns whose [SEG] is trained on gold: all, or only an answer that found the target.
+
+    With `least_iou` above 0, the [SEG] of a wrong name, or of a turn that zooms and names no object, is not trained:
+    its mask would become a blur of everything that it might have meant.
+    """
     turns = range(len(trajectory.turns))
     if least_iou == 0:
         return turns

@@ -1,4 +1,4 @@
-"""What the learner holds of trajectories between two of its acts."""
+"""Data of a micro-batch: the trajectories to train on, one forward pass over them, and the counts of the whole step."""
 
 from __future__ import annotations
 
@@ -6,18 +6,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-import torch
 from torch import Tensor
 
 from env.types import Trajectory
 from policy.videoseg.model import PolicyOutput
-from policy.vlm.batch import Batch, TokenSequence
+from policy.vlm.batch import ALIKE, Batch, TokenSequence, pack
 from rl.learner.mask_targets import Target
 
 
 @dataclass
 class Sample:
-    """A scored trajectory, ready to train."""
+    """A trajectory as the learner reads it."""
 
     trajectory: Trajectory
     sequence: TokenSequence
@@ -26,18 +25,18 @@ class Sample:
 
 @dataclass(frozen=True)
 class Forward:
-    """One forward over a micro-batch: what scoring reads, and what the loss goes back through."""
+    """One forward pass over a micro-batch. Scoring reads it, and the loss is back-propagated through it."""
 
     samples: Sequence[Sample]
     batch: Batch
     output: PolicyOutput
     targets: list[Target]
-    logits_NHW: Tensor  # masks of `targets`
-    presence_N: Tensor
+    logits_NHW: Tensor  # mask logits of `targets`
+    presence_N: Tensor  # SAM 2's logits that the object of each target is in the frame
 
 
 class Totals(NamedTuple):
-    """Denominators of the whole step, so that any split into micro-batches and ranks gives the same gradient."""
+    """Counts of a whole step. As denominators they make the gradient the same for any split of the step."""
 
     num_tokens: int
     num_samples: int
@@ -45,31 +44,21 @@ class Totals(NamedTuple):
 
     @classmethod
     def over(cls, parts: Sequence[Totals]) -> Totals:
+        """Add up the counts of several ranks."""
         return cls(*map(sum, zip(*parts, strict=True)))
 
 
-def _fill_logprobs(sample: Sample, logprobs_L: Tensor) -> None:
-    turn_idx = torch.tensor(sample.sequence.turn_idx)
-    for number, turn in enumerate(sample.trajectory.turns):
-        at = (turn_idx == number).nonzero()[:, 0].to(logprobs_L.device)
-        turn.old_logprobs = tuple(logprobs_L[at].tolist())
+def split_samples(samples: Sequence[Sample], max_tokens: int) -> list[list[Sample]]:
+    """Split samples into micro-batches of similar lengths, of at most `max_tokens` padded tokens each.
+
+    An episode without a turn (its first observation did not fit the context) is left out. A single sample of more
+    than `max_tokens` is a micro-batch of its own.
+    """
+    written = [sample for sample in samples if len(sample.sequence)]
+    rows = pack([len(sample.sequence) for sample in written], max_tokens, least_share=ALIKE)
+    return [[written[row] for row in micro_batch] for micro_batch in rows]
 
 
-def _at_actions(values_P: Tensor, batch: Batch) -> Tensor:
-    """Values of the action tokens as [B, L], 0 elsewhere."""
-    values_BL = torch.zeros(batch.input_ids_BL.shape, device=values_P.device)
-    values_BL[batch.loss_mask_BL] = values_P
-    return values_BL
-
-
-def _old_logprobs(samples: Sequence[Sample], batch: Batch) -> tuple[Tensor, Tensor]:
-    """Learner's and sampler's log-probs of the rollout as [B, L], 0 outside actions."""
-    old_BL = torch.zeros(batch.input_ids_BL.shape)
-    sampling_BL = torch.zeros(batch.input_ids_BL.shape)
-    for row, sample in enumerate(samples):
-        mask_L = torch.tensor(sample.sequence.loss_mask)
-        turns = sample.trajectory.turns
-        old_BL[row, : len(mask_L)][mask_L] = torch.tensor([value for turn in turns for value in turn.old_logprobs])
-        sampled = [value for turn in turns for value in turn.action.logprobs]
-        sampling_BL[row, : len(mask_L)][mask_L] = torch.tensor(sampled)
-    return old_BL.to(batch.input_ids_BL.device), sampling_BL.to(batch.input_ids_BL.device)
+def num_padded_tokens(micro_batches: Sequence[Sequence[Sample]]) -> int:
+    """Count the tokens of all micro-batches, padding included."""
+    return sum(len(samples) * max(len(sample.sequence) for sample in samples) for samples in micro_batches)

@@ -1,4 +1,4 @@
-"""Names in a config that are keys of a dict, checked before the first rollout instead of behind it."""
+"""Checks of the names in a config that are keys of a dict, made before the first rollout."""
 
 from __future__ import annotations
 
@@ -9,11 +9,10 @@ from rl.learner.calibration import CALIBRATIONS
 from rl.learner.importance_sampling import LEVELS
 from rl.learner.mask_targets import MASKS
 from rl.learner.policy_loss import KLS, LOSSES
-from rl.rollout.weight_transport import TRANSPORTS
 
 
 def check_names(config: RunConfig) -> None:
-    """ConfigError on a name in `grpo` or `rewards` that is not known, with those that are."""
+    """Raise ConfigError for an unknown name in `grpo` or `rewards`; it lists the known ones."""
     check_weights(config.rewards)
     grpo = config.grpo
     for key, name, known in (
@@ -22,7 +21,6 @@ def check_names(config: RunConfig) -> None:
         ("truncate_level", grpo.truncate_level, LEVELS),
         ("calibration", grpo.calibration, CALIBRATIONS),
         ("masks", grpo.masks, MASKS),
-        ("weight_transport", grpo.weight_transport, TRANSPORTS),
     ):
         if name not in known:
             raise ConfigError(f"grpo.{key}: unknown {name!r}; known are {', '.join(known)}")

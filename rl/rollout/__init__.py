@@ -1,1 +1,1 @@
-"""Episodes played by sampler engines on Ray workers, and the groups that GRPO learns from."""
+"""Rollouts: episodes on sampling engines, and the pool of Ray workers that runs them."""

@@ -1,6 +1,7 @@
-"""Many episodes at once against one sampler: submit, take what is finished, step its environment, submit again.
+"""Many episodes at once on one sampler: submit a turn, take it when it is written, step the environment, submit again.
 
-Knows nothing of engines or Ray. A episode that finishes a turn re-enters at once, so none waits for the slowest.
+It knows nothing of engines or Ray. An episode whose turn is written submits its next turn at once, so no episode waits
+for the slowest.
 """
 
 from __future__ import annotations
@@ -29,39 +30,49 @@ READERS = 4  # threads that decode and resize frames
 class _Episode:
     """An episode in flight."""
 
-    origin: RolloutRequest
+    request: RolloutRequest
     env: VideoSegEnv
     trajectory: Trajectory
     observation: Observation
     prompt_ids: list[int] = field(default_factory=list)  # one image pad per frame
-    num_tokens: int = 0  # of the expanded form
+    num_tokens: int = 0  # of the prompt, with expanded images
     images: list[np.ndarray] = field(default_factory=list)
     observation_ids: tuple[int, ...] = ()
     reading: Future[list[np.ndarray]] | None = None  # the newest observation's frames
-    turn_started: float = 0.0  # when the sampler got the turn, `time.monotonic`
+    turn_started: float = 0.0  # when the turn was submitted, by `time.monotonic`
 
     @property
     def request_id(self) -> str:
-        return f"{self.origin.trajectory_id}#{len(self.trajectory.turns)}"
+        """The name of the current turn's generation request."""
+        return f"{self.request.trajectory_id}#{len(self.trajectory.turns)}"
 
 
 class EpisodeRunner:
-    """Plays assignments on one sampler. Frames are read by threads while the sampler writes other turns."""
+    """Runs episodes on one sampler. Threads read frames while the sampler writes the turns of other episodes."""
 
     def __init__(self, sampler: Sampler, chat: ChatTokens, layout: PatchLayout, frames: FrameSource, config: EnvConfig):
+        """Start with no episode in flight.
+
+        Args:
+            sampler: Writes the turns.
+            chat: Token ids of observations and actions.
+            layout: Number of tokens of an image.
+            frames: Pixels of the frames that the policy is shown.
+            config: Limits of episodes and turns.
+        """
         self.sampler = sampler
         self.chat = chat
         self.layout = layout
         self.frames = frames
         self.config = config
         self._readers = ThreadPoolExecutor(READERS, "frames")
-        self._reading: dict[str, _Episode] = {}  # by request id, until their frames are there
-        self._writing: dict[str, _Episode] = {}  # by request id, until the sampler has written the turn
+        self._reading: dict[str, _Episode] = {}  # by request id: frames are being read
+        self._writing: dict[str, _Episode] = {}  # by request id: the sampler is writing the turn
         self._ended: list[Trajectory] = []
         self._stats = RolloutStats()
 
     def run(self, requests: Sequence[RolloutRequest]) -> Iterator[Trajectory]:
-        """Yield trajectories as their episodes end, in no fixed order. Data that cannot be read ends only its own."""
+        """Yield trajectories as their episodes end. Data that cannot be read ends its own episode only."""
         for request in requests:
             self.begin(request)
         while self.busy:
@@ -69,11 +80,11 @@ class EpisodeRunner:
 
     @property
     def busy(self) -> bool:
-        """Whether episodes are in flight, or have ended and not been taken by `step` yet."""
+        """Whether episodes are in flight, or have ended and are not yet returned by `step`."""
         return bool(self._reading or self._writing or self._ended)
 
     def begin(self, request: RolloutRequest) -> None:
-        """Open an episode; `step` plays it."""
+        """Start an episode; `step` advances it."""
         trajectory = Trajectory(request.trajectory_id, request.task, request.step, request.sibling)
         try:
             env = VideoSegEnv(request.task, self.config)
@@ -81,10 +92,10 @@ class EpisodeRunner:
         except VideoSegError as error:
             self._fail(trajectory, str(error))
             return
-        self._ask(episode)
+        self._observe(episode)
 
     def step(self) -> list[Trajectory]:
-        """Write some tokens of all turns; returns the trajectories whose episodes have ended since the last call."""
+        """Let the sampler write some tokens; return the trajectories that have ended since the last call."""
         if self._reading and not self._writing:
             reading = [each.reading for each in self._reading.values() if each.reading]
             wait(reading, return_when=FIRST_COMPLETED)
@@ -98,24 +109,24 @@ class EpisodeRunner:
         return ended
 
     def abandon(self) -> None:
-        """Forget all episodes in flight; nobody waits for them any more."""
+        """Drop all episodes in flight."""
         self.sampler.abort(list(self._writing))
         self._reading.clear()
         self._writing.clear()
         self._ended.clear()
 
     def take_stats(self) -> RolloutStats:
-        """What was done since the last call."""
+        """Return the sums since the last call."""
         stats, self._stats = self._stats, RolloutStats()
         return stats
 
-    def _ask(self, episode: _Episode) -> None:
-        """Append the newest observation and have its frames read; ends the episode when no token is left to write."""
+    def _observe(self, episode: _Episode) -> None:
+        """Append the newest observation and start to read its frames; end the episode if no token is left to write."""
         observation, trajectory = episode.observation, episode.trajectory
         ids = self.chat.observation_ids(observation, first=not trajectory.turns)
-        shown = [self.layout.num_tokens(frame.height, frame.width) for frame in observation.frames]
+        image_tokens = [self.layout.num_tokens(frame.height, frame.width) for frame in observation.frames]
         episode.prompt_ids += ids
-        episode.num_tokens += len(ids) + sum(shown) - len(shown)
+        episode.num_tokens += len(ids) + sum(image_tokens) - len(image_tokens)  # each image has one pad among `ids`
         if episode.num_tokens >= self.config.max_context_tokens:
             self._end(trajectory, StopReason.TOO_LONG)
             return
@@ -128,7 +139,7 @@ class EpisodeRunner:
         return [self.frames.pixels(video, frame) for frame in episode.observation.frames]
 
     def _submit(self, episode: _Episode) -> None:
-        """Ask for the next turn, now that its frames are there."""
+        """Submit the next turn to the sampler, once its frames are read."""
         assert episode.reading is not None
         trajectory = episode.trajectory
         try:
@@ -136,21 +147,21 @@ class EpisodeRunner:
         except VideoSegError as error:
             self._fail(trajectory, str(error))
             return
-        room = self.config.max_context_tokens - episode.num_tokens
+        left = self.config.max_context_tokens - episode.num_tokens
         request = GenerationRequest(
             request_id=episode.request_id,
             prompt_ids=tuple(episode.prompt_ids),
             images=tuple(episode.images),
-            max_tokens=min(self.config.max_action_tokens, room),
-            temperature=episode.origin.temperature,
-            seed=episode.origin.turn_seed(len(trajectory.turns)),
+            max_tokens=min(self.config.max_action_tokens, left),
+            temperature=episode.request.temperature,
+            seed=episode.request.turn_seed(len(trajectory.turns)),
         )
         episode.turn_started = time.monotonic()
         self._writing[request.request_id] = episode
         self.sampler.submit(request)
 
     def _advance(self, episode: _Episode, completion: Completion) -> None:
-        """Take a written turn: step its environment, and ask for the next one or end the episode."""
+        """Step the environment with a written turn, and submit the next turn or end the episode."""
         trajectory = episode.trajectory
         action = Action(
             text=self.chat.decode_action(completion.token_ids),
@@ -169,7 +180,7 @@ class EpisodeRunner:
             self._end(trajectory, StopReason.MALFORMED)
         elif result.observation is not None:
             episode.observation = result.observation
-            self._ask(episode)
+            self._observe(episode)
         elif result.stop_reason is StopReason.ERROR:
             self._fail(trajectory, f"took longer than env.max_seconds ({self.config.max_seconds:g})")
         else:
@@ -177,7 +188,7 @@ class EpisodeRunner:
             self._end(trajectory, result.stop_reason)
 
     def _drop_overdue(self) -> None:
-        """End episodes whose turn, or all of them, take too long: an engine may hang on one request."""
+        """End episodes that take too long, in one turn or as a whole: an engine may hang on one request."""
         now = time.monotonic()
         for request_id, episode in list(self._writing.items()):
             overdue = ""

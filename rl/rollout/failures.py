@@ -1,20 +1,20 @@
-"""Classify what can go wrong in a rollout. (`rl.learner.data_parallel` handles a rank of the learner that is lost.)
+"""The failures of a rollout, and what follows from each. (`rl.learner.data_parallel` handles a lost learner rank.)
 
-    the model's mistake   malformed, too long, out of turns: a stop reason of its trajectory, scored like any other
-    DATA                  a video or record that cannot be read, an episode that takes too long: its trajectory ends as
-                          an error with the reason, is counted, and is kept out of the loss; its siblings go on
-    DIED                  a worker's process is gone (killed, out of memory, its node lost)
-    ENGINE                an engine raised: its state is unknown, so its worker is replaced; or weights did not reach it
-                          within `sampler.transfer_seconds`
+    the model's mistake   malformed, too long, out of turns: a stop reason of the trajectory, scored like any other
+    DATA                  a video or record cannot be read, or an episode takes too long: the trajectory ends in an
+                          error with the reason, is counted, and is left out of the loss; its siblings continue
+    DIED                  a worker's process is gone (killed, out of memory, node lost)
+    ENGINE                an engine raised, so its state is unknown and its worker is replaced; or the weights did not
+                          arrive within `sampler.transfer_seconds`
     STUCK                 a worker has been silent for longer than `sampler.stall_seconds`: it is killed and replaced
-    LATE                  a step took longer than `grpo.max_rollout_seconds`: what is unfinished ends as errors
+    LATE                  a rollout took longer than `grpo.max_rollout_seconds`: unfinished episodes end in an error
     OURS                  an error of this program or of its user (a checkpoint that does not fit, a wrong setting):
-                          nothing that a second try could mend, so the run ends with it
+                          a second try would fail too, so the run ends
 
-What a worker owed when it DIED, raised (ENGINE) or got STUCK is played again by others, at most `grpo.max_attempts`
-times, the last time alone (`rl.rollout.dispatcher`). A group is trained on if at least `grpo.min_group` of its members
-are valid. A full disk ends the run, with DataError where trajectories are stored (`env.store`); what was stored before
-stays, and `--resume` goes on from it.
+The episodes that a worker had in flight when it DIED, raised (ENGINE) or got STUCK are run again, at most
+`grpo.max_attempts` times in all, the last time alone (`rl.rollout.dispatcher`). A group is trained on if at least
+`grpo.min_group` of its trajectories are valid. A full disk ends the run with a DataError (`env.store`); what was stored
+before stays, and `--resume` continues from it.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from rl.rollout.request import RolloutRequest
 
 
 class Failure(StrEnum):
-    """A kind of failure of a worker, as metrics name it."""
+    """A kind of worker failure, as metrics name it."""
 
     DIED = "died"
     ENGINE = "engine"
@@ -38,11 +38,11 @@ class Failure(StrEnum):
 
 
 class WorkerStuckError(Exception):
-    """A worker that did not answer in time."""
+    """The silence of a worker for longer than its limit."""
 
 
 def failure_of(error: Exception) -> Failure:
-    """The kind of an error that came instead of a worker's reply. What is OURS is raised."""
+    """Return the kind of an error that came in place of a worker's answer; errors of the kind OURS are raised."""
     if isinstance(error, WorkerStuckError):
         return Failure.STUCK
     if isinstance(error, RayTaskError) and not isinstance(error, RayActorError):
@@ -52,7 +52,7 @@ def failure_of(error: Exception) -> Failure:
     return Failure.DIED
 
 
-def failed(assignment: RolloutRequest, reason: str) -> Trajectory:
-    """The trajectory of an episode that was given up."""
-    task, step, sibling = assignment.task, assignment.step, assignment.sibling
-    return Trajectory(assignment.trajectory_id, task, step, sibling, stop_reason=StopReason.ERROR, error=reason)
+def failed(request: RolloutRequest, reason: str) -> Trajectory:
+    """Return the trajectory of an episode that is not tried again: it ended in an error, for this reason."""
+    task, step, sibling = request.task, request.step, request.sibling
+    return Trajectory(request.trajectory_id, task, step, sibling, stop_reason=StopReason.ERROR, error=reason)

@@ -1,4 +1,4 @@
-"""Numbers about groups of scored trajectories. Pure."""
+"""Metrics of a step's rollout: scored trajectories, and the work of the rollout workers."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from rl.rollout.failures import Failure
 
 
 def trajectory_metrics(groups: Sequence[Sequence[Trajectory]]) -> dict[str, float]:
-    """Means over trajectories and groups: rewards, group spread, stop reasons, turns, tool use, sampler mismatch."""
+    """Return means over scored groups: rewards, their spread, stop reasons, turns, tool use, sampler mismatch."""
     flat = [trajectory for group in groups for trajectory in group]
     metrics = _rewards(flat) | _stops(flat)
     spreads = [float(np.std([t.scores.total for t in group if t.scores], ddof=1)) for group in groups]
@@ -61,17 +61,17 @@ def _share_with_tools(flat: Sequence[Trajectory]) -> float:
 
 
 def worker_metrics(stats: Mapping[int, WorkerStats], failures: Mapping[Failure, int]) -> dict[str, float]:
-    """What each worker did, how much of all prompts the prefix cache spared, and failures of the run so far."""
+    """Return each worker's metrics, the cached share of all prompt tokens, and the failures of the run so far."""
     metrics = {f"rollout/failures_{kind}": float(failures.get(kind, 0)) for kind in Failure}
-    prompts = sum(tally.prompt_tokens for tally in stats.values())
-    metrics["rollout/cached_tokens/share"] = sum(tally.cached_tokens for tally in stats.values()) / max(1, prompts)
-    for worker, tally in sorted(stats.items()):
-        metrics |= {f"worker_{worker}/{name}": value for name, value in _figures(tally).items()}
+    prompts = sum(each.prompt_tokens for each in stats.values())
+    metrics["rollout/cached_tokens/share"] = sum(each.cached_tokens for each in stats.values()) / max(1, prompts)
+    for worker, worker_stats in sorted(stats.items()):
+        metrics |= {f"worker_{worker}/{name}": value for name, value in _metrics_of(worker_stats).items()}
     return metrics
 
 
 class WorkerGauges:
-    """The same figures in Ray's own metrics, `ray_videoseg_worker_*` with the worker's number as tag.
+    """Gauges `ray_videoseg_worker_*` of Ray, with the same metrics and the worker's number as tag.
 
     Ray exports them to Prometheus, which its dashboard reads (docs.ray.io, "Collecting and monitoring metrics").
     """
@@ -79,21 +79,22 @@ class WorkerGauges:
     def __init__(self) -> None:
         self._gauges = {
             name: Gauge(f"videoseg_worker_{name.replace('/', '_')}", "rollout worker, last step", tag_keys=("worker",))
-            for name in _figures(WorkerStats())
+            for name in _metrics_of(WorkerStats())
         }
 
     def show(self, stats: Mapping[int, WorkerStats]) -> None:
-        for worker, tally in stats.items():
-            for name, value in _figures(tally).items():
+        """Set the gauges to the stats of the last step, by worker."""
+        for worker, worker_stats in stats.items():
+            for name, value in _metrics_of(worker_stats).items():
                 self._gauges[name].set(value, tags={"worker": str(worker)})
 
 
-def _figures(tally: WorkerStats) -> dict[str, float]:
-    """Tokens per second are of the time that the worker spent on the work, not of the step."""
+def _metrics_of(worker_stats: WorkerStats) -> dict[str, float]:
+    """Return one worker's metrics by name; tokens per second are of its time in calls, not of the step's time."""
     return {
-        "turns": float(tally.turns),
-        "tokens_per_s": tally.written_tokens / max(1e-9, tally.seconds),
-        "cached_tokens/share": tally.cached_tokens / max(1, tally.prompt_tokens),
-        "queue/max": float(tally.most_live),
-        "restarts": float(tally.restarts),
+        "turns": float(worker_stats.turns),
+        "tokens_per_s": worker_stats.written_tokens / max(1e-9, worker_stats.seconds),
+        "cached_tokens/share": worker_stats.cached_tokens / max(1, worker_stats.prompt_tokens),
+        "queue/max": float(worker_stats.most_live),
+        "restarts": float(worker_stats.restarts),
     }

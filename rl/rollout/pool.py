@@ -1,7 +1,7 @@
-"""Workers as Ray actors that play groups of assignments; one that fails is replaced, and what it owed is played again.
+"""A pool of workers, as Ray actors. A worker that fails is replaced, and its unfinished episodes are run again.
 
-Work is pulled: a worker that answers gets more, as long as it has room. Nothing is decided here but when to call whom;
-who plays what is `rl.rollout.dispatcher`'s account, and what failures mean is told in `rl.rollout.failures`.
+Work is pulled: a worker that answers gets more, as long as it has capacity. This module only decides when to call which
+worker. `rl.rollout.dispatcher` assigns the requests, and `rl.rollout.failures` says what each failure means.
 """
 
 from __future__ import annotations
@@ -24,23 +24,23 @@ from rl.rollout.failures import Failure, WorkerStuckError, failed, failure_of
 from rl.rollout.request import RolloutRequest
 from rl.runtime.placement import PlacementGroup
 
-CPUS = 1  # that Ray counts per worker
-CALLS = 2  # under way per busy worker: one that it works on, and one that it finds when that is done
+CPUS = 1  # reserved in Ray per worker
+CALLS = 2  # under way per busy worker: the one that it works on, and one that waits for it
 logger = logging.getLogger(__name__)
 
 
 @dataclass
 class _WorkerHandle:
-    """A worker's place: the actor that has it now, and the calls it has not answered yet, in order."""
+    """The current actor of a worker, and the calls that it has not answered yet, in order."""
 
     actor: Any
     calls: deque[Any] = field(default_factory=deque)
-    heard: float = field(default_factory=time.monotonic)  # when it answered last, or was called after a pause
-    is_up: bool = False  # it has answered once
+    heard: float = field(default_factory=time.monotonic)  # when it last answered, or was called after a pause
+    is_up: bool = False  # whether it has answered once
 
 
 class Pool:
-    """`num_workers` actors of `actor`, a `rl.rollout.episode_worker.Worker`."""
+    """Workers of one kind, which run groups of requests."""
 
     def __init__(
         self,
@@ -50,14 +50,25 @@ class Pool:
         num_workers: int,
         capacity: Capacity | None,
     ):
-        """Without `room` a worker gets one whole group at a time."""
+        """Start the workers. It does not wait for them to come up.
+
+        Args:
+            config: `sampler`, `grpo.max_attempts` and the time limits are read.
+            actor: The class of the workers.
+            arguments: Arguments of the class.
+            num_workers: How many workers to start.
+            capacity: How many episodes each may have in flight; None gives it one whole group at a time.
+
+        Raises:
+            ConfigError: The cluster has too few free CPUs or GPUs.
+        """
         self.config = config
-        self.failures: Counter[Failure] = Counter()
+        self.failures: Counter[Failure] = Counter()  # since the start
         self._stats: dict[int, WorkerStats] = defaultdict(WorkerStats)  # by worker
         self._capacity = capacity
         self._actor = actor
         self._arguments = arguments
-        self._play = 0
+        self._run = 0  # number of the current run
         self._failed_starts = 0  # in a row
         sampler = config.sampler
         what = "workers (grpo.workers, eval.workers, sampler.gpus_per_worker)"
@@ -71,21 +82,30 @@ class Pool:
         return _WorkerHandle(handle, deque([handle.pid.remote()]))
 
     def pids(self) -> list[int]:
-        """Process ids of the workers; waits until their engines are loaded."""
+        """Return the workers' process ids, once their engines are loaded."""
         return ray.get([handle.actor.pid.remote() for handle in self._workers])
 
-    def play(
+    def run(
         self, groups: Sequence[Sequence[RolloutRequest]], option: Any, seconds: float = float("inf")
     ) -> Generator[Trajectory, None, None]:
-        """Each assignment's trajectory exactly once, as they finish; `option` is handed to the workers.
+        """Run episodes and yield the trajectory of each request exactly once, in the order in which they finish.
 
-        Those that failed too often, or are not finished after `seconds`, end as errors.
+        A request that failed `grpo.max_attempts` times, or is unfinished after `seconds`, yields a trajectory that
+        ended in an error.
+
+        Args:
+            groups: Requests that stay together on one worker where possible.
+            option: Passed to `Worker.prepare`.
+            seconds: Time limit of the run.
+
+        Raises:
+            RuntimeError: Workers keep failing to start.
         """
-        self._play += 1
+        self._run += 1
         dispatcher = Dispatcher(groups, self._capacity, self.config.grpo.max_attempts)
         deadline = time.monotonic() + seconds
         for handle in self._workers:
-            handle.heard = time.monotonic()  # nobody listened between two plays
+            handle.heard = time.monotonic()  # answers between two runs are not awaited
         while dispatcher.unfinished:
             self._call(dispatcher, option)
             for worker, answer in self._answers():
@@ -96,33 +116,34 @@ class Pool:
                     yield from self._replace(worker, answer, dispatcher)
             if time.monotonic() > deadline:
                 reason = f"the step took longer than grpo.max_rollout_seconds ({seconds:g})"
-                yield from (failed(item, reason) for item in dispatcher.give_up())
+                yield from (failed(item, reason) for item in dispatcher.cancel())
 
     def take_stats(self) -> dict[int, WorkerStats]:
-        """What each worker did since the last look."""
+        """Return each worker's sums since the last call."""
         stats, self._stats = self._stats, defaultdict(WorkerStats)
         return dict(stats)
 
     def close(self) -> None:
+        """End the workers and free their places in the cluster."""
         for handle in self._workers:
             ray.kill(handle.actor)
         self._placement.free()
 
     def _call(self, dispatcher: Dispatcher, option: Any) -> None:
-        """Give out work to workers that can be called, and keep calls under way at those that have any."""
+        """Assign requests to workers that can be called, and keep calls under way at those with work."""
         callable_ = [at for at, handle in enumerate(self._workers) if handle.is_up and len(handle.calls) < CALLS]
-        batches = dispatcher.hand_out(callable_)
+        batches = dispatcher.assign(callable_)
         for worker in callable_:
             handle = self._workers[worker]
             if not handle.calls:
                 handle.heard = time.monotonic()
-            batch = WorkBatch(self._play, option, tuple(batches.get(worker, ())))
+            batch = WorkBatch(self._run, option, tuple(batches.get(worker, ())))
             while dispatcher.load(worker) and len(handle.calls) < CALLS:
                 handle.calls.append(handle.actor.exchange.remote(batch))
-                batch = WorkBatch(self._play, option)
+                batch = WorkBatch(self._run, option)
 
     def _answers(self) -> list[tuple[int, WorkResult | Exception]]:
-        """What has come back, or went wrong, once there is anything or a while has passed."""
+        """Wait up to a second for answers; return (worker, result or error) of all that have come."""
         firsts = {handle.calls[0]: at for at, handle in enumerate(self._workers) if handle.calls}
         ready, _ = ray.wait(list(firsts), num_returns=1, timeout=1.0)
         if ready:
@@ -144,7 +165,7 @@ class Pool:
         return answers + self._silent(set(firsts.values()))
 
     def _silent(self, called: set[int]) -> list[tuple[int, Exception]]:
-        """Called workers that have not answered for too long; loading an engine is given more time."""
+        """Return the `called` workers that have been silent too long; one that loads its engine gets more time."""
         limits = {True: self.config.sampler.stall_seconds, False: self.config.sampler.load_seconds}
         now = time.monotonic()
         found: list[tuple[int, Exception]] = []
@@ -155,9 +176,15 @@ class Pool:
         return found
 
     def _replace(self, worker: int, problem: Exception, dispatcher: Dispatcher) -> Iterator[Trajectory]:
-        """Start another worker in the place of one that failed; yields what is given up thereby.
+        """Start a new worker in place of a failed one; yield the trajectories of requests without an attempt left.
 
-        RuntimeError when workers fail as often as `grpo.max_attempts` before any has come up.
+        Args:
+            worker: Number of the failed worker.
+            problem: The error that came in place of its answer.
+            dispatcher: Queues the other requests of the worker again.
+
+        Raises:
+            RuntimeError: `grpo.max_attempts` workers in a row failed to start.
         """
         failure = failure_of(problem)
         handle = self._workers[worker]
@@ -165,9 +192,9 @@ class Pool:
         self._stats[worker].restarts += 1
         self._failed_starts = 0 if handle.is_up else self._failed_starts + 1
         if self._failed_starts >= self.config.grpo.max_attempts:
-            raise RuntimeError(f"no worker comes up, after {self._failed_starts} attempts: {problem}")
+            raise RuntimeError(f"no worker has started in {self._failed_starts} attempts; the last error: {problem}")
         logger.warning("worker %d is replaced (%s): %s", worker, failure, problem)
         ray.kill(handle.actor)
         self._workers[worker] = self._start(worker)
-        reason = f"its worker failed in every attempt, the last time so: {failure}: {problem}"
-        yield from (failed(item, reason) for item in dispatcher.lose(worker))
+        reason = f"its worker failed in every attempt; the last failure: {failure}: {problem}"
+        yield from (failed(item, reason) for item in dispatcher.take_back(worker))

@@ -1,4 +1,4 @@
-"""The rollouts of a run, step after step: what finished is kept at once, and the next may be played ahead."""
+"""The rollouts of a run, step after step. Finished trajectories are stored at once; the next step may run ahead."""
 
 from __future__ import annotations
 
@@ -20,10 +20,9 @@ from rl.runtime.threads import in_background
 
 
 class RolloutPrefetcher:
-    """Draws the groups of each step with the weights that the pool has when it begins.
+    """Samples the groups of each step, with the weights that the pool has when the step's rollout starts.
 
-    With `grpo.rollout_ahead` the next step is begun, in the background, when one is taken. `cursor` is the position of
-    the stream behind what was learnt from; `rate` is that of `rl.rollout.dynamic_sampling`.
+    With `grpo.rollout_ahead` the rollout of the next step starts, in the background, when a step is taken.
     """
 
     def __init__(
@@ -35,6 +34,16 @@ class RolloutPrefetcher:
         cursor: int,
         score_without_update: Callable[[Sequence[Group]], None],
     ):
+        """Start nothing yet.
+
+        Args:
+            config: The run's configuration.
+            pool: Workers that run the episodes.
+            pending: Folder for finished trajectories of steps that are not trained on yet.
+            stream: The tasks of the run.
+            cursor: Position in the stream after the last step that was trained on.
+            score_without_update: Fills in scores and advantages, for `rl.rollout.dynamic_sampling`.
+        """
         self.config = config
         self.pool = pool
         self.pending = pending
@@ -44,32 +53,31 @@ class RolloutPrefetcher:
         self._ahead: Future[StepGroups] | None = None
 
     def take(self, step: int) -> StepGroups:
-        """The groups of `step`; steps are taken in order."""
-        step_groups = self._ahead.result() if self._ahead else self._draw(step)
+        """Return the groups of `step`. Steps are taken in order."""
+        step_groups = self._ahead.result() if self._ahead else self._sample(step)
         self.cursor = step_groups.cursor
         self._ahead = None
-        self._forget(before=step)
+        self._remove_stored(before=step)
         if self.config.grpo.rollout_ahead and step + 1 < self.config.grpo.steps:
-            self._ahead = in_background(partial(self._draw, step + 1))
+            self._ahead = in_background(partial(self._sample, step + 1))
         return step_groups
 
     @property
-    def playing(self) -> bool:
+    def is_running(self) -> bool:
         """Whether the workers are busy with the next step."""
         return self._ahead is not None and not self._ahead.done()
 
     def wait(self) -> None:
-        """Wait until the workers are free. What went wrong is raised by `take`."""
+        """Wait until the workers are idle. An error of the rollout is raised by `take`, not here."""
         if self._ahead:
             self._ahead.exception()
 
-    def _draw(self, step: int) -> StepGroups:
-        return sample_groups(
-            self.stream, self.cursor, partial(self._play, step), self.score_without_update, self.config.grpo
-        )
+    def _sample(self, step: int) -> StepGroups:
+        run = partial(self._run, step)
+        return sample_groups(self.stream, self.cursor, run, self.score_without_update, self.config.grpo)
 
-    def _play(self, step: int, tasks: list[Task]) -> list[Group]:
-        """G trajectories per task. What finished is stored at once, so that a killed run does not lose it."""
+    def _run(self, step: int, tasks: list[Task]) -> list[Group]:
+        """Return `group_size` trajectories for each task. Each is stored at its end, so that a killed run keeps it."""
         pending = TrajectoryStore(self._folder(step))
         finished = {item.trajectory_id: item for item in pending.read()}
         size, seed = self.config.grpo.group_size, self.config.seed
@@ -86,8 +94,8 @@ class RolloutPrefetcher:
     def _folder(self, step: int) -> Path:
         return self.pending / f"step-{step:06d}"
 
-    def _forget(self, before: int) -> None:
-        """Remove the rollouts of earlier steps: they are learnt from, and stored with their scores."""
+    def _remove_stored(self, before: int) -> None:
+        """Remove the pending rollouts of earlier steps, which are trained on and stored with their scores."""
         for folder in self.pending.glob("step-*"):
             if folder < self._folder(before):
                 shutil.rmtree(folder)

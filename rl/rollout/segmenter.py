@@ -1,4 +1,4 @@
-"""A policy as a segmenter: play the episode greedily, prompt SAM 2 with the last [SEG], propagate through the video.
+"""The policy as a segmenter: run the episode, prompt SAM 2 with the last [SEG], and track through the video.
 
 This is the one question that evaluation and prediction ask of any model: video and expression in, tracklet out.
 """
@@ -18,7 +18,7 @@ from rl.rollout.request import RolloutRequest
 
 
 class Segmenter:
-    """The multi-turn policy with the sampler that acts for it."""
+    """The multi-turn policy with the sampler that writes its turns."""
 
     def __init__(self, policy: SegPolicy, sampler: Sampler, frames: FrameCaches, config: EnvConfig):
         self.policy = policy
@@ -26,15 +26,20 @@ class Segmenter:
         self.rollout = EpisodeRunner(sampler, policy.chat, policy.layout, frames.policy, config)
 
     def segment(self, tasks: Sequence[Task], temperature: float, seed: int) -> Iterator[Trajectory]:
-        """Trajectories in task order; `masks` of every frame are filled where the last turn can be segmented."""
-        yield from self.play([RolloutRequest(task, -1, 0, seed, temperature) for task in tasks])
+        """Yield the trajectories of tasks in their order, with the masks of every frame if the last turn has a [SEG].
 
-    def play(self, requests: Sequence[RolloutRequest]) -> Iterator[Trajectory]:
-        """`segment` for assignments."""
+        Args:
+            tasks: What to segment.
+            temperature: Sampling temperature; 0 is greedy.
+            seed: Of the sampling.
+        """
+        yield from self.run([RolloutRequest(task, -1, 0, seed, temperature) for task in tasks])
+
+    def run(self, requests: Sequence[RolloutRequest]) -> Iterator[Trajectory]:
+        """Yield the trajectories of requests in their order, with masks."""
         by_id = {trajectory.trajectory_id: trajectory for trajectory in self.rollout.run(requests)}
-        played = [by_id[assignment.trajectory_id] for assignment in requests]
-        yield from self.track(played)
+        yield from self.track([by_id[request.trajectory_id] for request in requests])
 
-    def track(self, played: Sequence[Trajectory]) -> Iterator[Trajectory]:
-        """Played trajectories in their order, each once its masks are there."""
-        yield from with_masks(self.policy, played, self.frames)
+    def track(self, trajectories: Sequence[Trajectory]) -> Iterator[Trajectory]:
+        """Yield finished trajectories in their order, each once its masks are filled in."""
+        yield from with_masks(self.policy, trajectories, self.frames)

@@ -1,4 +1,4 @@
-"""The order of the tasks, and how fast a step learns: pure functions of a position, so a resumed run needs no more."""
+"""The order of the tasks: a pure function of the position, so a resumed run needs nothing but its position."""
 
 from __future__ import annotations
 
@@ -15,23 +15,33 @@ T = TypeVar("T")
 
 
 def items_for_step(items: Sequence[T], kinds: Sequence[str], per_step: int, seed: int, step: int) -> list[T]:
-    """The `per_step` items of `step`, all different. Each epoch shuffles the data anew and leaves out the remainder.
+    """Return the `per_step` items of `step`, all different. Each epoch shuffles the data and leaves out the remainder.
 
-    Every step gets its share of each kind, as evenly as whole numbers allow: which kinds a few tasks happen to be of
-    would else be most of what a small step learns from. ValueError when there are fewer items than one step needs.
+    Every step gets each kind in proportion, as evenly as whole numbers allow. Otherwise a small step would train
+    mostly on the accident of which kinds it got.
+
+    Args:
+        items: The data.
+        kinds: The kind of each item.
+        per_step: Items per step.
+        seed: Of the run.
+        step: From 0.
+
+    Raises:
+        ValueError: There are fewer items than one step needs.
     """
     if len(items) < per_step:
-        raise ValueError(f"{len(items)} tasks, but grpo.tasks_per_step is {per_step}")
+        raise ValueError(f"expected at least grpo.tasks_per_step = {per_step} tasks, found {len(items)}")
     epoch, position = divmod(step, len(items) // per_step)
-    order = _spread(kinds, np.random.default_rng([seed, epoch]))
+    order = _shuffle_evenly(kinds, np.random.default_rng([seed, epoch]))
     return [items[at] for at in order[position * per_step : (position + 1) * per_step]]
 
 
 class TaskStream:
-    """The tasks of a run one after the other, without end; its positions count from 0.
+    """The endless sequence of a run's tasks; positions count from 0.
 
-    Every `per_step` positions hold different tasks: of a single data set its share of each kind, of several by their
-    weights.
+    Every `per_step` positions hold different tasks: of a single data set each kind in proportion, of several data sets
+    by their weights.
     """
 
     def __init__(self, tasks: Mixture, per_step: int, seed: int):
@@ -40,12 +50,22 @@ class TaskStream:
         self._outlines = [part.outlines for part in tasks.parts]
 
     def take(self, count: int, cursor: int, without: Collection[str] = ()) -> tuple[list[Task], int]:
-        """The next `count` tasks from position `cursor` on that are not named in `without`, and the position behind.
+        """Return the next tasks from a position on, all different.
 
-        No task comes twice. ValueError when there are not as many tasks.
+        Args:
+            count: How many tasks.
+            cursor: The first position to read.
+            without: Ids of tasks to skip.
+
+        Returns:
+            The tasks, and the position after the last one.
+
+        Raises:
+            ValueError: The data has too few tasks.
         """
         if count + len(without) > self.num_tasks:
-            problem = f"{self.num_tasks} tasks, but a step draws {count + len(without)} different ones"
+            needed = count + len(without)
+            problem = f"a step needs {needed} different tasks, but the data has {self.num_tasks}"
             raise ValueError(f"{problem}; lower grpo.tasks_per_step")
         taken: list[Task] = []
         seen = set(without)
@@ -59,21 +79,22 @@ class TaskStream:
         return taken, cursor
 
     def _places_from(self, cursor: int) -> Iterator[tuple[int, int]]:
-        """(data set, item of it) at every position from `cursor` on."""
+        """Yield (data set, item of it) at every position from `cursor` on."""
         step, at = divmod(cursor, self.per_step)
         while True:
-            yield from self._placement(step)[at:]
+            yield from self._positions(step)[at:]
             step, at = step + 1, 0
 
-    def _placement(self, step: int) -> list[tuple[int, int]]:
+    def _positions(self, step: int) -> list[tuple[int, int]]:
+        """Return the positions of one step."""
         if len(self.tasks.parts) != 1:
             return self.tasks.places_for_step(self.per_step, self.seed, step)
         kinds = [outline.explore or outline.family for outline in self._outlines[0]]
         return [(0, item) for item in items_for_step(range(len(kinds)), kinds, self.per_step, self.seed, step)]
 
 
-def _spread(kinds: Sequence[str], rng: np.random.Generator) -> list[int]:
-    """A random order of all positions in which those of a kind lie evenly spaced."""
+def _shuffle_evenly(kinds: Sequence[str], rng: np.random.Generator) -> list[int]:
+    """Return all positions in a random order in which those of one kind are evenly spaced."""
     counts = Counter(kinds)
     following = {kind: rng.random() for kind in sorted(counts)}
     places = {}

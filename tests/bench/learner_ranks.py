@@ -1,9 +1,9 @@
-"""What a learner of several processes saves: wall time of a step, and the optimizer's state on rank 0.
+"""Measure a learner of several processes: wall time of a step, and the optimizer's state on rank 0.
 
     python -m tests.bench.learner_ranks RUN [--config tiny] [--step 10] [--ranks 1 2] [--repeats 3]
 
-Learns from the stored trajectories of one step of a GRPO run (RUN/trajectories), from the shipped policy or --policy,
-every rank with one thread. Prints a Markdown table: medians, and times those of the first number of ranks.
+Trains the shipped policy, or --policy, on the stored trajectories of one step of a GRPO run (RUN/trajectories); every
+rank has one thread. Prints a Markdown table of medians, also relative to the first number of ranks.
 """
 
 from __future__ import annotations
@@ -25,22 +25,22 @@ from env.types import Trajectory
 from policy import SHIPPED
 from policy.videoseg.checkpoint import load_policy
 from rl.learner.advantage import assign_advantages
-from rl.learner.data_parallel import share_groups, with_ranks
+from rl.learner.data_parallel import split_groups, with_ranks
 from rl.learner.learner import Learner, LocalLearner
 from rl.runtime.cluster import connect_ray
 
 
 def step_seconds(learner: Learner, config: RunConfig, groups: list[list[Trajectory]]) -> float:
-    """Wall time of one step."""
+    """Return the wall time of one step."""
     started = time.perf_counter()
     learner.learn(groups, partial(assign_advantages, config=config))
     return time.perf_counter() - started
 
 
 def state_mb(local: LocalLearner) -> float:
-    """Of the optimizer in this process."""
-    held = (tensor for state in local.optimizer.state.values() for tensor in state.values())
-    return sum(tensor.nbytes for tensor in held) / 1e6
+    """Return the size of the optimizer's state in this process."""
+    tensors = (tensor for state in local.optimizer.local.state.values() for tensor in state.values())
+    return sum(tensor.nbytes for tensor in tensors) / 1e6
 
 
 def main() -> None:
@@ -59,17 +59,18 @@ def main() -> None:
     connect_ray(load_config(args.config, [f"grpo.learner_ranks={max(args.ranks)}"]))
     print(f"{len(everything)} trajectories in {len(groups)} groups\n")
     print(
-        "| ranks | groups of each | s per step | of the first | optimizer's state, rank 0, MB |\n|---|---|---|---|---|"
+        "| ranks | groups per rank | s per step | relative to the first | optimizer's state, rank 0, MB |\n"
+        "|---|---|---|---|---|"
     )
     first = 0.0
     for count in args.ranks:
         config = load_config(args.config, [f"grpo.learner_ranks={count}"])
         local = LocalLearner(load_policy(args.policy, config.policy), config, FrameCaches(FrameCache(), FrameCache()))
         learner = with_ranks(local, config, args.policy)
-        step_seconds(learner, config, groups)  # what is done once is not counted
+        step_seconds(learner, config, groups)  # caches are filled before the measurement
         seconds = statistics.median(step_seconds(learner, config, groups) for _ in range(args.repeats))
         first = first or seconds
-        parts = ", ".join(str(len(share)) for share in share_groups(groups, count))
+        parts = ", ".join(str(len(part)) for part in split_groups(groups, count))
         print(f"| {count} | {parts} | {seconds:.1f} | {seconds / first:.2f} | {state_mb(local):.1f} |", flush=True)
         learner.close()
 

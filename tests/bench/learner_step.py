@@ -1,9 +1,10 @@
-"""What a learner step costs, and what it saves to compute siblings' beginnings once.
+"""Measure a learner step, and the saving when the common prefix of siblings is computed once.
 
     python -m tests.bench.learner_step RUN [--config tiny] [--step 10] [--tokens 4096 12288] [--repeats 2]
 
-Learns from the stored trajectories of one step of a GRPO run (RUN/trajectories), from the shipped policy or --policy,
-with micro-batches of so many tokens; in turn with and without sharing. Prints processor seconds as a Markdown table.
+Trains the shipped policy, or --policy, on the stored trajectories of one step of a GRPO run (RUN/trajectories), with
+micro-batches of --tokens tokens, alternately with and without a shared prefix. Prints processor seconds as a Markdown
+table.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from rl.learner.learner import LocalLearner
 
 
 def whole_rows(model: torch.nn.Module, batch: Batch) -> torch.Tensor:
-    """The library's forward over rows as they are."""
+    """Run the library's own forward pass, which computes every row in full."""
     return model(
         input_ids=batch.input_ids_BL,
         attention_mask=batch.attention_mask_BL,
@@ -46,7 +47,7 @@ WAYS = {"shared": hidden_states, "whole rows": whole_rows}
 
 
 def step_seconds(learner: LocalLearner, config: RunConfig, groups: list[list[Trajectory]], way: str) -> float:
-    """Processor seconds of one step."""
+    """Return the processor seconds of one step."""
     policy.videoseg.model.hidden_states = WAYS[way]
     start = time.process_time()
     learner.learn(groups, partial(assign_advantages, config=config))
@@ -72,7 +73,7 @@ def main() -> None:
     for tokens in args.tokens:
         config = load_config(args.config, [f"grpo.max_batch_tokens={tokens}"])
         learner = LocalLearner(load_policy(args.policy, config.policy), config, FrameCaches(frames, frames))
-        step_seconds(learner, config, groups[:1], "shared")  # what is done once is not counted
+        step_seconds(learner, config, groups[:1], "shared")  # caches are filled before the measurement
         best = {way: min(step_seconds(learner, config, groups, way) for _ in range(args.repeats)) for way in WAYS}
         shared, whole = best["shared"], best["whole rows"]
         print(f"| {tokens} | {shared:.1f} | {whole:.1f} | {whole / shared:.2f} |", flush=True)

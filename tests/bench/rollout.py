@@ -1,15 +1,15 @@
-"""What a rollout costs: ours, vLLM in lock-step turns, and Hugging Face `generate` in lock-step turns, as released.
+"""Measure a rollout: this project's, vLLM in lock-step turns, and Hugging Face `generate` in lock-step, as released.
 
     python -m tests.bench.rollout [--size tiny|100m] [--dtype float32|bfloat16] [--tasks 4] [--median 40] [--repeats 2]
                                   [--ways ours vllm vllm-group hf hf-group]
 
-All play the same tasks in one run, with the real environment and frames, the same weights and the same number of
-tokens in every turn, drawn beforehand from a heavy tail (log-normal, sigma 1, cut off at 8 medians and 512): a random
-policy neither ends by itself nor writes a select, so both are put in its mouth. In lock-step all conversations of a
-batch begin a turn together and wait for its longest. A batch is one group, as in the released trainer (which shares the
-SAM 2 features of the first row), or all tasks. Seconds are of this process's processor time, with wall time beside
-them, which means less on a shared machine. Prints a Markdown table for LOG.md, with the floor: the arithmetic that is
-left when nothing is done twice, and the reading of the weights.
+All ways run the same tasks in one process, with the real environment and frames, the same weights and the same number
+of tokens in every turn, sampled beforehand from a heavy tail (log-normal, sigma 1, cut off at 8 medians and 512). A
+random policy neither ends a turn by itself nor writes a select action, so the benchmark does both for it. In lock-step
+all episodes of a batch start a turn together and wait for the longest. A batch is one group, as in the released trainer
+(which shares the SAM 2 features of the first row), or all tasks. Seconds are this process's processor time; wall time,
+which means less on a shared machine, is printed too. Prints a Markdown table for LOG.md, with a lower bound: the
+arithmetic that is left if nothing is computed twice, and the reading of the weights.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 TURNS = 3
 MEDIAN = 40  # tokens of a turn; the mean is 62, as the shipped policy writes
-LONGEST = 512  # that the released trainer lets a turn have
+LONGEST = 512  # the released trainer's limit of a turn
 ENV = EnvConfig(
     prompt="brief",
     strip_frames=8,
@@ -61,7 +61,7 @@ SIZES = {
 
 
 class ScriptedEnv(VideoSegEnv):
-    """The real one, but it does not read what was written: selects, somewhere, and an answer in the last turn."""
+    """The real environment with scripted actions: a select of some interval in each turn, and an answer in the last."""
 
     def step(self, action: Action) -> StepResult:
         self._num_turns += 1
@@ -73,27 +73,30 @@ class ScriptedEnv(VideoSegEnv):
         return StepResult(Answer(select.interval, last), None, StopReason.ANSWERED)
 
 
-class Uneven:
-    """Gives each turn its own number of tokens, and counts. Where `lock_step` conversations go in step, no turn begins
-    before those of all of them are asked for, and none is handed out before all are written."""
+class UnevenSampler:
+    """A sampler that gives each turn a number of tokens of its own, and counts tokens.
+
+    With `lock_step` episodes in step, no turn starts before the turns of all of them are submitted, and none is
+    returned before all are written.
+    """
 
     def __init__(self, sampler: Sampler, median: int, longest: int, lock_step: int = 0):
         self.sampler = sampler
         self.median, self.longest = median, longest
         self.lock_step = lock_step
-        self.asked = 0  # turns that have not begun
+        self.waiting = 0  # submitted turns that have not started
         self.written = self.prompted = self.cached = self.steps = 0
 
     def submit(self, request: GenerationRequest) -> None:
-        drawn = np.random.default_rng(zlib.crc32(request.request_id.encode())).lognormal(np.log(self.median))
-        self.sampler.submit(replace(request, max_tokens=max(1, min(self.longest, int(drawn)))))
-        self.asked += 1
+        length = np.random.default_rng(zlib.crc32(request.request_id.encode())).lognormal(np.log(self.median))
+        self.sampler.submit(replace(request, max_tokens=max(1, min(self.longest, int(length)))))
+        self.waiting += 1
 
     def step(self) -> list[Completion]:
-        if self.asked < self.lock_step:  # frames of some are still being read
+        if self.waiting < self.lock_step:  # frames of some are still being read
             time.sleep(1e-3)
             return []
-        self.asked = 0
+        self.waiting = 0
         done = self._step()
         while self.lock_step and self.sampler.has_work():
             done += self._step()
@@ -110,8 +113,18 @@ class Uneven:
         self.sampler.abort(request_ids)
 
 
-def play(sampler: Uneven, model: Path, requests: Sequence[RolloutRequest], env: EnvConfig) -> tuple[float, float]:
-    """(processor, wall) seconds of one rollout, caches of frames empty at its start."""
+def run(sampler: UnevenSampler, model: Path, requests: Sequence[RolloutRequest], env: EnvConfig) -> tuple[float, float]:
+    """Run one rollout, with empty caches of frames at its start.
+
+    Args:
+        sampler: Writes the turns.
+        model: Folder of the language model, for its tokenizer.
+        requests: The episodes.
+        env: Settings of the environment.
+
+    Returns:
+        Processor and wall seconds.
+    """
     from env.frames import FrameCache
     from policy.vlm.load import load_chat
     from rl.rollout import episode_runner
@@ -120,14 +133,14 @@ def play(sampler: Uneven, model: Path, requests: Sequence[RolloutRequest], env: 
     chat, layout = load_chat(model)
     rollout = episode_runner.EpisodeRunner(sampler, chat, layout, FrameCache(), env)  # pyright: ignore[reportArgumentType]
     used, started = time.process_time(), time.monotonic()
-    played = list(rollout.run(requests))
+    trajectories = list(rollout.run(requests))
     seconds = time.process_time() - used, time.monotonic() - started
-    assert all(len(trajectory.turns) == TURNS for trajectory in played), "an episode ended early"
+    assert all(len(trajectory.turns) == TURNS for trajectory in trajectories), "an episode ended early"
     return seconds
 
 
 def peak_gflops(rows: int, width: int, dtype: str) -> float:
-    """What one matrix product of this machine reaches, as many threads as torch uses."""
+    """Return the GFLOP/s of one matrix product [rows, width] x [width, 4 width] in `dtype` on this machine."""
     import torch
 
     kind = getattr(torch, dtype)
@@ -142,7 +155,7 @@ def peak_gflops(rows: int, width: int, dtype: str) -> float:
 
 
 def read_gb_per_s() -> float:
-    """How fast one core reads memory: what a step of few tokens waits for, since it reads every weight."""
+    """Return how fast memory is read. An engine step of few tokens waits for this, since it reads every weight."""
     import torch
 
     values = torch.ones(100_000_000)
@@ -164,12 +177,12 @@ def make_policy(size: str, folder: Path) -> SegPolicy:
 
 @dataclass(frozen=True)
 class Way:
-    """One way to play the same tasks."""
+    """One way to run the same tasks."""
 
     key: str
     name: str
     engine: Literal["vllm", "hf"]
-    at_once: int  # conversations, before the next ones begin
+    at_once: int  # episodes of a batch; the next batch starts after it
     lock_step: bool = True
 
 
@@ -178,7 +191,7 @@ WAYS = ("ours", "vllm", "vllm-group", "hf", "hf-group")
 
 def ways(keys: Sequence[str], everyone: int, group: int) -> list[Way]:
     all_ways = [
-        Way("ours", "ours", "vllm", everyone, lock_step=False),
+        Way("ours", "this project", "vllm", everyone, lock_step=False),
         Way("vllm", "vLLM in lock-step, all tasks together", "vllm", everyone),
         Way("vllm-group", "vLLM in lock-step, a group at a time", "vllm", group),
         Way("hf", "`generate` in lock-step, all tasks together", "hf", everyone),
@@ -193,25 +206,38 @@ def compare(
     requests: Sequence[RolloutRequest],
     chosen: Sequence[Way],
     args: argparse.Namespace,
-) -> dict[str, tuple[tuple[float, float], Uneven]]:
-    """Name -> (best processor seconds with their wall seconds, counts). Ways of one engine alternate."""
+) -> dict[str, tuple[tuple[float, float], UnevenSampler]]:
+    """Run every way several times; the ways of one engine alternate.
+
+    Args:
+        model: Folder of the language model.
+        weights: Its weights, loaded into the engine before each rollout.
+        requests: The episodes.
+        chosen: The ways, those of one engine next to each other.
+        args: The command's arguments.
+
+    Returns:
+        Name -> ((processor seconds, wall seconds) of the fastest repeat, its counts).
+    """
     from policy.engines import build_sampler
 
     longest = min(8 * args.median, LONGEST)
     env = replace(ENV, max_action_tokens=longest)
-    found: dict[str, tuple[tuple[float, float], Uneven]] = {}
+    found: dict[str, tuple[tuple[float, float], UnevenSampler]] = {}
     for kind, same in groupby(chosen, key=lambda way: way.engine):
         config = SamplerConfig(kind=kind, dtype=args.dtype, memory_gb=0.25 * args.tasks, max_sequences=len(requests))
         engine = build_sampler(config, model, ENV.max_context_tokens, seed=0)
         chat = engine._chat  # pyright: ignore[reportAttributeAccessIssue]
         chat.banned_ids += (chat.end_id,)  # no turn ends early
-        # What is done once per process is not counted: the first repeat is short.
+        # The first repeat is short and not counted: it pays for what is done once per process.
         for version, (repeat, way) in enumerate(product(range(args.repeats + 1), tuple(same))):
             engine.load_weights(weights, version)  # as in training: caches start empty
-            played = requests if repeat else requests[:2]
-            sampler = Uneven(engine, args.median, longest, min(way.at_once, len(played)) if way.lock_step else 0)
-            batches = [played[at : at + way.at_once] for at in range(0, len(played), way.at_once)]
-            parts = [play(sampler, model, batch, env) for batch in batches]
+            episodes = requests if repeat else requests[:2]
+            sampler = UnevenSampler(
+                engine, args.median, longest, min(way.at_once, len(episodes)) if way.lock_step else 0
+            )
+            batches = [episodes[at : at + way.at_once] for at in range(0, len(episodes), way.at_once)]
+            parts = [run(sampler, model, batch, env) for batch in batches]
             seconds = sum(used for used, _ in parts), sum(wall for _, wall in parts)
             print(f"{way.name}, repeat {repeat}: {seconds[0]:.2f} CPU-s, {sampler.written} tokens", flush=True)
             if repeat and (way.name not in found or seconds < found[way.name][0]):
@@ -220,8 +246,15 @@ def compare(
     return found
 
 
-def print_floor(parameters: int, dtype: str, counts: Uneven, peak: float) -> None:
-    """The language model's arithmetic with nothing done twice, and the reading of its weights, once per step."""
+def print_floor(parameters: int, dtype: str, counts: UnevenSampler, peak: float) -> None:
+    """Print the time of the language model's arithmetic, nothing computed twice, and of reading its weights per step.
+
+    Args:
+        parameters: Number of the language model's parameters.
+        dtype: Of the engine.
+        counts: Tokens and steps of a rollout.
+        peak: GFLOP/s of this machine.
+    """
     work = 2 * parameters * (counts.prompted - counts.cached + counts.written) / 1e9
     reading = counts.steps * parameters * (2 if dtype == "bfloat16" else 4) / 1e9
     speed = read_gb_per_s()
@@ -230,7 +263,7 @@ def print_floor(parameters: int, dtype: str, counts: Uneven, peak: float) -> Non
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Processor time of a rollout: five ways, one run.")
+    parser = argparse.ArgumentParser(description="Processor time of a rollout in five ways.")
     parser.add_argument("--size", choices=SIZES, default="tiny")
     parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32")
     parser.add_argument("--tasks", type=int, default=4)

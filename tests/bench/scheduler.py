@@ -1,9 +1,10 @@
-"""How well many workers are kept busy, and what that costs: `python -m tests.bench.scheduler --workers 1 4 16 64`.
+"""Measure how busy the pool keeps many workers, and its cost: `python -m tests.bench.scheduler --workers 1 4 16 64`.
 
-Real Ray actors and the real pool; only the engine is a stand-in, which plays `--slots` conversations at a time and
-takes for each turn a time drawn from a heavy tail (log-normal, sigma 1, cut off at 8 medians). The ideal is the sum of
-all turns over all slots: no scheduler can be faster. One that cannot foresee how long an episode takes can at best give
-the next to whichever slot is free first; what that takes is the column `next free slot`. Prints a Markdown table.
+The Ray actors and the pool are real. Only the engine is a stand-in, which runs `--slots` episodes at a time and sleeps
+for each turn for a time sampled from a heavy tail (log-normal, sigma 1, cut off at 8 medians). The ideal time is the
+sum of all turns divided by the number of slots; no scheduler can be faster. A scheduler that does not know how long an
+episode will take can at best give the next episode to the slot that is free first; the column `next free slot` is the
+time of that. Prints a Markdown table.
 """
 
 from __future__ import annotations
@@ -27,13 +28,13 @@ GROUP = 8
 
 
 def processor_seconds() -> float:
-    """Of this process, which is where the scheduler and Ray's client run."""
+    """Return the processor seconds of this process, where the scheduler and Ray's client run."""
     usage = resource.getrusage(resource.RUSAGE_SELF)
     return usage.ru_utime + usage.ru_stime
 
 
 def next_free_slot(work: list[float], running: int) -> float:
-    """Seconds until all of `work` is done, when each episode goes to the slot that is free first, without delay."""
+    """Return the seconds until all of `work` is done if each episode goes at once to the slot that is free first."""
     free_at = [0.0] * running
     for seconds in work:
         heapq.heapreplace(free_at, free_at[0] + seconds)
@@ -41,7 +42,14 @@ def next_free_slot(work: list[float], running: int) -> float:
 
 
 def measure(workers: int, running: int, per_slot: int, turns: HeavyTail) -> str:
-    """One row: `per_slot` episodes for every slot of every worker."""
+    """Measure one row of the table.
+
+    Args:
+        workers: Number of workers.
+        running: Slots of each worker.
+        per_slot: Episodes for every slot of every worker.
+        turns: Seconds of an episode's turns.
+    """
     groups: list[list[RolloutRequest]] = [group(f"t{at}", GROUP) for at in range(workers * running * per_slot // GROUP)]
     work = [sum(turns(item)) for each in groups for item in each]
     config = RunConfig()
@@ -49,9 +57,9 @@ def measure(workers: int, running: int, per_slot: int, turns: HeavyTail) -> str:
     with tempfile.TemporaryDirectory() as folder:
         pool = Pool(config, StandInWorker, (running, folder, turns), workers, Capacity(running, queued=GROUP))
         pool.pids()
-        list(pool.play([group("up", 1, step=-1)], ""))  # everyone has answered once
+        list(pool.run([group("up", 1, step=-1)], ""))  # by now every worker has answered once
         started, used = time.monotonic(), processor_seconds()
-        count = sum(1 for _ in pool.play(groups, ""))
+        count = sum(1 for _ in pool.run(groups, ""))
         wall, used = time.monotonic() - started, processor_seconds() - used
         pool.close()
     assert count == len(work)
@@ -65,7 +73,7 @@ def measure(workers: int, running: int, per_slot: int, turns: HeavyTail) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description="Scheduler efficiency and cost, with a timed stand-in for the engine.")
     parser.add_argument("--workers", type=int, nargs="+", default=[1, 4, 16, 64])
-    parser.add_argument("--slots", type=int, default=16, help="conversations that a worker plays at a time")
+    parser.add_argument("--slots", type=int, default=16, help="episodes that a worker runs at a time")
     parser.add_argument("--per-slot", type=int, default=24, help="episodes per slot")
     parser.add_argument("--median", type=float, default=1.5, help="seconds of a turn")
     args = parser.parse_args()
@@ -73,7 +81,7 @@ def main() -> None:
     print("| workers | episodes | ideal, s | longest, s | next free slot, s | wall, s | efficiency | driver, ms each |")
     print("|---|---|---|---|---|---|---|---|")
     for workers in args.workers:
-        print(measure(workers, args.running, args.per_slot, HeavyTail(args.median)), flush=True)
+        print(measure(workers, args.slots, args.per_slot, HeavyTail(args.median)), flush=True)
     ray.shutdown()
 
 

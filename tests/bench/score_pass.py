@@ -1,11 +1,11 @@
-"""What sharing one forward between scoring and learning saves.
+"""Measure the saving when scoring and training use the same forward pass.
 
     python tests/bench/score_pass.py [--tasks 4] [--group 8] [--repeats 5]
 
-Both contenders take one GRPO step of the tiny policy on the same trajectories, in one run: `learn` as it is, where a
-group fits a micro-batch, and `score` of all groups followed by `learn` on what is then known, as two separate passes.
-Processor seconds of this process, medians. Floor: a backward costs about two forwards and the KL reference one, so
-leaving out one forward of five should give 1.25. Prints a Markdown row for LOG.md.
+Both ways take one GRPO step of the tiny policy on the same trajectories, in one run: `learn` alone, where a group fits
+a micro-batch, and `fill_logprobs_and_masks` of all groups followed by `learn`, as two separate passes. Measures medians
+of this process's processor seconds. The expected ratio is 1.25: a backward pass costs about two forward passes and the
+KL reference one, so one of five is saved. Prints a Markdown row for LOG.md.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from rl.learner.learner import LocalLearner
 
 
 def rolled_out(policy: SegPolicy, task: Task, sibling: int) -> Trajectory:
-    """A gold trace that looks as if it had been sampled."""
+    """Build a trajectory from a gold trace, as if it had been sampled."""
     config = load_config("tiny").env
     item = to_trajectory(write_trace(task, config, np.random.default_rng(sibling), "brief"), task, config)
     for turn in item.turns:
@@ -70,7 +70,7 @@ def main() -> None:
                     learner.fill_logprobs_and_masks(everything)
                 learner.learn(groups, assign_advantages)
                 spent.append(time.process_time() - begin)
-    one, two = (statistics.median(spent[1:]) for spent in seconds.values())  # the first of each reads the frames
+    one, two = (statistics.median(spent[1:]) for spent in seconds.values())  # the first of each also reads the frames
     print("| tasks x group | one forward, CPU-s | two forwards, CPU-s | ratio |\n|---|---|---|---|")
     print(f"| {args.tasks} x {args.group} | {one:.2f} | {two:.2f} | {two / one:.2f} |")
 

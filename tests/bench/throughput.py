@@ -1,9 +1,10 @@
-"""What one rollout worker gets through: `python -m tests.bench.throughput [--size 2B] [--tasks 16] [--group 8]`.
+"""Measure the throughput of one rollout worker: `python -m tests.bench.throughput [--size 2B] [--tasks 16]`.
 
-A policy with random weights in the shape of Qwen3-VL-2B or 4B (or the laptop's) plays Moving Shapes with the frames and
-turns of `videoseg_o3/2b_grpo`: real environment, real engine, on a GPU where there is one. Each turn's number of tokens
-is drawn beforehand from a heavy tail (log-normal, median 120, at most 512). Prints a Markdown table: trajectories and
-tokens per second, prompt tokens from the cache, and what `nvidia-smi` says of the GPU meanwhile.
+A policy with random weights and the sizes of Qwen3-VL-2B or 4B (or of the laptop's policy) runs episodes of Moving
+Shapes with the frames and turns of `videoseg_o3/2b_grpo`. The environment and the engine are real, and the GPU is used
+if there is one. Each turn's number of tokens is sampled beforehand from a heavy tail (log-normal, median 120, at most
+512). Prints a Markdown table: trajectories and tokens per second, cached prompt tokens, and the GPU's use and memory by
+`nvidia-smi`.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from configs.load import load_config
 from configs.schema import EnvConfig, PolicyConfig
 from policy.engines.env import set_engine_env
 from rl.rollout.request import RolloutRequest
-from tests.bench.rollout import Uneven, play
+from tests.bench.rollout import UnevenSampler, run
 
 MEDIAN, LONGEST = 120, 512  # tokens of a turn
 SIZES = ("tiny", "2B", "4B")
@@ -30,7 +31,7 @@ CORPUS = ["the red circle moves left and stops near frame 12"]
 
 
 def write_model(size: str, folder: Path) -> None:
-    """A checkpoint of ours with random weights."""
+    """Write a checkpoint of this size with random weights."""
     import torch
     from transformers import Qwen3VLForConditionalGeneration
 
@@ -51,7 +52,7 @@ def write_model(size: str, folder: Path) -> None:
 
 @contextmanager
 def watched_gpu() -> Iterator[list[tuple[float, float]]]:
-    """(use in percent, memory in MiB) of the first GPU, every half second, filled in at the end; empty without one."""
+    """Watch the first GPU: a list of (use in percent, memory in MiB) every half second, filled at the end."""
     found: list[tuple[float, float]] = []
     if shutil.which("nvidia-smi") is None:
         yield found
@@ -77,7 +78,7 @@ def main() -> None:
     parser.add_argument("--size", choices=SIZES, default="2B")
     parser.add_argument("--tasks", type=int, default=16)
     parser.add_argument("--group", type=int, default=8)
-    parser.add_argument("--sequences", type=int, default=64, help="conversations at a time")
+    parser.add_argument("--sequences", type=int, default=64, help="episodes at a time")
     parser.add_argument("--sampler", default="vllm", help="vllm or hf")
     args = parser.parse_args()
     set_engine_env()
@@ -95,16 +96,17 @@ def main() -> None:
         write_model(args.size, Path(folder) / "policy")
         write_moving_shapes(Path(folder) / "data", args.tasks + 1, seed=0)
         first_of_video = {task.video: task for task in load_tasks("mevis", Path(folder) / "data")}
-        played = [[RolloutRequest(task, 0, g, 0, 1.0) for g in range(args.group)] for task in first_of_video.values()]
+        groups = [[RolloutRequest(task, 0, g, 0, 1.0) for g in range(args.group)] for task in first_of_video.values()]
         model = Path(folder) / "policy" / "vlm"
         engine = build_sampler(sampler_config, model, env.max_context_tokens, seed=0)
         end_id = load_chat(model)[0].end_id
         engine._chat.banned_ids += (end_id,)  # pyright: ignore[reportAttributeAccessIssue]  # no turn ends early
-        play(Uneven(engine, MEDIAN, longest), model, played.pop(), env)  # what is done once is not counted
-        counted = Uneven(engine, MEDIAN, longest)
-        requests = [item for group in played for item in group]
+        # The first run fills caches and is not counted.
+        run(UnevenSampler(engine, MEDIAN, longest), model, groups.pop(), env)
+        counted = UnevenSampler(engine, MEDIAN, longest)
+        requests = [item for group in groups for item in group]
         with watched_gpu() as gpu:
-            used, wall = play(counted, model, requests, env)
+            used, wall = run(counted, model, requests, env)
         engine.close()
 
     use = f"{statistics.mean(each[0] for each in gpu):.0f} %" if gpu else "-"

@@ -1,8 +1,8 @@
-"""What a weight sync costs, and that it is right: `python -m tests.bench.weight_sync [--size 100m] [--syncs 20]`.
+"""Measure a weight sync and check that it is exact: `python -m tests.bench.weight_sync [--size 100m] [--syncs 20]`.
 
-As in training: the learner offers its weights, an engine in another process fetches and loads them; by each transport
-in turn, once with all weights, once with a frozen vision tower, once with low-rank adapters alone. After every sync the
-engine writes some turns, and its log-probs are compared with those of a plain Hugging Face forward. Prints a Markdown
+As in training, the learner offers its weights, and an engine in another process fetches and loads them. Every transport
+is measured with all weights, with a frozen vision tower, and with low-rank adapters alone. After every sync the engine
+writes some turns, and its log-probs are compared with those of a plain Hugging Face forward pass. Prints a Markdown
 table.
 """
 
@@ -34,8 +34,8 @@ KINDS = {
 }
 
 
-def move(policy: SegPolicy, seed: int) -> None:
-    """Change every weight that learns by a tenth of its spread."""
+def change_weights(policy: SegPolicy, seed: int) -> None:
+    """Change every trained weight by a tenth of its tensor's standard deviation."""
     import torch
 
     generator = torch.Generator().manual_seed(seed)
@@ -46,11 +46,11 @@ def move(policy: SegPolicy, seed: int) -> None:
                 parameter += 0.1 * spread * torch.randn(parameter.shape, generator=generator)
 
 
-def megabytes(moved: WeightUpdate) -> float:
+def megabytes(weights: WeightUpdate) -> float:
     import torch
 
     parts = []
-    for value in moved.values():
+    for value in weights.values():
         parts += [value] if isinstance(value, torch.Tensor) else [value.up_OR, value.down_RI]
     return sum(part.numel() * part.element_size() for part in parts) / 1e6
 
@@ -67,13 +67,13 @@ class Engine:
         self.sampler = make_sampler("vllm", folder / "vlm")
 
     def sync(self, references: list[Any], version: int) -> tuple[float, float]:
-        """Seconds to fetch and to load what is offered."""
+        """Fetch and load the offered weights; return the seconds of both."""
         from rl.rollout.weight_transport import fetch
 
         started = time.monotonic()
-        moved = fetch(references[0], seconds=300)
+        weights = fetch(references[0], seconds=300)
         fetched = time.monotonic()
-        self.sampler.load_weights(moved, version)
+        self.sampler.load_weights(weights, version)
         return fetched - started, time.monotonic() - fetched
 
     def talk(self, salt: int) -> list[Any]:
@@ -83,7 +83,14 @@ class Engine:
 
 
 def measure(kind: str, transport: str, folder: Path, syncs: int) -> str:
-    """A row, by an engine that knows no other transport: NIXL would keep a core of its process busy."""
+    """Measure one row, with an engine of its own: NIXL keeps a core of its process busy from the first use on.
+
+    Args:
+        kind: A key of KINDS.
+        transport: One of `rl.rollout.weight_transport.TRANSPORTS`.
+        folder: The policy's checkpoint.
+        syncs: How many syncs to measure.
+    """
     import ray
     import torch
 
@@ -96,16 +103,16 @@ def measure(kind: str, transport: str, folder: Path, syncs: int) -> str:
     engine: Any = ray.remote(num_cpus=1)(Engine).remote(folder)
     policy, plain = load_policy(folder, KINDS[kind]), load_plain(folder / "vlm")
     seconds: tuple[list[float], ...] = ([], [], [])
-    worst, before, moved = 0.0, float("inf"), {}
+    worst, before, weights = 0.0, float("inf"), {}
     talks = ray.get(engine.talk.remote(0))
     for version in track(range(1, syncs + 1), f"{kind} by {transport}", console=Console(stderr=True)):
-        move(policy, seed=version)
+        change_weights(policy, seed=version)
         with torch.no_grad():
             plain.load_state_dict(policy.export_weights(), strict=False)
         before = min(before, worst_difference(plain, chat, talks)[0])
-        moved = policy.weight_update()
+        weights = policy.weight_update()
         started = time.monotonic()
-        references = [offer(moved, transport, "float32")]
+        references = [offer(weights, transport, "float32")]
         seconds[0].append(time.monotonic() - started)
         for part, value in zip(seconds[1:], ray.get(engine.sync.remote(references, version)), strict=True):
             part.append(value)
@@ -113,7 +120,9 @@ def measure(kind: str, transport: str, folder: Path, syncs: int) -> str:
         worst = max(worst, worst_difference(plain, chat, talks)[0])
     ray.kill(engine)
     times = " | ".join(f"{1000 * statistics.median(part):.0f}" for part in seconds)
-    return f"| {kind} | {len(moved)} | {megabytes(moved):.1f} | {transport} | {times} | {worst:.1e} | {before:.1e} |"
+    return (
+        f"| {kind} | {len(weights)} | {megabytes(weights):.1f} | {transport} | {times} | {worst:.1e} | {before:.1e} |"
+    )
 
 
 def main() -> None:

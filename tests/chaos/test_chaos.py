@@ -1,6 +1,6 @@
-"""Workers that are killed and frozen, a driver that is killed: a run that was torn apart equals one left alone.
+"""Workers that are killed and frozen, and a driver that is killed: the disturbed run equals an undisturbed one.
 
-The short plan is run with all tests; the long one (`make chaos`) takes 20 steps and loses a worker in every third.
+The short plan runs with all tests. The long one (`make chaos`) takes 20 steps and loses a worker in every third.
 """
 
 from __future__ import annotations
@@ -31,23 +31,23 @@ OVERRIDES = (
     "grpo.group_size=4",
     "grpo.lr=3.0e-4",
     "grpo.max_batch_tokens=2048",
-    "grpo.max_attempts=9",  # on a busy machine a sound worker may be silent for so long that it counts as stuck
+    "grpo.max_attempts=9",  # on a busy machine a healthy worker may be silent for so long that it counts as stuck
     "sampler.stall_seconds=40",
-    "sampler.max_sequences=4",  # waves of conversations: a kill after the first finished one leaves most undone
+    "sampler.max_sequences=4",  # a few episodes at a time: a kill after the first finished one leaves most unfinished
     "env.max_seconds=3600",
     "env.max_turn_seconds=3600",
 )
-PATIENCE = 400  # seconds to wait for something to happen; only a hang takes that long
+PATIENCE = 400  # seconds to wait for an event; only a hang takes that long
 
 pytestmark = pytest.mark.timeout(3600)  # several engines are started, one after the other
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What happens in the rollout of which step, once a trajectory of it has come in."""
+    """The faults of a run, by step. A fault happens once a trajectory of the step has arrived."""
 
     steps: int
-    deeds: Mapping[int, str]  # kill or freeze the worker, or kill the driver, which is resumed
+    faults: Mapping[int, str]  # kill or freeze the worker, or kill the driver, which is resumed
 
 
 PLANS = {
@@ -81,7 +81,7 @@ class Run:
         return self.run_dir.with_suffix(".log")
 
     def pending(self, step: int) -> int:
-        """Trajectories of `step` that the driver has received so far."""
+        """Return how many trajectories of `step` the driver has received so far."""
         path = self.run_dir / "pending" / f"step-{step:06d}" / "trajectories.jsonl"
         lines = path.read_text().splitlines(keepends=True) if path.exists() else []
         return sum(f'"step":{step},' in line for line in lines if line.endswith("\n"))
@@ -112,26 +112,26 @@ def signal_worker(driver: subprocess.Popen[bytes], number: signal.Signals) -> No
 
 
 def kill_driver(driver: subprocess.Popen[bytes]) -> None:
-    """SIGKILL to the whole process group; Ray's own processes follow, and the test does not leave any behind."""
-    family = psutil.Process(driver.pid).children(recursive=True)
+    """Kill the whole process group with SIGKILL; wait until Ray's own processes have ended, or kill them too."""
+    children = psutil.Process(driver.pid).children(recursive=True)
     os.killpg(driver.pid, signal.SIGKILL)
     driver.wait()
-    _, alive = psutil.wait_procs(family, timeout=30)
+    _, alive = psutil.wait_procs(children, timeout=30)
     for process in alive:
         process.kill()
 
 
-def tear(run: Run, deeds: Mapping[int, str]) -> subprocess.Popen[bytes]:
-    """Start the run and do to it what is planned; returns the process that ends it."""
+def disturb(run: Run, faults: Mapping[int, str]) -> subprocess.Popen[bytes]:
+    """Start the run and cause the planned faults; return the process that finishes it."""
     process = run.start()
-    for step, deed in sorted(deeds.items()):
+    for step, fault in sorted(faults.items()):
         wait_until(lambda step=step: run.pending(step) >= 1, process)
-        if deed == "driver":
+        if fault == "driver":
             kill_driver(process)
             assert [row["step"] for row in run.metrics()] == list(range(step)), "the step before was trained"
             process = run.start("--resume")
         else:
-            signal_worker(process, signal.SIGKILL if deed == "kill" else signal.SIGSTOP)
+            signal_worker(process, signal.SIGKILL if fault == "kill" else signal.SIGSTOP)
     return process
 
 
@@ -142,24 +142,24 @@ def plan(request: pytest.FixtureRequest) -> Plan:
 
 @pytest.fixture(scope="module")
 def runs(plan: Plan, micro: Micro, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Run, Run]]:
-    """(whole, torn). The driver dies in a step behind one that is trained but not in a checkpoint."""
+    """Run both: (undisturbed, disturbed). The driver dies after a step that is trained but not in a checkpoint."""
     folder = tmp_path_factory.mktemp("chaos")
-    whole, torn = Run(micro, folder / "whole", plan.steps), Run(micro, folder / "torn", plan.steps)
+    whole, disturbed = Run(micro, folder / "whole", plan.steps), Run(micro, folder / "disturbed", plan.steps)
     try:
         left_alone = whole.start()
-        torn.finish(tear(torn, plan.deeds))
+        disturbed.finish(disturb(disturbed, plan.faults))
         whole.finish(left_alone)
-        yield whole, torn
+        yield whole, disturbed
     finally:
-        for process in whole.processes + torn.processes:
+        for process in whole.processes + disturbed.processes:
             if process.poll() is None:
                 kill_driver(process)
 
 
-def test_no_trajectory_is_lost_or_doubled(plan: Plan, runs: tuple[Run, Run]):
-    whole, torn = ([trajectory.trajectory_id for trajectory in run.trajectories()] for run in runs)
+def test_no_trajectory_is_lost_or_repeated(plan: Plan, runs: tuple[Run, Run]):
+    whole, disturbed = ([trajectory.trajectory_id for trajectory in run.trajectories()] for run in runs)
     assert len(whole) == len(set(whole)) == plan.steps * 3 * 4
-    assert torn == whole
+    assert disturbed == whole
 
 
 def test_every_turn_is_written_by_the_weights_of_its_step(plan: Plan, runs: tuple[Run, Run]):
@@ -169,10 +169,12 @@ def test_every_turn_is_written_by_the_weights_of_its_step(plan: Plan, runs: tupl
 
 
 def test_steps_tasks_and_losses_equal_those_of_the_whole_run(plan: Plan, runs: tuple[Run, Run]):
-    whole, torn = (run.metrics() for run in runs)
-    assert [row["step"] for row in torn] == [row["step"] for row in whole] == list(range(plan.steps))
-    assert any(abs(row["loss/policy"]) > 1e-4 for row in whole[1:]), "equal rewards would prove nothing"
-    for ours, theirs in zip(torn, whole, strict=True):
+    whole, disturbed = (run.metrics() for run in runs)
+    assert [row["step"] for row in disturbed] == [row["step"] for row in whole] == list(range(plan.steps))
+    assert any(abs(row["loss/policy"]) > 1e-4 for row in whole[1:]), (
+        "with equal rewards the comparison would prove nothing"
+    )
+    for ours, theirs in zip(disturbed, whole, strict=True):
         for name in ("loss/policy", "loss/masks", "reward/total/mean", "optim/grad_norm", "policy/entropy"):
             assert ours[name] == pytest.approx(theirs[name], abs=1e-5), (theirs["step"], name)
         assert ours["optim/learning_rate"] == theirs["optim/learning_rate"]
@@ -180,15 +182,15 @@ def test_steps_tasks_and_losses_equal_those_of_the_whole_run(plan: Plan, runs: t
     assert tasks[0] == tasks[1]
 
 
-def test_a_reborn_worker_has_the_newest_weights(runs: tuple[Run, Run], micro: Micro):
-    _, torn = runs
-    assert torn.metrics()[1]["rollout/failures_died"] >= 1
-    assert "is replaced (stuck)" in torn.log.read_text()
-    assert max(row["rollout/mismatch/max"] for row in torn.metrics()) <= 1e-4
-    # Had it kept the weights that it was built from, the difference would be this:
-    written = [item for item in torn.trajectories() if item.step == 1]
+def test_a_replaced_worker_has_the_newest_weights(runs: tuple[Run, Run], micro: Micro):
+    _, disturbed = runs
+    assert disturbed.metrics()[1]["rollout/failures_died"] >= 1
+    assert "is replaced (stuck)" in disturbed.log.read_text()
+    assert max(row["rollout/mismatch/max"] for row in disturbed.metrics()) <= 1e-4
+    # If it had kept the weights that it was built from, the difference would be this:
+    written = [item for item in disturbed.trajectories() if item.step == 1]
     learner = LocalLearner(
-        load_policy(micro.policy), micro.config(torn.run_dir), FrameCaches(FrameCache(), FrameCache())
+        load_policy(micro.policy), micro.config(disturbed.run_dir), FrameCaches(FrameCache(), FrameCache())
     )
     learner.fill_logprobs_and_masks(written)
     differences = [

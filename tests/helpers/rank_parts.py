@@ -1,4 +1,4 @@
-"""What Ray starts in tests of the learner: judges that go wrong in every process but one, and who tells its GPU."""
+"""Parts of learner tests for Ray to start: assignments of advantages that fail in all processes but one; an actor."""
 
 from __future__ import annotations
 
@@ -11,38 +11,44 @@ from env.errors import DataError
 from env.types import Trajectory
 
 
-def finds_fault(group: Sequence[Trajectory], driver: int) -> None:
-    if _goes_well(group, driver):
+def raises_data_error(group: Sequence[Trajectory], driver: int) -> None:
+    """Assign advantages; raise DataError in every process but `driver`."""
+    if _assign(group, driver):
         return
     raise DataError("data/train, video 3", "cannot be read")
 
 
-def breaks(group: Sequence[Trajectory], driver: int) -> None:
-    if _goes_well(group, driver):
+def raises(group: Sequence[Trajectory], driver: int) -> None:
+    """Assign advantages; raise an error of Python in every process but `driver`."""
+    if _assign(group, driver):
         return
     raise ArithmeticError("no such advantage")
 
 
 def sleeps(group: Sequence[Trajectory], driver: int) -> None:
-    if _goes_well(group, driver):
+    """Assign advantages; wait eight seconds in every process but `driver`."""
+    if _assign(group, driver):
         return
     time.sleep(8)
 
 
 def dies(group: Sequence[Trajectory], driver: int) -> None:
-    if _goes_well(group, driver):
+    """Assign advantages; kill every process but `driver`."""
+    if _assign(group, driver):
         return
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def _goes_well(group: Sequence[Trajectory], driver: int) -> bool:
+def _assign(group: Sequence[Trajectory], driver: int) -> bool:
+    """Assign advantages; return whether this process is `driver`."""
     for trajectory in group:
         trajectory.advantage = 1.0
     return os.getpid() == driver
 
 
 class GpuHolder:
-    """An actor, which is what ranks and workers are."""
+    """An actor like ranks and workers."""
 
     def sees(self) -> str:
+        """Return the GPUs that this process may use."""
         return os.environ["CUDA_VISIBLE_DEVICES"]

@@ -1,4 +1,4 @@
-"""A worker without an engine: its episodes only take time, or do to it what their task is called."""
+"""A worker without an engine: its episodes only take time, or harm their process as their task's name says."""
 
 from __future__ import annotations
 
@@ -18,45 +18,45 @@ from env.types import StopReason, Task, Trajectory, VideoRef
 from rl.rollout.episode_worker import Worker
 from rl.rollout.request import RolloutRequest, RolloutStats
 
-DEEDS = ("kill", "raise", "exhaust", "freeze")
+FAULTS = ("kill", "raise", "exhaust", "freeze")
 VIDEO = VideoRef("/data", "video", (), 8, 32, 32)
 
 
 def group(name: str, size: int = 4, step: int = 0) -> list[RolloutRequest]:
-    """The assignments of one task."""
+    """Build the requests of one task."""
     task = Task(name, VIDEO, "the red circle", gold=())
     return [RolloutRequest(task, step, sibling, 0, 1.0) for sibling in range(size)]
 
 
 @dataclass(frozen=True)
 class Named:
-    """Seconds of an episode's turns by its trajectory id; those that are not named have one turn of 10 ms."""
+    """Seconds of an episode's turns by its trajectory id; an episode that is not named has one turn of 10 ms."""
 
     seconds: Mapping[str, Sequence[float]] = field(default_factory=dict)
 
-    def __call__(self, assignment: RolloutRequest) -> Sequence[float]:
-        return self.seconds.get(assignment.trajectory_id, (0.01,))
+    def __call__(self, request: RolloutRequest) -> Sequence[float]:
+        return self.seconds.get(request.trajectory_id, (0.01,))
 
 
 @dataclass(frozen=True)
 class HeavyTail:
-    """Seconds of `turns` turns, each episode's its own: log-normal, cut off as a limit of tokens cuts off a turn."""
+    """Seconds of `turns` turns, sampled for each episode: log-normal, cut off as a limit of tokens cuts off a turn."""
 
     median: float
     sigma: float = 1.0
     longest: float = 8.0  # in medians
     turns: int = 3
 
-    def __call__(self, assignment: RolloutRequest) -> Sequence[float]:
-        rng = np.random.default_rng(zlib.crc32(assignment.trajectory_id.encode()))
+    def __call__(self, request: RolloutRequest) -> Sequence[float]:
+        rng = np.random.default_rng(zlib.crc32(request.trajectory_id.encode()))
         return (self.median * np.minimum(rng.lognormal(0.0, self.sigma, self.turns), self.longest)).tolist()
 
 
 class StandInRollout:
-    """Plays `slots` episodes at a time, whose turns take the seconds that `turns` says, one after the other.
+    """Runs `slots` episodes at a time; `turns` gives the seconds of an episode's turns.
 
-    The first word of a task's name may be one of `DEEDS`: its first sibling then does that to the process, as often as
-    the number that follows, counted by files in `folder`.
+    The first word of a task's name may be one of `FAULTS`. Its first sibling then does that to the process, as often as
+    the number that follows says, counted by files in `folder`.
     """
 
     def __init__(self, slots: int, folder: Path, turns: Callable[[RolloutRequest], Sequence[float]]):
@@ -71,24 +71,24 @@ class StandInRollout:
     def busy(self) -> bool:
         return bool(self._waiting or self._running)
 
-    def begin(self, assignment: RolloutRequest) -> None:
-        self._waiting.append(assignment)
+    def begin(self, request: RolloutRequest) -> None:
+        self._waiting.append(request)
 
     def step(self) -> list[Trajectory]:
         while self._waiting and len(self._running) < self.slots:
-            assignment = self._waiting.pop(0)
-            self._misbehave(assignment)
-            self._write(assignment, 0, time.monotonic())
+            request = self._waiting.pop(0)
+            self._misbehave(request)
+            self._write(request, 0, time.monotonic())
         time.sleep(min(0.05, max(0.0, self._running[0][0] - time.monotonic())))
         ended = []
         while self._running and self._running[0][0] <= time.monotonic():
-            due, _, assignment, turn = heapq.heappop(self._running)
+            due, _, request, turn = heapq.heappop(self._running)
             self._stats.turns += 1
-            if turn + 1 < len(self.turns(assignment)):
-                self._write(assignment, turn + 1, due)
+            if turn + 1 < len(self.turns(request)):
+                self._write(request, turn + 1, due)
                 continue
-            name, task = assignment.trajectory_id, assignment.task
-            ended.append(Trajectory(name, task, assignment.step, assignment.sibling, stop_reason=StopReason.ANSWERED))
+            name, task = request.trajectory_id, request.task
+            ended.append(Trajectory(name, task, request.step, request.sibling, stop_reason=StopReason.ANSWERED))
         return ended
 
     def abandon(self) -> None:
@@ -99,27 +99,27 @@ class StandInRollout:
         stats, self._stats = self._stats, RolloutStats()
         return stats
 
-    def _write(self, assignment: RolloutRequest, turn: int, start: float) -> None:
-        entry = (start + self.turns(assignment)[turn], assignment.trajectory_id, assignment, turn)
+    def _write(self, request: RolloutRequest, turn: int, start: float) -> None:
+        entry = (start + self.turns(request)[turn], request.trajectory_id, request, turn)
         heapq.heappush(self._running, entry)
 
-    def _misbehave(self, assignment: RolloutRequest) -> None:
-        deed, _, times = assignment.task.task_id.partition(" ")
-        if assignment.sibling or deed not in DEEDS:
+    def _misbehave(self, request: RolloutRequest) -> None:
+        fault, _, times = request.task.task_id.partition(" ")
+        if request.sibling or fault not in FAULTS:
             return
-        done = len(list(self.folder.glob(f"{deed}-*")))
+        done = len(list(self.folder.glob(f"{fault}-*")))
         if done >= int(times):
             return
-        (self.folder / f"{deed}-{done}").touch()
-        if deed == "raise":
+        (self.folder / f"{fault}-{done}").touch()
+        if fault == "raise":
             raise ValueError("the engine is broken")
-        if deed == "exhaust":
+        if fault == "exhaust":
             np.empty(1 << 60, dtype=np.uint8)  # MemoryError
-        os.kill(os.getpid(), signal.SIGKILL if deed == "kill" else signal.SIGSTOP)
+        os.kill(os.getpid(), signal.SIGKILL if fault == "kill" else signal.SIGSTOP)
 
 
 class StandInWorker(Worker):
-    """Its option is what `prepare` is to complain of, if anything."""
+    """A worker with a `StandInRollout`. Its option is the message of an error that `prepare` raises, or empty."""
 
     def __init__(self, slots: int, folder: str, turns: Callable[[RolloutRequest], Sequence[float]]):
         super().__init__()

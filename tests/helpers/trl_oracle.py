@@ -1,4 +1,4 @@
-"""TRL's own GRPO code as an outside reference: a real `GRPOTrainer`, whose model outputs and samples are given."""
+"""TRL's own GRPO code as an outside reference: a real `GRPOTrainer` with given model outputs and samples."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from trl.trainer.grpo_trainer import GRPOTrainer
 
 @dataclass(frozen=True)
 class Sampled:
-    """A batch of whole groups. `lengths_B` counts a row's tokens; `mask_BL` leaves out those of the environment."""
+    """A batch of whole groups. `lengths_B` counts each row's tokens; `mask_BL` excludes those of the environment."""
 
     logprobs_BL: Tensor
     old_BL: Tensor
@@ -32,7 +32,7 @@ class Sampled:
 
 
 class OracleTrainer(GRPOTrainer):
-    """Everything that TRL computes from log-probs and rewards is TRL's; the log-probs and rewards are `sampled`'s."""
+    """TRL's trainer with the log-probs and rewards of `sampled`. Everything computed from them is TRL's code."""
 
     sampled: Sampled
 
@@ -55,7 +55,7 @@ class OracleTrainer(GRPOTrainer):
         return self.sampled.rewards_B[:, None]
 
     def loss(self, sampled: Sampled) -> tuple[Tensor, dict[str, Any], dict[str, float]]:
-        """The loss of one step, what TRL made of the samples (advantages, importance ratios), and its metrics."""
+        """Return the loss of one step, TRL's advantages and importance ratios, and its metrics."""
         self.sampled = sampled
         made = self._generate_and_score_completions([{"prompt": "a"}] * len(sampled.lengths_B))
         value = self._compute_loss(self.model, made)
@@ -63,6 +63,14 @@ class OracleTrainer(GRPOTrainer):
 
 
 def build_oracle(folder: Path, batch_size: int, group_size: int, max_tokens: int) -> OracleTrainer:
+    """Build the trainer around a tiny Qwen2 whose outputs are never used.
+
+    Args:
+        folder: Where the trainer may write.
+        batch_size: Rows of a batch.
+        group_size: Siblings of a group.
+        max_tokens: Most tokens of a row.
+    """
     words = {word: number for number, word in enumerate(["<pad>", "<eos>", "<unk>", "<bos>", "a", "b"])}
     tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=Tokenizer(WordLevel(words, unk_token="<unk>")), pad_token="<pad>", eos_token="<eos>"
@@ -81,7 +89,7 @@ def build_oracle(folder: Path, batch_size: int, group_size: int, max_tokens: int
         per_device_train_batch_size=batch_size,
         num_generations=group_size,
         max_completion_length=max_tokens,
-        beta=0.0,  # the reference model is set below; TRL would look for it on the hub
+        beta=0.0,  # the reference model is set below; with a beta TRL would load it from the hub
         num_iterations=2,  # so that the old log-probs are kept
         use_bias_correction_kl=False,  # the k3 of the paper, whose weight is 1
         use_cpu=True,

@@ -78,7 +78,7 @@ def test_training_state_of_another_shape_names_the_weight(micro: Micro) -> None:
 
 
 def test_fewer_tasks_than_a_step_needs() -> None:
-    with pytest.raises(ValueError, match=r"2 tasks, but grpo\.tasks_per_step is 3"):
+    with pytest.raises(ValueError, match=r"at least grpo\.tasks_per_step = 3 tasks, found 2"):
         items_for_step(["a", "b"], ["", ""], 3, 0, 0)
 
 

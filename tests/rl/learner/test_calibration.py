@@ -15,7 +15,7 @@ def _logits(seed: int, height: int = 96, width: int = 160, count: int = 3) -> to
 
 
 def _resized_by_hand(image_HW: np.ndarray, size: int) -> np.ndarray:
-    """Bilinear sampling at pixel centres, clamped at the border."""
+    """Sample bilinearly at pixel centres, clamped at the border."""
     positions = []
     for length in image_HW.shape:
         at = np.clip((np.arange(size) + 0.5) * length / size - 0.5, 0, length - 1)
@@ -50,7 +50,7 @@ def test_loglik_is_the_mean_binary_cross_entropy():
 
 
 def test_iou_form_by_hand():
-    """Sure logits on a 32 x 32 image: 8 of 16 + 16 pixels shared, and one pixel added to both areas."""
+    """Large logits on a 32 x 32 image: 8 of 16 + 16 pixels are shared, and one pixel is added to both areas."""
     logits_1HW = torch.full((1, GRID, GRID), -100.0)
     logits_1HW[0, 4:8, 4:8] = 100.0
     grid_1HW = torch.zeros(1, GRID, GRID, dtype=torch.bool)

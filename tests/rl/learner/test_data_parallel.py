@@ -1,4 +1,4 @@
-"""A learner of two processes does what one does: same gradients, same figures, and states that either goes on from."""
+"""A learner of two processes equals one of one: same gradients, same metrics, and states that both can load."""
 
 from __future__ import annotations
 
@@ -27,11 +27,12 @@ from env.types import Action, Trajectory
 from policy.videoseg.checkpoint import POLICIES
 from rl.grpo import train
 from rl.learner.advantage import assign_advantages
-from rl.learner.data_parallel import DataParallelLearner, RankError, share_groups
+from rl.learner.data_parallel import DataParallelLearner, split_groups
 from rl.learner.learner import Learner, LocalLearner, score_without_update
+from rl.learner.rank_calls import RankError
 from rl.runtime.checkpoint import load_state, save_checkpoint
 from rl.runtime.cluster import connect_ray
-from tests.helpers.rank_parts import breaks, dies, finds_fault, sleeps
+from tests.helpers.rank_parts import dies, raises, raises_data_error, sleeps
 from tests.helpers.rl_parts import Micro, read_lines, with_a_look
 
 pytestmark = pytest.mark.timeout(600)
@@ -53,7 +54,7 @@ class Ranks:
         return self.micro.config(self.run_dir, [*SETTINGS, *overrides])
 
     def local(self, config: RunConfig) -> LocalLearner:
-        torch.manual_seed(0)  # of fresh adapters
+        torch.manual_seed(0)  # of new adapters
         policy = POLICIES[config.policy.kind](self.micro.policy, config.policy)
         return LocalLearner(policy, config, FrameCaches(FrameCache(), FrameCache()))
 
@@ -66,7 +67,7 @@ class Ranks:
             learner.close()
 
     def groups(self, config: RunConfig, count: int = 3) -> list[list[Trajectory]]:
-        """Siblings of one to three turns; no group is as long as another."""
+        """Build groups of siblings of one to three turns, all groups of different lengths."""
         chat = self.local(config).policy.chat
         groups = []
         for number, task in enumerate(self.micro.tasks()[:count]):
@@ -95,8 +96,8 @@ def largest_difference(ours: dict[str, torch.Tensor], theirs: dict[str, torch.Te
 
 
 def momenta(learner: Learner) -> dict[str, torch.Tensor]:
-    """Adam's mean of the gradients, by number of the parameter."""
-    return {str(at): held["exp_avg"] for at, held in learner.state()["optimizer"]["state"].items()}
+    """Return Adam's mean of the gradients, by number of the parameter."""
+    return {str(at): state["exp_avg"] for at, state in learner.state()["optimizer"]["state"].items()}
 
 
 def assert_same_groups(ours: Sequence[Sequence[Trajectory]], theirs: Sequence[Sequence[Trajectory]]) -> None:
@@ -111,8 +112,8 @@ def assert_same_groups(ours: Sequence[Sequence[Trajectory]], theirs: Sequence[Se
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_two_ranks_learn_what_one_does(ranks: Ranks, way: str):
-    """Over two steps; in the second one rank has nothing to learn from."""
+def test_two_ranks_learn_the_same_as_one(ranks: Ranks, way: str):
+    """Two steps; in the second one rank has no group."""
     config = ranks.config(*WAYS[way])
     one = ranks.local(config)
     with ranks.two(ranks.config(*WAYS[way], *TWO)) as two:
@@ -130,24 +131,24 @@ def test_two_ranks_learn_what_one_does(ranks: Ranks, way: str):
         assert largest_difference(two.state()["policy"], one.state()["policy"]) <= 1e-5
 
 
-def test_any_number_of_ranks_goes_on_from_what_another_has_saved(ranks: Ranks, tmp_path: Path):
+def test_any_number_of_ranks_loads_what_another_number_has_saved(ranks: Ranks, tmp_path: Path):
     config = ranks.config("grpo.kl_coef=0.05")
-    mark = partial(assign_advantages, config=config)
+    assign = partial(assign_advantages, config=config)
     one = ranks.local(config)
     with ranks.two(ranks.config("grpo.kl_coef=0.05", *TWO)) as two:
-        two.learn(ranks.groups(config), mark)
+        two.learn(ranks.groups(config), assign)
         folder = save_checkpoint(tmp_path, 1, ranks.local(config).policy, two.state())
         one.load_state(load_state(folder), folder)
-        two.learn(ranks.groups(config, 2), mark)  # away from what is saved
+        two.learn(ranks.groups(config, 2), assign)  # away from the saved state
         two.load_state(load_state(folder), folder)
         for learner in (one, two):
-            learner.learn(ranks.groups(config), mark)
+            learner.learn(ranks.groups(config), assign)
         assert largest_difference(two.state()["policy"], one.state()["policy"]) <= 1e-5
-        assert one.schedule.state_dict() == two.state()["schedule"]
+        assert one.state()["schedule"] == two.state()["schedule"]
 
         scored, alone = ranks.groups(config), ranks.groups(config)
-        score_without_update(two, scored, mark)
-        score_without_update(one, alone, mark)
+        score_without_update(two, scored, assign)
+        score_without_update(one, alone, assign)
         assert_same_groups(scored, alone)
 
 
@@ -155,12 +156,12 @@ def test_a_rank_that_fails_ends_the_step_with_a_reason(ranks: Ranks, monkeypatch
     config = ranks.config(*TWO)
     with ranks.two(config) as two:
         with pytest.raises(DataError, match="video 3: cannot be read"):
-            two.learn(ranks.groups(config), partial(finds_fault, driver=os.getpid()))
+            two.learn(ranks.groups(config), partial(raises_data_error, driver=os.getpid()))
         with pytest.raises(RankError, match=r"rank 1 .* failed; go on with --resume: [\s\S]*no such advantage") as lost:
-            two.learn(ranks.groups(config), partial(breaks, driver=os.getpid()))
-        assert isinstance(lost.value, VideoSegError), "which a command tells without a traceback"
-        monkeypatch.setattr("rl.learner.data_parallel.SECONDS", 2.0)
-        monkeypatch.setattr("rl.learner.data_parallel.PATIENCE", 0)
+            two.learn(ranks.groups(config), partial(raises, driver=os.getpid()))
+        assert isinstance(lost.value, VideoSegError), "a command prints it without a traceback"
+        monkeypatch.setattr("rl.learner.rank_calls.SECONDS", 2.0)
+        monkeypatch.setattr("rl.learner.rank_calls.PATIENCE", 0)
         with pytest.raises(RankError, match=r"rank 1 .* has not answered for 2 s; go on with --resume"):
             two.learn(ranks.groups(config), partial(sleeps, driver=os.getpid()))
         monkeypatch.undo()
@@ -169,60 +170,60 @@ def test_a_rank_that_fails_ends_the_step_with_a_reason(ranks: Ranks, monkeypatch
 
 
 @pytest.mark.parametrize(
-    ("signal_", "told"),
+    ("signal_", "message"),
     [(signal.SIGKILL, "rank 1 of the learner died"), (signal.SIGSTOP, "the learner's ranks did not come together")],
 )
-def test_a_rank_that_is_gone_while_all_act_at_once(
-    ranks: Ranks, monkeypatch: pytest.MonkeyPatch, signal_: signal.Signals, told: str
+def test_a_rank_that_is_lost_during_a_collective_operation(
+    ranks: Ranks, monkeypatch: pytest.MonkeyPatch, signal_: signal.Signals, message: str
 ):
-    """Rank 0 hears of it from the process group, which names addresses, or that time is up."""
+    """Rank 0 learns of it from the process group, which names addresses, or from a time limit."""
     monkeypatch.setattr("rl.learner.collectives.SECONDS", 5.0)
     config = ranks.config(*TWO)
     with ranks.two(config) as two:
         pid: Any = ray.get(two._ranks[0].__ray_call__.remote(lambda _rank: os.getpid()))
         optimizer_step = two._local.optimizer_step
 
-        def without_it() -> dict[str, float]:
+        def without_the_rank() -> dict[str, float]:
             os.kill(pid, signal_)
             return optimizer_step()
 
-        two._local.optimizer_step = without_it
-        with pytest.raises(RankError, match=f"{told}; go on with --resume"):
+        two._local.optimizer_step = without_the_rank
+        with pytest.raises(RankError, match=f"{message}; go on with --resume"):
             two.learn(ranks.groups(config), partial(assign_advantages, config=config))
 
 
-def test_a_rank_that_cannot_begin_tells_why(ranks: Ranks, tmp_path: Path):
+def test_a_rank_that_cannot_start_names_the_reason(ranks: Ranks, tmp_path: Path):
     config = ranks.config(*TWO)
     with pytest.raises(CheckpointError, match=str(tmp_path)):
         DataParallelLearner(ranks.local(config), config, tmp_path)
 
 
-def test_ranks_without_room_are_refused(ranks: Ranks):
+def test_more_ranks_than_the_cluster_has_cpus_for_are_refused(ranks: Ranks):
     config = ranks.config("grpo.learner_ranks=99", "sampler.load_seconds=1")
     refusal = r"98 ranks \(grpo.learner_ranks\) .* found no room within 1 s"
     with pytest.raises(ConfigError, match=refusal), ranks.two(config):
         pass
 
 
-def test_groups_are_shared_out_whole_and_evenly(ranks: Ranks):
+def test_groups_are_divided_whole_and_evenly(ranks: Ranks):
     groups = ranks.groups(ranks.config(), 4)
     for count in (1, 2, 3, 6):
-        shares = share_groups(groups, count)
-        assert len(shares) == count
-        given = [group[0].task.task_id for share in shares for group in share]
+        parts = split_groups(groups, count)
+        assert len(parts) == count
+        given = [group[0].task.task_id for part in parts for group in part]
         assert sorted(given) == sorted(group[0].task.task_id for group in groups)
-        assert all(group in groups for share in shares for group in share)
-    assert [len(share) for share in share_groups(groups, 2)] == [2, 2]
+        assert all(group in groups for part in parts for group in part)
+    assert [len(part) for part in split_groups(groups, 2)] == [2, 2]
 
 
-def test_grpo_runs_on_two_ranks_and_goes_on_with_one(ranks: Ranks, tmp_path: Path):
+def test_grpo_runs_on_two_ranks_and_resumes_on_one(ranks: Ranks, tmp_path: Path):
     settings = ("grpo.tasks_per_step=3", "grpo.group_size=3", "grpo.eval_every=1")
     train(ranks.micro.config(tmp_path, [*settings, "grpo.steps=1", *TWO]))
     train(ranks.micro.config(tmp_path, [*settings, "grpo.steps=2"]), resume=True)
     rows = read_lines(tmp_path / "metrics.jsonl")
     assert [(row["step"], "time/rank_wait_s" in row) for row in rows] == [(0, True), (1, False)]
     assert all(row["optim/grad_norm"] > 0 and "eval/jf/all" in row for row in rows)
-    assert all(row["policy/mismatch/mean"] < 1e-4 for row in rows), "workers have the weights that rank 0 has"
+    assert all(row["policy/mismatch/mean"] < 1e-4 for row in rows), "workers have the weights of rank 0"
     stored = list(TrajectoryStore(tmp_path / "trajectories").read())
     assert len(stored) == 2 * 9
     assert all(item.scores and all(turn.old_logprobs for turn in item.turns) for item in stored)

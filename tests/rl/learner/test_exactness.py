@@ -1,4 +1,4 @@
-"""Sampler and learner agree on every token, and the learner on every split of its work, while weights change."""
+"""Sampler and learner agree on every token while weights change, and any split of the learner's work gives the same."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ pytestmark = pytest.mark.timeout(1200)
 
 @dataclass
 class Bench:
-    """One engine, and the frames that all learners share."""
+    """One engine, and the frames that all learners read."""
 
     micro: Micro
     config: RunConfig
@@ -46,13 +46,13 @@ class Bench:
         config = replace(self.config, grpo=replace(self.config.grpo, **changes))
         return LocalLearner(policy, config, FrameCaches(self.frames, self.frames))
 
-    def play(self, policy: SegPolicy, version: int) -> list[Trajectory]:
-        """Eight trajectories of each task whose lesson took more than one turn, written by `policy`'s weights."""
+    def roll_out(self, policy: SegPolicy, version: int) -> list[Trajectory]:
+        """Return eight trajectories, written by `policy`, of each task whose training trace has more than one turn."""
         self.sampler.load_weights(policy.export_weights(), version)
         rollout = EpisodeRunner(self.sampler, policy.chat, policy.layout, self.frames, self.config.env)
         wanted = [RolloutRequest(task, version, g, 0, 1.0) for task in self.micro.tasks()[::2] for g in range(GROUP)]
-        played = {trajectory.trajectory_id: trajectory for trajectory in rollout.run(wanted)}
-        return [played[item.trajectory_id] for item in wanted]
+        by_id = {trajectory.trajectory_id: trajectory for trajectory in rollout.run(wanted)}
+        return [by_id[item.trajectory_id] for item in wanted]
 
 
 @pytest.fixture(scope="module")
@@ -71,14 +71,14 @@ def bench(micro: Micro, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Be
 
 
 @pytest.fixture(scope="module")
-def played(bench: Bench) -> list[Trajectory]:
-    """Trajectories of the micro policy as it was trained; score copies of them."""
-    return bench.play(bench.policy(), version=0)
+def rolled_out(bench: Bench) -> list[Trajectory]:
+    """Return trajectories of the micro policy before any update. Tests score copies of them."""
+    return bench.roll_out(bench.policy(), version=0)
 
 
 def give_advantages(group: Sequence[Trajectory]) -> None:
     for number, trajectory in enumerate(group):
-        assert all(turn.old_logprobs for turn in trajectory.turns), "a group is scored before it is judged"
+        assert all(turn.old_logprobs for turn in trajectory.turns), "a group is scored before it gets advantages"
         trajectory.advantage = (-1.0, 0.5, 1.5)[number % 3]
 
 
@@ -87,7 +87,7 @@ def in_groups(trajectories: Sequence[Trajectory]) -> list[Sequence[Trajectory]]:
 
 
 def mismatch(trajectories: Sequence[Trajectory]) -> float:
-    """Largest difference between the sampler's log-probs and the learner's."""
+    """Return the largest difference between the sampler's log-probs and the learner's."""
     return max(
         abs(old - sampled)
         for trajectory in trajectories
@@ -100,7 +100,7 @@ def test_sampler_and_learner_agree_over_three_syncs(bench: Bench):
     policy = bench.policy()
     learner = bench.learner(policy)
     for version in range(4):
-        trajectories = bench.play(policy, version)
+        trajectories = bench.roll_out(policy, version)
         deep = [trajectory for trajectory in trajectories if len(trajectory.turns) == 3]
         assert len(deep) >= 2
         assert all(turn.observation.frames for trajectory in deep for turn in trajectory.turns)
@@ -111,16 +111,16 @@ def test_sampler_and_learner_agree_over_three_syncs(bench: Bench):
         assert mismatch(trajectories) <= 1e-4
         assert metrics["policy/ratio/mean"] == pytest.approx(1, abs=1e-6)
         assert metrics["policy/clipped/share"] == 0
-        moved = {name for name, tensor in policy.export_weights().items() if not torch.equal(tensor, before[name])}
-        assert sum("visual" in name for name in moved) > 10
+        changed = {name for name, tensor in policy.export_weights().items() if not torch.equal(tensor, before[name])}
+        assert sum("visual" in name for name in changed) > 10
         learner.fill_logprobs_and_masks(trajectories)
-        assert mismatch(trajectories) > 5e-3, "the update must matter, or stale weights would go unseen"
+        assert mismatch(trajectories) > 5e-3, "the update must matter, or old weights would go unnoticed"
 
 
-def test_new_logprobs_equal_old_ones_on_fresh_data(bench: Bench, played: list[Trajectory]):
+def test_new_logprobs_equal_old_ones_on_fresh_data(bench: Bench, rolled_out: list[Trajectory]):
     """Scored in batches without gradient, computed again one by one with gradient."""
     policy = bench.policy()
-    trajectories = copy.deepcopy(played)
+    trajectories = copy.deepcopy(rolled_out)
     bench.learner(policy).fill_logprobs_and_masks(trajectories)
     for trajectory in trajectories:
         sequence = to_sequence(trajectory, policy.chat, policy.layout)
@@ -130,9 +130,9 @@ def test_new_logprobs_equal_old_ones_on_fresh_data(bench: Bench, played: list[Tr
         assert (new - old).abs().max() < 1e-5
 
 
-def test_a_group_alone_or_among_others_gets_the_same_numbers(bench: Bench, played: list[Trajectory]):
+def test_a_group_alone_or_among_others_gets_the_same_numbers(bench: Bench, rolled_out: list[Trajectory]):
     learner = bench.learner(bench.policy(), max_batch_tokens=100_000)
-    together, alone = copy.deepcopy(played), copy.deepcopy(played[:GROUP])
+    together, alone = copy.deepcopy(rolled_out), copy.deepcopy(rolled_out[:GROUP])
     learner.fill_logprobs_and_masks(together)
     learner.fill_logprobs_and_masks(alone)
     assert any(trajectory.masks for trajectory in alone)
@@ -144,18 +144,20 @@ def test_a_group_alone_or_among_others_gets_the_same_numbers(bench: Bench, playe
             assert turn.key_mask == other.key_mask
 
 
-def gradient(bench: Bench, played: list[Trajectory], policy: SegPolicy, **changes: float) -> dict[str, torch.Tensor]:
-    """The step's gradient by weight name: what one step of plain descent at rate 1 takes away."""
+def gradient(
+    bench: Bench, rolled_out: list[Trajectory], policy: SegPolicy, **changes: float
+) -> dict[str, torch.Tensor]:
+    """Return the step's gradient by weight name: the change of one step of plain gradient descent at rate 1."""
     learner = bench.learner(policy, max_grad_norm=1e9, **changes)
     before = {name: tensor.detach().clone() for name, tensor in policy.named_parameters()}
-    learner.optimizer = torch.optim.SGD(learner.trained, lr=1.0)
-    learner.learn(in_groups(copy.deepcopy(played)), give_advantages)
+    learner.optimizer.local = torch.optim.SGD(learner.optimizer.parameters, lr=1.0)
+    learner.learn(in_groups(copy.deepcopy(rolled_out)), give_advantages)
     return {name: before[name] - tensor.detach() for name, tensor in policy.named_parameters()}
 
 
 @pytest.mark.filterwarnings("ignore:Detected call of `lr_scheduler.step")
-def test_any_split_into_micro_batches_gives_the_same_gradient(bench: Bench, played: list[Trajectory]):
-    eight = played[:GROUP]
+def test_any_split_into_micro_batches_gives_the_same_gradient(bench: Bench, rolled_out: list[Trajectory]):
+    eight = rolled_out[:GROUP]
     one_by_one = gradient(bench, eight, bench.policy(), max_batch_tokens=1)
     all_at_once = gradient(bench, eight, bench.policy(), max_batch_tokens=100_000)
     largest = max(tensor.abs().max() for tensor in all_at_once.values())
@@ -165,38 +167,38 @@ def test_any_split_into_micro_batches_gives_the_same_gradient(bench: Bench, play
 
 
 @pytest.mark.filterwarnings("ignore:Detected call of `lr_scheduler.step")
-def test_one_forward_for_score_and_gradient_gives_what_two_give(bench: Bench, played: list[Trajectory]):
+def test_one_forward_for_score_and_gradient_gives_what_two_give(bench: Bench, rolled_out: list[Trajectory]):
     policy = bench.policy()
     with_grad, rows = [], []
 
-    def note(_module: object, inputs: tuple[Batch], _output: object) -> None:
+    def record(_module: object, inputs: tuple[Batch], _output: object) -> None:
         with_grad.append(torch.is_grad_enabled())
         rows.append(len(inputs[0].sequences))
 
-    policy.register_forward_hook(note)
-    longest = max(len(to_sequence(item, policy.chat, policy.layout)) for item in played)
-    whole = gradient(bench, played, policy, max_batch_tokens=GROUP * longest)
-    assert all(with_grad) and sum(rows) == len(played), "each is seen once"
-    torn = gradient(bench, played, bench.policy(), max_batch_tokens=GROUP * longest // 2)
+    policy.register_forward_hook(record)
+    longest = max(len(to_sequence(item, policy.chat, policy.layout)) for item in rolled_out)
+    whole = gradient(bench, rolled_out, policy, max_batch_tokens=GROUP * longest)
+    assert all(with_grad) and sum(rows) == len(rolled_out), "each sequence is seen once"
+    split = gradient(bench, rolled_out, bench.policy(), max_batch_tokens=GROUP * longest // 2)
     largest = max(tensor.abs().max() for tensor in whole.values())
     assert largest > 1e-3
     for name, tensor in whole.items():
-        assert (torn[name] - tensor).abs().max() <= 2e-5 * largest, name
+        assert (split[name] - tensor).abs().max() <= 2e-5 * largest, name
 
 
 @pytest.mark.filterwarnings("ignore:Detected call of `lr_scheduler.step")
-def test_an_episode_without_a_turn_is_judged_and_trains_nothing(bench: Bench, played: list[Trajectory]):
+def test_an_episode_without_a_turn_gets_an_advantage_and_trains_nothing(bench: Bench, rolled_out: list[Trajectory]):
     """Its first observation did not fit the context."""
-    mute = [replace(item, turns=[], trajectory_id=f"mute{at}") for at, item in enumerate(played[:2])]
-    judged: list[str] = []
+    mute = [replace(item, turns=[], trajectory_id=f"mute{at}") for at, item in enumerate(rolled_out[:2])]
+    assigned: list[str] = []
 
     def assign_advantages(group: Sequence[Trajectory]) -> None:
-        judged.extend(item.trajectory_id for item in group)
+        assigned.extend(item.trajectory_id for item in group)
         give_advantages(group)
 
     policy = bench.policy()
-    metrics = bench.learner(policy).learn([[*mute, *copy.deepcopy(played[:GROUP])]], assign_advantages)
-    assert metrics["optim/grad_norm"] > 0 and {"mute0", "mute1"} < set(judged)
+    metrics = bench.learner(policy).learn([[*mute, *copy.deepcopy(rolled_out[:GROUP])]], assign_advantages)
+    assert metrics["optim/grad_norm"] > 0 and {"mute0", "mute1"} < set(assigned)
     before = {name: tensor.clone() for name, tensor in policy.state_dict().items()}
     metrics = bench.learner(policy).learn([mute], assign_advantages)
     assert metrics["optim/grad_norm"] == 0
@@ -208,18 +210,18 @@ def equal_advantages(group: Sequence[Trajectory]) -> None:
         trajectory.advantage = 0.0
 
 
-def test_equal_rewards_without_other_terms_give_no_gradient(bench: Bench, played: list[Trajectory]):
+def test_equal_rewards_without_other_terms_give_no_gradient(bench: Bench, rolled_out: list[Trajectory]):
     policy = bench.policy()
     learner = bench.learner(policy, kl_coef=0.0, mask_coef=0.0)
     before = {name: tensor.clone() for name, tensor in policy.state_dict().items()}
-    metrics = learner.learn([copy.deepcopy(played[:GROUP])], equal_advantages)
+    metrics = learner.learn([copy.deepcopy(rolled_out[:GROUP])], equal_advantages)
     assert metrics["optim/grad_norm"] == 0
     assert metrics["loss/policy"] == 0
     assert all(torch.equal(tensor, before[name]) for name, tensor in policy.state_dict().items())
 
 
-def test_gold_teaches_only_answers_that_found_the_target(bench: Bench, played: list[Trajectory]):
-    answers = copy.deepcopy([item for item in played if final_answer(item)])
+def test_gold_trains_only_answers_that_found_the_target(bench: Bench, rolled_out: list[Trajectory]):
+    answers = copy.deepcopy([item for item in rolled_out if final_answer(item)])
     bench.learner(bench.policy()).fill_logprobs_and_masks(answers)
     ious = [mask_iou(item) or 0.0 for item in answers]
     least = sorted(ious)[len(ious) // 2]
@@ -244,7 +246,9 @@ def test_saving_then_loading_is_the_identity(bench: Bench, tmp_path: Path):
         assert torch.equal(loaded[name], tensor), name
 
 
-def test_adapters_are_merged_into_what_is_saved_and_sampled(bench: Bench, played: list[Trajectory], tmp_path: Path):
+def test_adapters_are_merged_into_the_saved_and_the_sampled_weights(
+    bench: Bench, rolled_out: list[Trajectory], tmp_path: Path
+):
     lora = PolicyConfig(**{**vars(bench.config.policy), "lora_rank": 4, "lora_alpha": 8})
     adapted = load_policy(bench.micro.policy, lora)
     with torch.no_grad():
@@ -254,7 +258,7 @@ def test_adapters_are_merged_into_what_is_saved_and_sampled(bench: Bench, played
     save_policy(adapted, tmp_path)
     merged = load_policy(tmp_path)
     assert not [name for name, _ in merged.named_parameters() if "lora" in name]
-    trajectories = bench.play(adapted, version=9)
+    trajectories = bench.roll_out(adapted, version=9)
     for policy in (adapted, merged):
         bench.learner(policy).fill_logprobs_and_masks(trajectories)
         assert mismatch(trajectories) <= 1e-4

@@ -1,4 +1,4 @@
-"""The gradient of a rollout's first update is A * d(log p_text + w log p_mask), by central differences in float64."""
+"""The gradient of the first update is A * d(log p_text + w log p_mask), checked by central differences in float64."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from rl.learner.calibration import CALIBRATIONS, binarise_grid
-from rl.learner.policy_loss import LossInputs, LossSettings, grpo_loss
+from rl.learner.policy_loss import Denominators, LossInputs, grpo_loss
+from tests.helpers.loss_parts import loss_config
 
 B, L, V, H, W = 3, 5, 6, 20, 28
 SEG_AT = (1, 4, 2)  # column of [SEG] in each row
@@ -16,14 +17,14 @@ ADVANTAGES_B = torch.tensor([1.5, -0.8, 0.4], dtype=torch.float64)
 
 
 def _parameters(seed: int) -> tuple[Tensor, Tensor]:
-    """Token logits [B, L, V] and mask logits [B, H, W] of a toy policy."""
+    """Return token logits [B, L, V] and mask logits [B, H, W] of a toy policy."""
     generator = torch.Generator().manual_seed(seed)
     logits_BLV = torch.randn(B, L, V, generator=generator, dtype=torch.float64)
     return logits_BLV, 3 * torch.randn(B, H, W, generator=generator, dtype=torch.float64)
 
 
 def _log_probs(logits_BLV: Tensor, masks_BHW: Tensor, grids_BHW: Tensor, form: str) -> tuple[Tensor, Tensor]:
-    """Log-probs of fixed tokens, and log p_mask at [SEG], both [B, L]."""
+    """Return log-probs of fixed tokens, and log p_mask at [SEG], both [B, L]."""
     tokens_BL = torch.arange(B * L).view(B, L) % V
     text_BL = logits_BLV.log_softmax(-1).gather(-1, tokens_BL[..., None])[..., 0]
     terms_B = CALIBRATIONS[form](masks_BHW, grids_BHW)
@@ -45,7 +46,7 @@ def test_the_calibrated_gradient_is_that_of_both_log_probs(form: str, weight: fl
         text_BL, old_BL, mask_BL, ADVANTAGES_B, mask_term_BL=weight * term_BL, old_mask_term_BL=old_term_BL
     )
     num_tokens = int(mask_BL.sum())
-    loss, metrics = grpo_loss(inputs, LossSettings("dapo"), num_tokens, B)
+    loss, metrics = grpo_loss(inputs, loss_config("dapo"), Denominators(num_tokens, B))
     gradients = torch.autograd.grad(loss, [logits_BLV, masks_BHW])
     assert metrics["policy/ratio/mean"] == 1.0
 

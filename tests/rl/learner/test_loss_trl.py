@@ -1,4 +1,4 @@
-"""Our advantages, importance weights and loss are TRL's, values and gradients, on the same tensors."""
+"""Advantages, importance weights and loss equal TRL's on the same tensors, values and gradients."""
 
 from __future__ import annotations
 
@@ -7,15 +7,17 @@ from pathlib import Path
 import pytest
 import torch
 
+from configs.schema import GrpoConfig
 from rl.learner.advantage import group_advantages
 from rl.learner.importance_sampling import LEVELS, importance_weights
-from rl.learner.policy_loss import LOSSES, LossInputs, LossSettings, grpo_loss
+from rl.learner.policy_loss import LOSSES, Denominators, LossInputs, grpo_loss
+from tests.helpers.loss_parts import loss_config
 from tests.helpers.trl_oracle import OracleTrainer, Sampled, build_oracle
 
 B, G, L = 8, 4, 12
 MAX_TOKENS = 16
 CLIP_LOW, CLIP_HIGH = 0.2, 0.3
-# TRL's words for what is not one of its loss types, and where a loss needs another bound for it to act
+# TRL's settings for losses that are not among its loss types, and bounds of the losses that need other ones to clip
 TRL_LOSS = {"gspo": ("grpo", "sequence")}
 BOUNDS = {"gspo": (0.08, 0.2), "cispo": (CLIP_LOW, 1.1)}
 
@@ -27,7 +29,7 @@ def oracle(tmp_path_factory: pytest.TempPathFactory) -> OracleTrainer:
 
 
 def _sampled(seed: int) -> Sampled:
-    """Rows of several lengths with gaps (observations between turns); ratios on both sides of both clips."""
+    """Build rows of several lengths with gaps (observations between turns) and ratios on both sides of both clips."""
     generator = torch.Generator().manual_seed(seed)
     old_BL = -3 * torch.rand(B, L, generator=generator)
     noise_3BL = 0.4 * torch.randn(3, B, L, generator=generator)
@@ -58,8 +60,13 @@ def _set(oracle: OracleTrainer, loss: str, kl_coef: float, level: str, cap: floa
     oracle.vllm_importance_sampling_clip_max, oracle.vllm_importance_sampling_clip_min = cap, None
 
 
-def _bound_share(metrics: dict[str, float], loss: str) -> float:
-    """TRL's share of what the bound acts on: of tokens, for gspo of sequences."""
+def _config(loss: str, **changes: float) -> GrpoConfig:
+    clip_low, clip_high = BOUNDS.get(loss, (CLIP_LOW, CLIP_HIGH))
+    return loss_config(loss, clip_low=clip_low, clip_high=clip_high, **changes)
+
+
+def _trl_clipped_share(metrics: dict[str, float], loss: str) -> float:
+    """Return TRL's share of clipped tokens, for gspo of clipped sequences."""
     return metrics["cispo_clip_ratio" if loss == "cispo" else "clip_ratio/region_mean"]
 
 
@@ -79,7 +86,7 @@ def test_loss_and_gradient_equal_trl(oracle: OracleTrainer, loss: str, kl_coef: 
     if cap > 0:
         weights_BL = importance_weights(sampled.old_BL, sampled.sampling_BL, sampled.mask_BL, cap, level)
         assert (weights_BL - made["importance_sampling_ratio"])[sampled.mask_BL].abs().max() < 1e-6
-        assert weights_BL.max() == pytest.approx(cap)  # the cap is at work
+        assert weights_BL.max() == pytest.approx(cap)  # the cap takes effect
         assert weights_BL.min() < 0.9
 
     inputs = LossInputs(
@@ -90,30 +97,30 @@ def test_loss_and_gradient_equal_trl(oracle: OracleTrainer, loss: str, kl_coef: 
         ref_logprobs_BL=sampled.ref_BL,
         sampler_weights_BL=weights_BL,
     )
-    settings = LossSettings(loss, *BOUNDS.get(loss, (CLIP_LOW, CLIP_HIGH)), kl_coef, MAX_TOKENS)
-    value, metrics = grpo_loss(inputs, settings, int(sampled.mask_BL.sum()), B)
+    config = _config(loss, kl_coef=kl_coef)
+    value, metrics = grpo_loss(inputs, config, Denominators(int(sampled.mask_BL.sum()), B, MAX_TOKENS))
     (gradient_BL,) = torch.autograd.grad(value, sampled.logprobs_BL)
     assert abs(value.item() - expected.item()) < 1e-6
     assert (gradient_BL - expected_gradient_BL).abs().max() < 1e-6
     assert expected_gradient_BL.abs().max() > 1e-3
 
-    if loss == "gspo":  # TRL counts sequences, ours are told per token
-        bound = sum(_bound_of_row(inputs, settings, row) for row in range(B))
-        assert bound / B == pytest.approx(_bound_share(trl_metrics, loss), abs=1e-6)
+    if loss == "gspo":  # TRL counts sequences, grpo_loss counts tokens
+        clipped = sum(_clipped_share(inputs, config, row) for row in range(B))
+        assert clipped / B == pytest.approx(_trl_clipped_share(trl_metrics, loss), abs=1e-6)
     else:
-        assert metrics["policy/clipped/share"] == pytest.approx(_bound_share(trl_metrics, loss), abs=1e-6)
+        assert metrics["policy/clipped/share"] == pytest.approx(_trl_clipped_share(trl_metrics, loss), abs=1e-6)
     assert 0.02 < metrics["policy/clipped/share"] < 0.6
     if kl_coef:
         assert metrics["policy/kl/mean"] == pytest.approx(trl_metrics["kl"], abs=1e-6)
-    if cap > 0 and level == "token":  # of sequences TRL tells the mean over sequences
+    if cap > 0 and level == "token":  # at the level of sequences TRL's mean is over sequences
         mean_ratio = trl_metrics["sampling/importance_sampling_ratio/mean"]
         assert metrics["policy/sampler_weight/mean"] == pytest.approx(mean_ratio, abs=1e-6)
 
 
 @pytest.mark.parametrize("quantile", [0.2, 0.5])
 @pytest.mark.parametrize("loss", LOSSES)
-def test_the_loss_on_doubtful_tokens_equals_trl(oracle: OracleTrainer, loss: str, quantile: float):
-    """TRL's bound is a quantile of the batch's entropies; ours, set to that value, keeps the same tokens."""
+def test_the_loss_on_uncertain_tokens_equals_trl(oracle: OracleTrainer, loss: str, quantile: float):
+    """TRL's bound is a quantile of the batch's entropies. `least_entropy` at that value keeps the same tokens."""
     sampled = _sampled(seed=11)
     _set(oracle, loss, kl_coef=0.04, level="token", cap=0)
     oracle.top_entropy_quantile = quantile
@@ -129,19 +136,19 @@ def test_the_loss_on_doubtful_tokens_equals_trl(oracle: OracleTrainer, loss: str
         ref_logprobs_BL=sampled.ref_BL,
         entropy_BL=sampled.entropy_BL,
     )
-    settings = LossSettings(loss, *BOUNDS.get(loss, (CLIP_LOW, CLIP_HIGH)), 0.04, MAX_TOKENS, least_entropy=least)
-    value, metrics = grpo_loss(inputs, settings, int(sampled.mask_BL.sum()), B)
+    config = _config(loss, kl_coef=0.04, least_entropy=least)
+    value, metrics = grpo_loss(inputs, config, Denominators(int(sampled.mask_BL.sum()), B, MAX_TOKENS))
     (gradient_BL,) = torch.autograd.grad(value, sampled.logprobs_BL)
     assert abs(value.item() - expected.item()) < 1e-6
     assert (gradient_BL - expected_gradient_BL).abs().max() < 1e-6
     assert metrics["policy/decides/share"] == pytest.approx(quantile, abs=0.03)
 
 
-def _bound_of_row(inputs: LossInputs, settings: LossSettings, row: int) -> float:
+def _clipped_share(inputs: LossInputs, config: GrpoConfig, row: int) -> float:
     rows: dict[str, torch.Tensor] = {
         name: value[row : row + 1] for name, value in vars(inputs).items() if value is not None
     }
-    _, metrics = grpo_loss(LossInputs(**rows), settings, 1, 1)
+    _, metrics = grpo_loss(LossInputs(**rows), config, Denominators(1, 1, MAX_TOKENS))
     return metrics["policy/clipped/share"]
 
 

@@ -1,4 +1,4 @@
-"""Which masks the learner decodes: the rules on turns written by hand, and all three with the shipped policy."""
+"""The masks that the learner decodes: the rules on turns written by hand, and all three with the shipped policy."""
 
 from __future__ import annotations
 
@@ -29,44 +29,44 @@ from tests.helpers.rl_parts import write_shapes
 pytestmark = pytest.mark.timeout(600)
 
 
-def spoken(item: Trajectory, *seg_turns: int) -> tuple[Trajectory, TokenSequence]:
-    """With a [SEG] in each of these turns, at positions 10, 11, .."""
+def with_segs(item: Trajectory, *seg_turns: int) -> tuple[Trajectory, TokenSequence]:
+    """Return the trajectory with a [SEG] in each of these turns, at positions 10, 11, ..."""
     positions = tuple(range(10, 10 + len(seg_turns)))
     return item, TokenSequence(item.task.video, (), (), (), (), positions, seg_turns)
 
 
-def looked(texts: list[str], stop: StopReason = StopReason.ANSWERED) -> Trajectory:
-    """The second turn was shown key frame 7."""
+def with_zoom(texts: list[str], stop: StopReason = StopReason.ANSWERED) -> Trajectory:
+    """Build a trajectory whose second turn was shown key frame 7."""
     item = trajectory(texts, stop)
     if len(texts) > 1:
         item.turns[1].observation = Observation(("seen", FrameRef(2, 8, 8, "zoom"), FrameRef(7, 8, 8, "key")))
     return item
 
 
-LOOKED = looked([select(key_frame=7), answer(key_frame=3)])
-CUT_OFF = looked([select(key_frame=7), "[SEG]"], MALFORMED)
-AT_ONCE = looked([answer(key_frame=3)])
+ZOOMED = with_zoom([select(key_frame=7), answer(key_frame=3)])
+CUT_OFF = with_zoom([select(key_frame=7), "[SEG]"], MALFORMED)
+AT_ONCE = with_zoom([answer(key_frame=3)])
 
-# (prompt row, column, turn, frame, is the key mask, is one of the answer's), by rule and number of frames.
+# (prompt row, column, turn, frame, is_key, is_answer), by rule and number of frames.
 ROWS = [
     (
-        ("sampled", 4, spoken(LOOKED, 0, 1)),
+        ("sampled", 4, with_segs(ZOOMED, 0, 1)),
         [(0, 10, 0, 7, True, False), (1, 11, 1, 3, True, True)]
         + [(1, 11, 1, frame, False, True) for frame in (0, 3, 6, 9)],
     ),
     (
-        ("released", 5, spoken(LOOKED, 0, 1)),
+        ("released", 5, with_segs(ZOOMED, 0, 1)),
         [(0, 10, 0, 5, True, False), (1, 11, 1, 7, True, False)]
         + [(1, 11, 1, frame, False, True) for frame in (0, 2, 4, 6, 9)],
     ),
-    (("sampled", 4, spoken(CUT_OFF, 0, 1)), [(0, 10, 0, 7, True, False)]),
+    (("sampled", 4, with_segs(CUT_OFF, 0, 1)), [(0, 10, 0, 7, True, False)]),
     (
-        ("released", 1, spoken(CUT_OFF, 0, 1, 1)),  # the last of two [SEG]
+        ("released", 1, with_segs(CUT_OFF, 0, 1, 1)),  # the last of two [SEG]
         [(0, 10, 0, 5, True, False), (2, 12, 1, 7, True, False), (2, 12, 1, 0, False, True)],
     ),
-    (("released", 5, spoken(CUT_OFF, 0)), [(0, 10, 0, 5, True, False)]),
-    (("released", 1, spoken(AT_ONCE, 0)), [(0, 10, 0, 5, True, False), (0, 10, 0, 0, False, True)]),
-    (("tracked", 1, spoken(AT_ONCE, 0)), [(0, 10, 0, 3, True, True), (0, 10, 0, 5, False, True)]),
+    (("released", 5, with_segs(CUT_OFF, 0)), [(0, 10, 0, 5, True, False)]),
+    (("released", 1, with_segs(AT_ONCE, 0)), [(0, 10, 0, 5, True, False), (0, 10, 0, 0, False, True)]),
+    (("tracked", 1, with_segs(AT_ONCE, 0)), [(0, 10, 0, 3, True, True), (0, 10, 0, 5, False, True)]),
 ]
 
 
@@ -78,7 +78,7 @@ def test_targets_of_one_episode(case: tuple, expected: list[tuple]):
 
 
 def test_prompts_are_counted_through_the_batch():
-    found = mask_targets([spoken(CUT_OFF, 0, 1, 1), spoken(AT_ONCE, 0)], "sampled", 1)
+    found = mask_targets([with_segs(CUT_OFF, 0, 1, 1), with_segs(AT_ONCE, 0)], "sampled", 1)
     assert [(t.sample, t.prompt_row, t.frame_idx) for t in found] == [(0, 0, 7), (1, 3, 3), (1, 3, 5)]
 
 
@@ -87,14 +87,14 @@ def test_prompts_are_counted_through_the_batch():
     [(1, (0,)), (6, (0, 1, 2, 3, 4, 5)), (7, (0, 1, 3, 4, 6)), (10, (0, 2, 4, 6, 9)), (100, (0, 24, 49, 74, 99))],
 )
 def test_released_frames(num_frames: int, expected: tuple[int, ...]):
-    """As np.linspace(0, num_frames - 1, 5, dtype=int) has them, or all."""
+    """Equal np.linspace(0, num_frames - 1, 5, dtype=int), or all frames."""
     assert released_frames(num_frames, 5) == expected
     assert num_frames <= 6 or expected == tuple(np.linspace(0, num_frames - 1, 5, dtype=int))
 
 
 @pytest.fixture(scope="module")
-def told(tmp_path_factory: pytest.TempPathFactory) -> list[Trajectory]:
-    """Traces of two tasks, one of which looks first, as if the policy had written them."""
+def written(tmp_path_factory: pytest.TempPathFactory) -> list[Trajectory]:
+    """Return traces of two tasks, one of which zooms first, as if the policy had written them."""
     env = load_config("tiny").env
     tasks = list(load_tasks("mevis", write_shapes(tmp_path_factory.mktemp("masks") / "data", videos=2)))
     rng = np.random.default_rng(0)
@@ -103,16 +103,16 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> list[Trajectory]:
     return [at_once, next(item for item in items if len(item.turns) > 1)]
 
 
-def scored(told: list[Trajectory], masks: str) -> list[Trajectory]:
-    items = copy.deepcopy(told)
+def scored(written: list[Trajectory], masks: str) -> list[Trajectory]:
+    items = copy.deepcopy(written)
     config = load_config("tiny", ["grpo.kl_coef=0", f"grpo.masks={masks}"])
     LocalLearner(load_policy(SHIPPED), config, FrameCaches(FrameCache(), FrameCache())).fill_logprobs_and_masks(items)
     return items
 
 
-def test_tracked_masks_are_those_of_inference(told: list[Trajectory]):
-    expected = with_masks(load_policy(SHIPPED), copy.deepcopy(told), FrameCaches(FrameCache(), FrameCache()))
-    for ours, theirs, plain in zip(scored(told, "tracked"), expected, scored(told, "sampled"), strict=True):
+def test_tracked_masks_are_those_of_inference(written: list[Trajectory]):
+    expected = with_masks(load_policy(SHIPPED), copy.deepcopy(written), FrameCaches(FrameCache(), FrameCache()))
+    for ours, theirs, plain in zip(scored(written, "tracked"), expected, scored(written, "sampled"), strict=True):
         assert sorted(ours.masks) == list(range(ours.task.video.num_frames))
         assert ours.masks == theirs.masks
         assert ours.turns[-1].key_mask == theirs.turns[-1].key_mask
@@ -122,8 +122,8 @@ def test_tracked_masks_are_those_of_inference(told: list[Trajectory]):
         assert score(ours, PROFILES["default"]).total > 1.5
 
 
-def test_released_masks_are_of_the_frames_that_were_shown(told: list[Trajectory]):
-    for ours, plain in zip(scored(told, "released"), scored(told, "sampled"), strict=True):
+def test_released_masks_are_on_the_frames_that_were_shown(written: list[Trajectory]):
+    for ours, plain in zip(scored(written, "released"), scored(written, "sampled"), strict=True):
         num_frames = ours.task.video.num_frames
         assert sorted(ours.masks) == list(released_frames(num_frames, load_config("tiny").grpo.mask_frames))
         assert ours.turns[0].key_mask_frame == num_frames // 2
@@ -133,7 +133,7 @@ def test_released_masks_are_of_the_frames_that_were_shown(told: list[Trajectory]
         score(ours, PROFILES["videoseg_o3"])
 
 
-def test_an_unknown_rule_or_reward_is_told_before_the_first_rollout():
+def test_an_unknown_rule_or_reward_is_refused_before_the_first_rollout():
     config = load_config("tiny")
     for changed, message in (
         (replace(config, grpo=replace(config.grpo, masks="all")), "grpo.masks: unknown 'all'; known are sampled"),

@@ -1,5 +1,7 @@
-"""Several updates of one rollout, and what share of the gradient masks have; with the shipped policy, whose masks hear
-their prompts."""
+"""Several updates of one rollout, and the share of masks in the gradient.
+
+The shipped policy is used, because its masks depend on their prompts.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,7 @@ import torch
 from torch import Tensor
 
 from configs.load import ConfigError, load_config
-from configs.schema import RunConfig
+from configs.schema import GrpoConfig, RunConfig
 from cot_data.datasets import load_tasks
 from cot_data.traces.dialogue import to_trajectory
 from cot_data.traces.write import write_trace
@@ -22,11 +24,11 @@ from policy import SHIPPED
 from policy.videoseg.checkpoint import load_policy
 from policy.videoseg.model import SegPolicy
 from policy.vlm.batch import collate, to_sequence
-from rl.learner import learner as learner_module
+from rl.learner import objective
 from rl.learner.calibration import binarise_grid, loglik
 from rl.learner.gradient_norms import backward, with_shares
 from rl.learner.learner import LocalLearner
-from rl.learner.policy_loss import LossInputs, LossSettings, grpo_loss
+from rl.learner.policy_loss import Denominators, LossInputs, grpo_loss
 from tests.helpers.rl_parts import write_shapes
 
 FRAMES = FrameCache()
@@ -49,7 +51,7 @@ SETTINGS = (
 
 @dataclass
 class Case:
-    """Two siblings that wrote the same, so that they are one micro-batch; and the policy that they are scored with."""
+    """Two siblings that wrote the same, so that they form one micro-batch, and the policy that scores them."""
 
     task: Task
 
@@ -75,7 +77,7 @@ class Case:
 @pytest.fixture(scope="module")
 def case(tmp_path_factory: pytest.TempPathFactory) -> Case:
     tasks = load_tasks("mevis", write_shapes(tmp_path_factory.mktemp("updates"), videos=1))
-    return Case(tasks[1])  # its masks are the least sure
+    return Case(tasks[1])  # the masks of this task are the least certain
 
 
 def assign_advantages(group: Sequence[Trajectory]) -> None:
@@ -84,7 +86,7 @@ def assign_advantages(group: Sequence[Trajectory]) -> None:
 
 
 def key_logits(policy: SegPolicy, item: Trajectory) -> Tensor:
-    """Mask logits [K, H, W] of every turn's [SEG] on the key frame that the turn names."""
+    """Return the mask logits [K, H, W] of every turn's [SEG] on the key frame that the turn names."""
     sequence = to_sequence(item, policy.chat, policy.layout)
     output = policy(collate([sequence], policy.chat, policy.layout, FRAMES, policy.device))
     targets = []
@@ -95,15 +97,15 @@ def key_logits(policy: SegPolicy, item: Trajectory) -> Tensor:
     return policy.decode_masks(output.prompts_MC, targets, FRAMES)[0].detach()
 
 
-def test_the_second_update_is_held_against_the_rollout(case: Case, monkeypatch: pytest.MonkeyPatch):
+def test_the_second_update_is_compared_with_the_rollout(case: Case, monkeypatch: pytest.MonkeyPatch):
     seen: list[tuple[LossInputs, dict[str, float]]] = []
 
-    def noting(inputs: LossInputs, settings: LossSettings, num_tokens: int, num_samples: int):
-        loss, metrics = grpo_loss(inputs, settings, num_tokens, num_samples)
+    def recording(inputs: LossInputs, config: GrpoConfig, whole_step: Denominators):
+        loss, metrics = grpo_loss(inputs, config, whole_step)
         seen.append((inputs, metrics))
         return loss, metrics
 
-    monkeypatch.setattr(learner_module, "grpo_loss", noting)
+    monkeypatch.setattr(objective, "grpo_loss", recording)
     group, policy = case.group(), case.policy()
     grids_KHW = binarise_grid(key_logits(policy, group[0]), 0.0)
     metrics = case.learner(policy, "grpo.updates=2").learn([group], assign_advantages)
@@ -118,7 +120,7 @@ def test_the_second_update_is_held_against_the_rollout(case: Case, monkeypatch: 
     assert torch.equal(first.logprobs_BL[mask_BL], first.old_logprobs_BL[mask_BL])
     assert first_metrics["policy/ratio/mean"] == 1.0 and first_metrics["policy/clipped/share"] == 0.0
 
-    # The second compares with the same stored numbers: those of the rollout, by turn.
+    # The second is compared with the same stored numbers: those of the rollout, by turn.
     assert torch.equal(second.old_mask_term_BL, first.old_mask_term_BL)
     assert torch.equal(second.old_logprobs_BL, first.old_logprobs_BL)
     at_seg = list(to_sequence(group[0], policy.chat, policy.layout).seg_positions)
@@ -136,24 +138,28 @@ def test_the_second_update_is_held_against_the_rollout(case: Case, monkeypatch: 
     text_BL = (second.logprobs_BL - second.old_logprobs_BL).detach()
     ratio_BL = (text_BL + second.mask_term_BL.detach() - second.old_mask_term_BL).exp()
     assert second_metrics["policy/ratio/mean"] == pytest.approx(ratio_BL[mask_BL].mean().item(), rel=1e-5)
-    assert metrics["policy/ratio/mean"] == pytest.approx(second_metrics["policy/ratio/mean"]), "the last one's are told"
+    assert metrics["policy/ratio/mean"] == pytest.approx(second_metrics["policy/ratio/mean"]), (
+        "the metrics are those of the last update"
+    )
 
 
 def test_updates_of_one_rollout_share_a_learning_rate(case: Case):
     settings = ("grpo.updates=2", "grpo.steps=2", "grpo.lr_decays=true")
     learner = case.learner(case.policy(), *settings)
     rates = [learner.learn([case.group()], assign_advantages)["optim/learning_rate"] for _ in range(2)]
-    assert rates == pytest.approx([0.5e-3, 0.0]), "as after each of two steps of one update"
+    assert rates == pytest.approx([0.5e-3, 0.0]), "as after each of two steps with one update"
 
 
 def test_shares_by_hand():
-    """Text (3, 4), the calibration 2 on one number of a [SEG] state, the mask loss -2 there and 1 on the other."""
+    """Gradients: (3, 4) of the text, (2, 0) of the calibration on a [SEG] state, (-2, 1) of the mask loss on it."""
     text_PD, seg_MD = torch.zeros(1, 2, requires_grad=True), torch.zeros(1, 2, requires_grad=True)
     text_states_PD, seg_states_MD = 1 * text_PD, 1 * seg_MD
     policy_loss = 3 * text_states_PD[0, 0] + 4 * text_states_PD[0, 1] + 2 * seg_states_MD[0, 0]
     squared = backward(policy_loss, -2 * seg_states_MD[0, 0] + seg_states_MD[0, 1], text_states_PD, seg_states_MD)
     assert text_PD.grad is not None and seg_MD.grad is not None
-    assert text_PD.grad.tolist() == [[3, 4]] and seg_MD.grad.tolist() == [[0, 1]], "the calibration goes back once"
+    assert text_PD.grad.tolist() == [[3, 4]] and seg_MD.grad.tolist() == [[0, 1]], (
+        "the calibration is back-propagated once"
+    )
     metrics = with_shares({"loss/policy": 1.0} | squared)
     shares = {"grad/masks/share": 1 / (5 + 1), "grad/calibration/share": 2 / (5 + 2)}
     assert metrics == pytest.approx({"loss/policy": 1.0} | shares)
@@ -166,7 +172,9 @@ def test_shares_of_a_learner(case: Case):
         return metrics["grad/masks/share"], metrics["grad/calibration/share"]
 
     masks, calibration = shares()
-    assert masks == pytest.approx(calibration) and 0 < calibration < 1, "nothing else comes through masks"
+    assert masks == pytest.approx(calibration) and 0 < calibration < 1, (
+        "without a mask loss only the calibration comes through masks"
+    )
     both, calibration_of_both = shares("grpo.mask_coef=1")
     assert calibration_of_both == pytest.approx(calibration) and both > masks
     for off in ("grpo.calibration=none", "grpo.calibration_coef=0", "grpo.calibration_detach=true"):
@@ -175,7 +183,7 @@ def test_shares_of_a_learner(case: Case):
     assert masks > 0 and calibration == 0
 
 
-def test_a_name_that_is_not_known_is_told_before_the_first_rollout(case: Case):
+def test_an_unknown_name_is_refused_before_the_first_rollout(case: Case):
     for key in ("loss", "kl_form", "truncate_level", "calibration"):
         with pytest.raises(ConfigError, match=rf"grpo\.{key}: unknown 'k9'; known are \w+, "):
             case.learner(case.policy(), f"grpo.{key}=k9")

@@ -1,4 +1,4 @@
-"""Who plays what: groups stay together, load is even, what is lost comes again, and nothing is settled twice."""
+"""Assignment to workers: groups stay together, load is even, lost requests are tried again, results count once."""
 
 from __future__ import annotations
 
@@ -16,139 +16,139 @@ def names(items: list[RolloutRequest]) -> list[str]:
 def test_groups_stay_together_and_go_to_the_least_loaded():
     groups = [group("a", 4), group("b", 2), group("c", 2), group("d", 2)]
     dispatcher = Dispatcher(groups, Capacity(running=6, queued=0), max_attempts=2)
-    shares = dispatcher.hand_out([0, 1])
-    assert shares == {0: [*groups[0], *groups[3]], 1: [*groups[1], *groups[2]]}
+    batches = dispatcher.assign([0, 1])
+    assert batches == {0: [*groups[0], *groups[3]], 1: [*groups[1], *groups[2]]}
     assert [dispatcher.load(worker) for worker in (0, 1)] == [6, 4]
 
 
-def test_a_worker_gets_more_as_it_has_room_and_ends_a_group_before_it_begins_another():
+def test_a_worker_gets_more_as_it_has_capacity_and_finishes_a_group_before_the_next():
     groups = [group("a"), group("b"), group("c")]
     dispatcher = Dispatcher(groups, Capacity(running=5, queued=1), max_attempts=2)
-    assert dispatcher.hand_out([0]) == {0: groups[0] + groups[1][:2]}
+    assert dispatcher.assign([0]) == {0: groups[0] + groups[1][:2]}
     for number, item in enumerate(groups[0]):
         assert dispatcher.accept(0, item.trajectory_id)
-        assert dispatcher.hand_out([0]) == {0: [(groups[1][2:] + groups[2])[number]]}
+        assert dispatcher.assign([0]) == {0: [(groups[1][2:] + groups[2])[number]]}
     assert dispatcher.unfinished == 8
 
 
-def test_near_the_end_nothing_is_kept_ready():
+def test_near_the_end_no_worker_queues_requests():
     groups = [group("a", 4), group("b", 4)]
     dispatcher = Dispatcher(groups, Capacity(running=2, queued=2), max_attempts=2)
-    assert {worker: len(share) for worker, share in dispatcher.hand_out([0, 1]).items()} == {0: 4, 1: 2}
-    assert dispatcher.hand_out([0, 1]) == {}, "two are left, and each worker has as much as it plays at once"
+    assert {worker: len(batch) for worker, batch in dispatcher.assign([0, 1]).items()} == {0: 4, 1: 2}
+    assert dispatcher.assign([0, 1]) == {}, "two are left, and each worker has as much as it runs at once"
 
 
 def test_at_the_end_siblings_go_where_a_slot_is_free():
     groups = [group("a", 4), group("b", 1)]
     dispatcher = Dispatcher(groups, Capacity(running=2, queued=0), max_attempts=2)
-    assert dispatcher.hand_out([0, 1]) == {0: groups[0][:2], 1: [*groups[1], groups[0][3]]}
+    assert dispatcher.assign([0, 1]) == {0: groups[0][:2], 1: [*groups[1], groups[0][3]]}
     dispatcher.accept(1, "0/b/0")
-    assert dispatcher.hand_out([1]) == {1: [groups[0][2]]}
-    assert dispatcher.hand_out([0, 1]) == {}
+    assert dispatcher.assign([1]) == {1: [groups[0][2]]}
+    assert dispatcher.assign([0, 1]) == {}
 
 
-def test_a_group_is_not_torn_apart_where_its_worker_has_slots_for_it():
+def test_a_group_is_not_split_if_its_worker_has_slots_for_it():
     dispatcher = Dispatcher([group("a", 8)], Capacity(running=8, queued=0), max_attempts=2)
-    assert {worker: len(share) for worker, share in dispatcher.hand_out([0, 1]).items()} == {0: 8}
+    assert {worker: len(batch) for worker, batch in dispatcher.assign([0, 1]).items()} == {0: 8}
 
 
-def test_without_room_a_worker_gets_one_whole_group_at_a_time():
+def test_without_capacity_a_worker_gets_one_whole_group_at_a_time():
     groups = [group("a", 8), group("b", 2), group("c", 2)]
     dispatcher = Dispatcher(groups, None, max_attempts=3)
-    assert dispatcher.hand_out([0, 1]) == {0: groups[0], 1: groups[1]}
+    assert dispatcher.assign([0, 1]) == {0: groups[0], 1: groups[1]}
     dispatcher.accept(1, "0/b/0")
-    assert dispatcher.hand_out([0, 1]) == {}
+    assert dispatcher.assign([0, 1]) == {}
     dispatcher.accept(1, "0/b/1")
-    dispatcher.lose(0)
-    assert dispatcher.hand_out([0, 1]) == {0: groups[0], 1: groups[2]}
+    dispatcher.take_back(0)
+    assert dispatcher.assign([0, 1]) == {0: groups[0], 1: groups[2]}
 
 
-def test_what_a_lost_worker_had_begun_is_not_lost():
+def test_the_started_group_of_a_lost_worker_is_not_lost():
     groups = [group("a", 4)]
     dispatcher = Dispatcher(groups, Capacity(running=2, queued=0), max_attempts=3)
-    dispatcher.hand_out([0])
-    dispatcher.lose(0)
+    dispatcher.assign([0])
+    dispatcher.take_back(0)
     assert dispatcher.unfinished == 4
-    assert names(dispatcher.hand_out([1])[1]) == ["0/a/0", "0/a/1"]
+    assert names(dispatcher.assign([1])[1]) == ["0/a/0", "0/a/1"]
 
 
-def test_only_what_is_owed_is_accepted_and_only_once():
+def test_only_results_in_flight_are_accepted_and_only_once():
     dispatcher = Dispatcher([group("a", 1)], Capacity(4, 0), max_attempts=2)
-    dispatcher.hand_out([0])
+    dispatcher.assign([0])
     assert not dispatcher.accept(1, "0/a/0"), "of another worker"
     assert dispatcher.accept(0, "0/a/0")
     assert not dispatcher.accept(0, "0/a/0"), "a duplicate"
-    assert not dispatcher.accept(0, "0/b/0"), "of another play"
+    assert not dispatcher.accept(0, "0/b/0"), "of another run"
     assert dispatcher.unfinished == 0
 
 
-def test_what_a_lost_worker_owed_comes_before_what_waits():
+def test_requests_of_a_lost_worker_come_before_waiting_groups():
     groups = [group("a"), group("b"), group("c")]
     dispatcher = Dispatcher(groups, Capacity(8, 0), max_attempts=3)
-    dispatcher.hand_out([0])
+    dispatcher.assign([0])
     dispatcher.accept(0, "0/a/1")
-    assert dispatcher.lose(0) == []
+    assert dispatcher.take_back(0) == []
     assert dispatcher.load(0) == 0
-    assert names(dispatcher.hand_out([1])[1]) == ["0/a/0", "0/a/2", "0/a/3", *names(groups[1]), "0/c/0"]
-    assert not dispatcher.accept(0, "0/a/0"), "late: the lost worker owes nothing any more"
+    assert names(dispatcher.assign([1])[1]) == ["0/a/0", "0/a/2", "0/a/3", *names(groups[1]), "0/c/0"]
+    assert not dispatcher.accept(0, "0/a/0"), "late: the lost worker has nothing in flight"
     assert dispatcher.accept(1, "0/a/0")
 
 
-def test_the_last_attempt_is_made_alone_and_then_it_is_given_up():
+def test_the_last_attempt_is_made_alone_and_then_the_request_is_given_up():
     dispatcher = Dispatcher([group("a", 2), group("b", 1)], Capacity(8, 0), max_attempts=2)
-    dispatcher.hand_out([0])
-    dispatcher.lose(0)
-    shares = dispatcher.hand_out([0, 1])
-    assert {worker: names(share) for worker, share in shares.items()} == {0: ["0/a/0"], 1: ["0/a/1"]}
-    assert names(dispatcher.lose(0)) == ["0/a/0"], "tried twice"
+    dispatcher.assign([0])
+    dispatcher.take_back(0)
+    batches = dispatcher.assign([0, 1])
+    assert {worker: names(batch) for worker, batch in batches.items()} == {0: ["0/a/0"], 1: ["0/a/1"]}
+    assert names(dispatcher.take_back(0)) == ["0/a/0"], "tried twice"
     assert dispatcher.accept(1, "0/a/1")
-    assert names(dispatcher.hand_out([0, 1])[0]) == ["0/b/0"]
+    assert names(dispatcher.assign([0, 1])[0]) == ["0/b/0"]
 
 
-def test_nothing_joins_what_is_played_alone():
+def test_nothing_joins_a_request_that_runs_alone():
     dispatcher = Dispatcher([group("a", 1), group("b", 1), group("c", 1)], Capacity(2, 0), max_attempts=2)
-    dispatcher.hand_out([0])
+    dispatcher.assign([0])
     dispatcher.accept(0, "0/b/0")
-    dispatcher.lose(0)
-    assert names(dispatcher.hand_out([0])[0]) == ["0/a/0"]
-    assert dispatcher.hand_out([0]) == {}
+    dispatcher.take_back(0)
+    assert names(dispatcher.assign([0])[0]) == ["0/a/0"]
+    assert dispatcher.assign([0]) == {}
     assert dispatcher.accept(0, "0/a/0")
-    assert names(dispatcher.hand_out([0])[0]) == ["0/c/0"]
+    assert names(dispatcher.assign([0])[0]) == ["0/c/0"]
 
 
-def test_one_attempt_means_none_is_repeated():
+def test_with_one_attempt_no_request_is_tried_again():
     dispatcher = Dispatcher([group("a", 2)], Capacity(8, 0), max_attempts=1)
-    dispatcher.hand_out([0])
-    assert names(dispatcher.lose(0)) == ["0/a/0", "0/a/1"]
+    dispatcher.assign([0])
+    assert names(dispatcher.take_back(0)) == ["0/a/0", "0/a/1"]
     assert dispatcher.unfinished == 0
 
 
-def test_giving_up_returns_all_that_is_unfinished():
+def test_cancel_returns_all_unfinished_requests():
     dispatcher = Dispatcher([group("a", 2), group("b", 2)], Capacity(2, 0), max_attempts=3)
-    dispatcher.hand_out([0])
+    dispatcher.assign([0])
     dispatcher.accept(0, "0/a/0")
-    assert sorted(names(dispatcher.give_up())) == ["0/a/1", "0/b/0", "0/b/1"]
+    assert sorted(names(dispatcher.cancel())) == ["0/a/1", "0/b/0", "0/b/1"]
     assert dispatcher.unfinished == 0
     assert not dispatcher.accept(0, "0/a/1"), "late"
 
 
-def test_whatever_happens_every_assignment_is_settled_exactly_once():
+def test_whatever_happens_every_request_is_finished_exactly_once():
     rng = random.Random(0)
     for _ in range(200):
         groups = [group(f"t{number}", rng.randint(1, 5)) for number in range(rng.randint(1, 6))]
         capacity = rng.choice([None, Capacity(rng.randint(1, 8), rng.randint(0, 4))])
         dispatcher = Dispatcher(groups, capacity, max_attempts=rng.randint(1, 4))
-        owed: dict[int, list[RolloutRequest]] = {0: [], 1: [], 2: []}
-        settled: list[str] = []
+        in_flight: dict[int, list[RolloutRequest]] = {0: [], 1: [], 2: []}
+        finished: list[str] = []
         while dispatcher.unfinished:
-            for worker, share in dispatcher.hand_out([w for w in owed if rng.random() < 0.7]).items():
-                owed[worker] += share
-            worker = rng.choice(list(owed))
+            for worker, batch in dispatcher.assign([w for w in in_flight if rng.random() < 0.7]).items():
+                in_flight[worker] += batch
+            worker = rng.choice(list(in_flight))
             if rng.random() < 0.2:
-                settled += names(dispatcher.lose(worker))
-                owed[worker] = []
-            elif owed[worker]:
-                item = owed[worker].pop(rng.randrange(len(owed[worker])))
+                finished += names(dispatcher.take_back(worker))
+                in_flight[worker] = []
+            elif in_flight[worker]:
+                item = in_flight[worker].pop(rng.randrange(len(in_flight[worker])))
                 assert dispatcher.accept(worker, item.trajectory_id)
-                settled.append(item.trajectory_id)
-        assert sorted(settled) == sorted(name for each in groups for name in names(each))
+                finished.append(item.trajectory_id)
+        assert sorted(finished) == sorted(name for each in groups for name in names(each))

@@ -1,4 +1,4 @@
-"""Deadlines, and episodes that nobody waits for any more: with a sampler that writes only when it is told to."""
+"""Time limits, abandoned episodes and frames that cannot be read, with a sampler that writes only when told to."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from rl.rollout.request import RolloutRequest
 
 
 class SlowSampler:
-    """Holds every request until `write` is called."""
+    """Keeps every request until `write` is called."""
 
     version = 3
 
@@ -49,7 +49,7 @@ class SlowSampler:
 
 
 class Frames(FrameCache):
-    """Some frames cannot be read."""
+    """Frames of which those of the video `broken` cannot be read."""
 
     def pixels(self, video: VideoRef, frame: FrameRef) -> np.ndarray:
         if video.path.endswith("broken"):
@@ -88,7 +88,7 @@ def test_a_turn_that_is_never_written_ends_its_episode_alone(task: Task, limit: 
     assert sampler.aborted == ["0/" + task.task_id + "/0#0"]
 
 
-def test_what_is_abandoned_is_forgotten_by_the_sampler_too(task: Task):
+def test_abandoned_episodes_are_aborted_in_the_sampler(task: Task):
     rollout, sampler = make()
     for sibling in range(3):
         rollout.begin(RolloutRequest(task, 0, sibling, 0, 1.0))
@@ -114,7 +114,7 @@ def test_frames_that_cannot_be_read_end_only_their_own_episode(task: Task):
     assert list(sampler.requests) == [f"0/{task.task_id}/0#0"]
 
 
-def test_what_was_done_is_counted_since_the_last_look(task: Task):
+def test_turns_and_tokens_are_counted_since_the_last_call(task: Task):
     rollout, sampler = make()
     rollout.begin(RolloutRequest(task, 0, 0, 0, 1.0))
     step_until_submitted(rollout, sampler, 1)

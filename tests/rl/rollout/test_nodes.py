@@ -1,4 +1,4 @@
-"""Two nodes, of which one is lost while its worker plays."""
+"""Two nodes, one of which is lost while its worker runs episodes."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ pytestmark = pytest.mark.timeout(300)
 
 @pytest.fixture
 def cluster() -> Iterator[Cluster]:
-    """A head that has no room for workers; this process has joined it."""
+    """Start a head node without CPUs for workers, and connect this process to it."""
     made = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
     ray.init(address=made.address, log_to_driver=False)
     yield made
@@ -41,13 +41,15 @@ def test_workers_are_spread_and_a_lost_node_loses_no_episode(cluster: Cluster, t
     pool.pids()
     (places,) = placement_group_table().values()
     assert len(set(places["bundles_to_node_id"].values())) == 2
-    playing = pool.play(groups, "")
-    played = [next(playing)]
+    running = pool.run(groups, "")
+    finished = [next(running)]
     cluster.remove_node(nodes[0], allow_graceful=False)
-    played += list(playing)
+    finished += list(running)
     pool.close()
-    assert pool.failures.keys() == {Failure.DIED}, "once at least: Ray may start another on the node before it knows"
-    assert sorted(item.trajectory_id for item in played) == sorted(
+    assert pool.failures.keys() == {Failure.DIED}, (
+        "at least once: Ray may start another worker on the node before it notices the loss"
+    )
+    assert sorted(item.trajectory_id for item in finished) == sorted(
         item.trajectory_id for each in groups for item in each
     )
-    assert {item.stop_reason for item in played} == {StopReason.ANSWERED}
+    assert {item.stop_reason for item in finished} == {StopReason.ANSWERED}

@@ -1,4 +1,4 @@
-"""Steps are played when they are asked for, or one ahead; what has been played is never played again."""
+"""Steps are rolled out when they are taken, or one ahead; no finished episode is run again."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.helpers.stand_in import group
 
 
 class Stream:
-    """Tasks t0, t1, .. in order."""
+    """Tasks t0, t1, ... in order."""
 
     num_tasks = 100
 
@@ -28,7 +28,7 @@ class Stream:
 
 
 class Workers:
-    """Answers everything at once, but of step 1 nothing before `released` is set; notes what was asked."""
+    """Finishes every request at once, those of step 1 only after `released` is set; records the requests."""
 
     def __init__(self) -> None:
         self.asked: list[list[str]] = []
@@ -61,7 +61,7 @@ def names(step: int) -> list[str]:
     return [f"{step}/t{task}/{sibling}" for task in (2 * step, 2 * step + 1) for sibling in (0, 1)]
 
 
-def test_on_policy_nothing_is_played_before_it_is_asked_for(tmp_path: Path):
+def test_on_policy_no_step_runs_before_it_is_taken(tmp_path: Path):
     rollouts, workers = make(tmp_path, ahead=0)
     for step in range(3):
         step_groups = rollouts.take(step)
@@ -70,7 +70,7 @@ def test_on_policy_nothing_is_played_before_it_is_asked_for(tmp_path: Path):
         assert workers.asked == [names(done) for done in range(step + 1)]
 
 
-def test_ahead_the_next_step_is_begun_when_one_is_taken_and_no_further(tmp_path: Path):
+def test_ahead_one_further_step_starts_when_a_step_is_taken(tmp_path: Path):
     rollouts, workers = make(tmp_path, ahead=1)
     for step in range(3):
         step_groups = rollouts.take(step)
@@ -80,30 +80,30 @@ def test_ahead_the_next_step_is_begun_when_one_is_taken_and_no_further(tmp_path:
         assert workers.asked == [names(done) for done in range(min(step + 2, 3))]
 
 
-def test_a_step_is_taken_while_the_next_one_is_still_being_played(tmp_path: Path):
+def test_a_step_is_taken_while_the_next_one_is_still_running(tmp_path: Path):
     rollouts, workers = make(tmp_path, ahead=1)
     workers.released.clear()
     assert rollouts.take(0).cursor == 2
-    assert rollouts.playing
+    assert rollouts.is_running
     workers.released.set()
     assert rollouts.take(1).cursor == 4
     rollouts.wait()
-    assert not rollouts.playing
+    assert not rollouts.is_running
 
 
-def test_the_learner_leaves_a_core_to_each_worker_while_they_play(monkeypatch: pytest.MonkeyPatch):
-    # Not torch's own: vLLM switches it off in a process that has had an engine, as those of tests may.
+def test_the_learner_leaves_a_core_to_each_worker_while_they_run(monkeypatch: pytest.MonkeyPatch):
+    # Torch's own functions are replaced: vLLM disables them in a process that has had an engine, as here.
     taken: list[int] = []
     monkeypatch.setattr("rl.runtime.threads.torch.get_num_threads", lambda: 4)
     monkeypatch.setattr("rl.runtime.threads.torch.set_num_threads", taken.append)
     for workers, left in ((1, 3), (9, 1), (0, 4)):
         cores = SharedCores(workers)
-        for playing in (True, False, True):
-            cores.make_room(playing)
+        for is_running in (True, False, True):
+            cores.make_room(is_running)
         assert taken[-3:] == [left, 4, left]
 
 
-def test_what_goes_wrong_ahead_is_raised_where_it_is_taken(tmp_path: Path):
+def test_an_error_of_a_step_ahead_is_raised_when_it_is_taken(tmp_path: Path):
     rollouts, workers = make(tmp_path, ahead=1)
     rollouts.take(0)
     rollouts.wait()
@@ -114,7 +114,7 @@ def test_what_goes_wrong_ahead_is_raised_where_it_is_taken(tmp_path: Path):
         rollouts.take(2)
 
 
-def test_what_is_pending_is_not_played_again_and_what_is_learnt_from_is_forgotten(tmp_path: Path):
+def test_pending_episodes_are_not_run_again_and_trained_ones_are_removed(tmp_path: Path):
     first, _ = make(tmp_path, ahead=1)
     first.take(0)
     first.wait()
@@ -135,6 +135,6 @@ def test_what_is_pending_is_not_played_again_and_what_is_learnt_from_is_forgotte
         ("grpo.rollout_ahead=2", "expected 0 to 1, got 2"),
     ],
 )
-def test_what_cannot_go_with_it_is_refused(text: str, problem: str):
+def test_settings_that_exclude_rollout_ahead_are_refused(text: str, problem: str):
     with pytest.raises(ConfigError, match=problem):
         load_config("smoke", ["grpo.rollout_ahead=1", text])

@@ -1,4 +1,4 @@
-"""Weights that travel between real processes by each transport, and what becomes of a transfer that hangs."""
+"""Weights sent between real processes by each transport, and a transfer that hangs."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ pytestmark = pytest.mark.timeout(300)
 @pytest.fixture(scope="module", autouse=True)
 def local_ray() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("UCX_TLS", "tcp,self")  # shared memory may be read without its owner's doing
+        patch.setenv("UCX_TLS", "tcp,self")  # over shared memory a transfer works even while its sender is stopped
         ray.init("local", num_cpus=4, include_dashboard=False, log_to_driver=False, object_store_memory=128 << 20)
         yield
         ray.shutdown()
 
 
 def start(kind: type[Learner | Reader]) -> Any:
-    """An actor."""
+    """Start an actor."""
     return ray.remote(num_cpus=0)(kind).remote()
 
 
@@ -48,7 +48,7 @@ def reader(local_ray: None) -> Iterator[Any]:
 
 
 def freeze(pid: int) -> None:
-    """Stop a process and wait until all of its threads stand still: NIXL's may run on for a while after the signal."""
+    """Stop a process, and wait until all its threads have stopped: NIXL's may run on for a while after the signal."""
     os.kill(pid, signal.SIGSTOP)
     threads = psutil.Process(pid).threads()
     while any(psutil.Process(thread.id).status() != psutil.STATUS_STOPPED for thread in threads):
@@ -61,22 +61,22 @@ def arrives(reader: Any, references: list[Any], dtype: torch.dtype = torch.float
     return all(map(torch.equal, ray.get(reader.read.remote(references)), expected))
 
 
-def test_what_arrives_is_what_was_offered_in_the_precision_of_the_engine(learner: Any, reader: Any):
-    """However often it is fetched, and whatever the learner has done to its weights since."""
+def test_fetched_weights_equal_the_offered_ones_in_the_precision_of_the_engine(learner: Any, reader: Any):
+    """However often they are fetched, and whatever the learner has done to its weights since."""
     for transport in TRANSPORTS:
         references = ray.get(learner.offer.remote(transport, "float32"))
         assert arrives(reader, references) and arrives(reader, references)
         assert arrives(reader, ray.get(learner.offer.remote(transport, "bfloat16")), torch.bfloat16)
 
 
-def test_a_reader_that_dies_holds_up_nobody_and_a_learner_that_hangs_is_an_error_with_a_cause(
+def test_a_reader_that_dies_blocks_no_other_and_a_learner_that_hangs_is_an_error_with_a_cause(
     learner: Any, reader: Any
 ):
     doomed = start(Reader)
     references = ray.get(learner.offer.remote("nixl", "float32"))
     assert arrives(doomed, references)
     ray.kill(doomed)
-    assert arrives(reader, references), "one that came late gets the same"
+    assert arrives(reader, references), "a reader that starts late gets the same weights"
     references = ray.get(learner.offer.remote("nixl", "float32"))
     pid: Any = ray.get(learner.pid.remote())
     freeze(pid)

@@ -1,4 +1,4 @@
-"""Training with refilled groups: a run that broke off in the middle of refilling and was resumed equals a whole one."""
+"""Training with oversampling: a run that stops while it replaces groups and is resumed equals an uninterrupted one."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ from rl.rollout.task_stream import TaskStream
 from rl.runtime.checkpoint import latest_checkpoint, load_state
 from tests.helpers.rl_parts import Micro, read_lines
 
-STEPS, PER_STEP, REFILL, GROUP = 3, 2, 2, 2
+STEPS, PER_STEP, OVERSAMPLING, GROUP = 3, 2, 2, 2
 SETTINGS = (
     f"grpo.tasks_per_step={PER_STEP}",
-    f"grpo.max_oversampling={REFILL}",
+    f"grpo.max_oversampling={OVERSAMPLING}",
     f"grpo.group_size={GROUP}",
     "grpo.save_every=1",
     "grpo.lr_decays=false",
@@ -42,32 +42,32 @@ pytestmark = pytest.mark.timeout(1200)
 
 
 class PowerCut(Exception):
-    pass
+    """The end of a run in the middle of a rollout."""
 
 
-class PoolHere:
-    """The workers' pool without Ray. `calls` counts the rollouts that were asked for; `cut_at` ends one half-way."""
+class PoolInProcess:
+    """The workers' pool without Ray. `calls` counts its rollouts; the one of number `cut_at` stops half-way."""
 
     failures: ClassVar[Counter[Failure]] = Counter()
     calls = 0
     cut_at: int | None = None
-    played: list[str]
+    finished: list[str]
 
     def __init__(self, config: RunConfig, model_dir: Path):
         chat, layout = load_chat(model_dir)
         self.sampler = build_sampler(config.sampler, model_dir, config.env.max_context_tokens, config.seed)
         self.rollout = EpisodeRunner(self.sampler, chat, layout, FrameCache(), config.env)
-        PoolHere.calls, PoolHere.played = 0, []
+        PoolInProcess.calls, PoolInProcess.finished = 0, []
 
     def publish(self, weights: Mapping, version: int) -> None:
         self.sampler.load_weights(weights, version)
 
     def run(self, requests: Sequence[RolloutRequest]) -> Iterator[Trajectory]:
-        PoolHere.calls += 1
+        PoolInProcess.calls += 1
         for done, trajectory in enumerate(self.rollout.run(requests)):
-            if PoolHere.calls == self.cut_at and done:
+            if PoolInProcess.calls == self.cut_at and done:
                 raise PowerCut
-            PoolHere.played.append(trajectory.trajectory_id)
+            PoolInProcess.finished.append(trajectory.trajectory_id)
             yield trajectory
 
     def take_stats(self) -> dict[int, WorkerStats]:
@@ -78,55 +78,57 @@ class PoolHere:
 
 
 def tied(config: RunConfig) -> set[str]:
-    """Both tasks that step 0 draws first and one of those that follow; and the first of step 1."""
+    """Return the two tasks that step 0 samples first, one of those that follow, and the first of step 1."""
     tasks = Mixture([load_source(source) for source in training_sources(config.data)], [1.0])
-    drawn, _ = TaskStream(tasks, PER_STEP, config.seed).take(5, 0)
-    return {drawn[at].task_id for at in (0, 1, 2, 4)}
+    sampled, _ = TaskStream(tasks, PER_STEP, config.seed).take(5, 0)
+    return {sampled[at].task_id for at in (0, 1, 2, 4)}
 
 
-def test_a_run_that_broke_off_while_refilling_goes_on_exactly(
+def test_a_run_that_stopped_while_oversampling_resumes_exactly(
     micro: Micro, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    whole, torn = (micro.config(tmp_path / name, [*SETTINGS, f"grpo.steps={STEPS}"]) for name in ("whole", "torn"))
-    dull = tied(whole)
+    whole, cut = (micro.config(tmp_path / name, [*SETTINGS, f"grpo.steps={STEPS}"]) for name in ("whole", "cut"))
+    equal = tied(whole)
 
     def score(trajectory: Trajectory, weights: Mapping[str, float]) -> Scores:
-        total = 1.0 if trajectory.task.task_id in dull else float(trajectory.sibling)
+        total = 1.0 if trajectory.task.task_id in equal else float(trajectory.sibling)
         return Scores(total, {"format": total})
 
-    monkeypatch.setattr(grpo, "score", score)
-    monkeypatch.setattr(grpo, "RolloutPool", PoolHere)
+    monkeypatch.setattr("rl.learner.advantage.score", score)
+    monkeypatch.setattr(grpo, "RolloutPool", PoolInProcess)
     monkeypatch.setattr(grpo, "connect_ray", lambda config, has_gpu: None)
     grpo.train(whole)
     rows = read_lines(Path(whole.run_dir) / "metrics.jsonl")
     assert [row["rollout/oversampled"] for row in rows[:2]] == [2, 1]
     first = [item for item in TrajectoryStore(f"{whole.run_dir}/trajectories").read() if item.step == 0]
-    assert len(first) == REFILL * PER_STEP * GROUP
-    assert all(item.scores is not None for item in first), "what was left out is stored with its scores"
-    assert rows[0]["reward/dead_groups/share"] == 0.75, "figures are those of all that was played"
+    assert len(first) == OVERSAMPLING * PER_STEP * GROUP
+    assert all(item.scores is not None for item in first), (
+        "groups that were not trained on are stored with their scores too"
+    )
+    assert rows[0]["reward/dead_groups/share"] == 0.75, "metrics are of all sampled groups"
     assert rows[0]["optim/grad_norm"] > 0
     cursor = load_state(Path(whole.run_dir) / "checkpoints" / "step-000002")["cursor"]
-    assert cursor >= 4 + 3, "what was drawn, and what was passed over"
+    assert cursor >= 4 + 3, "the sampled tasks, and the skipped ones"
 
-    monkeypatch.setattr(PoolHere, "cut_at", 4)  # the second draw of step 1, after one of its two trajectories
+    monkeypatch.setattr(PoolInProcess, "cut_at", 4)  # the second round of step 1, after one of its two trajectories
     with pytest.raises(PowerCut):
-        grpo.train(torn)
-    monkeypatch.setattr(PoolHere, "cut_at", None)
-    assert latest_checkpoint(Path(torn.run_dir)).name == "step-000001"
-    kept = [item.trajectory_id for item in TrajectoryStore(f"{torn.run_dir}/pending/step-000001").read()]
+        grpo.train(cut)
+    monkeypatch.setattr(PoolInProcess, "cut_at", None)
+    assert latest_checkpoint(Path(cut.run_dir)).name == "step-000001"
+    kept = [item.trajectory_id for item in TrajectoryStore(f"{cut.run_dir}/pending/step-000001").read()]
     assert len(kept) == PER_STEP * GROUP + 1
-    grpo.train(torn, resume=True)
-    assert not set(kept) & set(PoolHere.played), "what was played is not played again"
+    grpo.train(cut, resume=True)
+    assert not set(kept) & set(PoolInProcess.finished), "finished episodes are not run again"
 
-    again = read_lines(Path(torn.run_dir) / "metrics.jsonl")
+    again = read_lines(Path(cut.run_dir) / "metrics.jsonl")
     assert [row["step"] for row in again] == list(range(STEPS))
     for ours, theirs in zip(again, rows, strict=True):
         for name in ("loss/policy", "loss/masks", "optim/grad_norm", "rollout/oversampled", "reward/total/mean"):
             assert ours[name] == pytest.approx(theirs[name], abs=1e-6), (theirs["step"], name)
     written = [
         [(item.trajectory_id, item.advantage) for item in TrajectoryStore(f"{config.run_dir}/trajectories").read()]
-        for config in (whole, torn)
+        for config in (whole, cut)
     ]
     assert written[0] == written[1]
-    cursors = [load_state(latest_checkpoint(Path(config.run_dir)))["cursor"] for config in (whole, torn)]
+    cursors = [load_state(latest_checkpoint(Path(config.run_dir)))["cursor"] for config in (whole, cut)]
     assert cursors[0] == cursors[1]
