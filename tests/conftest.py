@@ -13,6 +13,9 @@ import pytest
 if TYPE_CHECKING:
     from tests.helpers.rl_parts import Micro
 
+# Tests compute on the CPU, on a machine with GPUs too; `VIDEOSEG_GPU=1 python -m pytest tests/gpu` shows them the GPUs.
+if os.environ.get("VIDEOSEG_GPU") != "1":
+    os.environ["CUDA_VISIBLE_DEVICES"] = ""
 # Set before any test module imports torch, ray or transformers; child processes inherit it.
 os.environ.update(
     OMP_NUM_THREADS="1",

@@ -109,7 +109,7 @@ def step_table(policy: SegPolicy, config: RunConfig, tasks: Sequence[Task], args
     seconds, peak = timed(partial(learner.learn, groups, assign), args.repeats)
     scoring, _ = timed(partial(learner.fill_logprobs_and_masks, groups[0]), args.repeats)
     held = torch.cuda.memory_allocated() / GIB
-    trained = sum(parameter.numel() for parameter in learner.trained) / 1e9
+    trained = sum(parameter.numel() for parameter in learner.optimizer.parameters) / 1e9
     print(f"\n{len(groups)} groups of {args.group}, {np.mean(lengths):.0f} action tokens each")
     print(
         "| policy | trained, 1e9 | weights, GiB | with reference | with Adam's state | peak | s per step | s to score |"

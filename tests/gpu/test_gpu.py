@@ -28,7 +28,7 @@ from policy.vlm.batch import collate, to_sequence
 from rl.learner.learner import LocalLearner
 from tests.helpers.rl_parts import write_shapes
 
-pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device, and VIDEOSEG_GPU=1")
 
 FRAMES = FrameCaches(FrameCache(), FrameCache())
 SETTINGS = (
@@ -114,14 +114,14 @@ def learn(device: str, group: list[Trajectory], *overrides: str) -> tuple[dict[s
     config = load_config("tiny", [*SETTINGS, *overrides])
     policy = policy_on(device, config)
     learner = LocalLearner(policy, config, FRAMES)
-    before = torch.cat([parameter.detach().cpu().flatten() for parameter in learner.trained])
+    before = torch.cat([parameter.detach().cpu().flatten() for parameter in learner.optimizer.parameters])
 
     def assign(members: Sequence[Trajectory]) -> None:
         for member, advantage in zip(members, (1.0, -0.5, 0.25), strict=True):
             member.advantage = advantage
 
     metrics = learner.learn([copy.deepcopy(group)], assign)
-    return metrics, torch.cat([parameter.detach().cpu().flatten() for parameter in learner.trained]) - before
+    return metrics, torch.cat([parameter.detach().cpu().flatten() for parameter in learner.optimizer.parameters]) - before
 
 
 def test_a_step_of_the_learner_is_that_of_the_cpu(group: list[Trajectory]):
