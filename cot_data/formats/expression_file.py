@@ -1,4 +1,4 @@
-"""Read the metadata layout of most data sets: `{"videos": {<video>: {"frames": [..], "expressions": {<id>: {..}}}}}`."""
+"""Read the metadata of most data sets: `{"videos": {<video>: {"frames": [..], "expressions": {<id>: {..}}}}}`."""
 
 from __future__ import annotations
 

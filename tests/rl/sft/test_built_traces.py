@@ -12,7 +12,7 @@ import torch
 
 from configs.load import load_config
 from configs.schema import StageConfig
-from cot_data.build import build
+from cot_data.build import BuildOptions, build
 from cot_data.datasets import load_tasks
 from cot_data.moving_shapes.generate import ShapesConfig, write_moving_shapes
 from cot_data.traces.claims import UNDECIDED
@@ -50,7 +50,7 @@ def test_a_cold_start_on_built_traces_trains(tmp_path: Path) -> None:
     places = [f"run_dir={tmp_path / 'cold'}", f"data.train_root={data}", f"data.traces={traces}"]
     few = "cold_start.stages=[{kind: dialogue, steps: 8, batch_size: 1, lr: 3.0e-3, mask_coef: 0.5}]"
     config = load_config("smoke", [*FULL, *places, few])
-    done = build(load_tasks("mevis", data), traces, config.env, 0, 0, None, {})
+    done = build(load_tasks("mevis", data), traces, BuildOptions(config.env))
     assert all(built.record for built in done)
     train(config)
     losses = [row["loss/tokens"] for row in read_lines(tmp_path / "cold" / "stage-0-dialogue" / "metrics.jsonl")]
