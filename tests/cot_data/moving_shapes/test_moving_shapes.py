@@ -247,7 +247,7 @@ def test_relations_hold_when_both_are_first_visible(tasks: list[Task], videos: d
 
 
 def marked_pixels(task: Task, frame_idx: int, side: int, mark: str) -> int:
-    """Pixels of the target that show its mark at the size `side`: white ones of a flash, light beside dark of checks."""
+    """Pixels of the target that show its mark at the size `side`: white ones of a flash, light and dark of checks."""
     frame = Image.fromarray(Video(task.video).frame(frame_idx))
     shown_HW3 = np.array(frame.resize((side, side), Image.Resampling.BOX)).astype(int)
     rle = task.gold[frame_idx]
