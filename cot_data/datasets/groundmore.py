@@ -94,6 +94,7 @@ class WindowGold:
     end: int
 
     def masks(self, video: VideoRef, where: str, faults: Faults = RAISE) -> tuple[RLE | None, ...]:
+        """Read the masks; see `cot_data.tasks.Gold`."""
         check_folder(self.root, self.folder, where)
         found: list[RLE | None] = [None] * video.num_frames
         for t in range(max(self.start, 0), min(self.end, video.num_frames)):
@@ -105,4 +106,5 @@ class WindowGold:
         return tuple(found)
 
     def check(self, video: VideoRef, where: str, faults: Faults) -> None:
+        """Collect the faults of all masks; see `cot_data.tasks.Gold`."""
         self.masks(video, where, faults)

@@ -82,6 +82,7 @@ class MaskletGold:
     number: int
 
     def masks(self, video: VideoRef, where: str, faults: Faults = RAISE) -> tuple[RLE | None, ...]:
+        """Read the masks; see `cot_data.tasks.Gold`."""
         path = self.root / self.path
         if not path.resolve().is_relative_to(self.root.resolve()):
             raise DataError(where, f"{path} leads out of the data root")
@@ -103,6 +104,7 @@ class MaskletGold:
         return tuple(found)
 
     def check(self, video: VideoRef, where: str, faults: Faults) -> None:
+        """Collect the faults of all masks; see `cot_data.tasks.Gold`."""
         for t, rle in enumerate(self.masks(video, where, faults)):
             if rle is not None:
                 with faults.collect():

@@ -83,7 +83,17 @@ class FramesOfFile:
     """The frames 0, n, 2n, .. of the video file `root/path`, with n = `stride`."""
 
     def __init__(self, root: Path, path: str, stride: int, where: str):
-        """Store the names; nothing is opened. DataError if the path leads out of the root."""
+        """Store the names; nothing is opened.
+
+        Args:
+            root: of the data set; nothing outside of it is opened.
+            path: of the video file, relative to the root.
+            stride: n; every n-th frame is used.
+            where: file and record, for errors.
+
+        Raises:
+            DataError: the path leads out of the root.
+        """
         self.root, self.path, self.stride, self.where = root, path, stride, where
         check_inside(path, where)
 

@@ -101,6 +101,7 @@ class TableGold:
     anno_ids: tuple[str, ...]
 
     def masks(self, video: VideoRef, where: str, faults: Faults = RAISE) -> tuple[RLE | None, ...]:
+        """Read the masks; see `cot_data.tasks.Gold`."""
         lists_NT = [self.table.tracklet(anno_id, video, where, faults) for anno_id in self.anno_ids]
         known_NT = [masks for masks in lists_NT if masks is not None]
         if len(known_NT) == 1:
@@ -113,6 +114,7 @@ class TableGold:
         return tuple(together)
 
     def check(self, video: VideoRef, where: str, faults: Faults) -> None:
+        """Collect the faults of all masks; see `cot_data.tasks.Gold`."""
         for anno_id in self.anno_ids:
             for t, rle in enumerate(self.table.tracklet(anno_id, video, where, faults) or ()):
                 if rle is not None:

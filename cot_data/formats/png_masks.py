@@ -55,6 +55,7 @@ class PngGold:
     tracks: tuple[PngTrack, ...]
 
     def masks(self, video: VideoRef, where: str, faults: Faults = RAISE) -> tuple[RLE | None, ...]:
+        """Read the masks; see `cot_data.tasks.Gold`."""
         for track in self.tracks:
             check_folder(track.root, track.folder, where)
         union_T: list[RLE | None] = []
@@ -66,6 +67,7 @@ class PngGold:
         return tuple(union_T)
 
     def check(self, video: VideoRef, where: str, faults: Faults) -> None:
+        """Collect the faults of all masks; see `cot_data.tasks.Gold`."""
         self.masks(video, where, faults)
 
 

@@ -19,26 +19,18 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from cot_data.moving_shapes.expressions import (
-    MIN_VISIBLE_AREA,
-    ShapeExpression,
-    Track,
-    absent,
-    marked,
-    motion_of,
-    plain_expressions,
-)
-from cot_data.moving_shapes.render import background, checks, draw_scene, footprint, scene_masks
-from cot_data.moving_shapes.scene import Mark, Scene, sample_num_frames, sample_scene
+from cot_data.moving_shapes.expressions import ShapeExpression, absent, motion_of, plain_expressions
+from cot_data.moving_shapes.marks import add_marks
+from cot_data.moving_shapes.predicates import Track
+from cot_data.moving_shapes.render import background, draw_scene, scene_masks
+from cot_data.moving_shapes.scene import Scene, sample_num_frames, sample_scene
 from env.errors import DataError
 from env.frames import sample_indices
 from env.rle import encode
 from env.types import RLE, Interval
 
 MAX_OBJECTS = 8  # anno ids of video v are v * MAX_OBJECTS, ...
-MAX_WINDOW = 7  # frames that the expression of a flash names: four evenly spaced ones cannot miss a flash of two
 MIN_EXPRESSIONS, MAX_EXPRESSIONS = 3, 5  # of one video
-MIN_CHECKS = 16  # fewest visible checkered pixels
 MAX_TRIES = 400  # scenes sampled for one video; the default config needs at most six
 
 
@@ -223,7 +215,7 @@ def _sample_tasks(rng: np.random.Generator, config: ShapesConfig) -> tuple[Scene
         tracks = _tracks(scene, masks_NTHW)
         if not _well_visible(tracks, full_NT):
             continue
-        marks, chosen = _add_marks(rng, masks_NTHW, tracks, (strip, detail), num_explore)
+        marks, chosen = add_marks(rng, masks_NTHW, tracks, (strip, detail), num_explore)
         chosen += _pick(rng, absent(tracks), num_absent)
         chosen += _pick(rng, plain_expressions(tracks, strip), count - num_explore - num_absent)
         if len(chosen) == count:
@@ -251,79 +243,3 @@ def _pick(rng: np.random.Generator, expressions: list[ShapeExpression], count: i
         picked.append(of_family[int(rng.integers(len(of_family)))])
         left.remove(picked[-1])
     return picked
-
-
-def _add_marks(
-    rng: np.random.Generator,
-    masks_NTHW: np.ndarray,
-    tracks: list[Track],
-    first_frames: tuple[tuple[int, ...], tuple[int, ...]],
-    count: int,
-) -> tuple[list[Mark], list[ShapeExpression]]:
-    """Up to `count` marks whose frames are far enough apart to be unambiguous, and their expressions.
-
-    `first_frames` are the small and the large frames of the first observation, which must not show the marks.
-    """
-    strip, detail = first_frames
-    marks: list[Mark] = []
-    chosen: list[ShapeExpression] = []
-    for _ in range(60):
-        if len(marks) == count:
-            break
-        if rng.random() < 0.5:
-            found = _flash(rng, tracks, set(strip) | set(detail))
-        else:
-            found = _checks(rng, tracks, masks_NTHW, set(detail))
-        if found and all(_apart(found[0], mark) for mark in marks):
-            marks.append(found[0])
-            chosen.append(found[1])
-    return marks, chosen
-
-
-def _apart(new: Mark, old: Mark) -> bool:
-    """Whether two marks of one kind are at least 12 frames apart, and two marks of one shape do not overlap in time."""
-    between = max(new.frames.start - old.frames.stop, old.frames.start - new.frames.stop)
-    return between >= 12 if new.kind == old.kind else between >= 0 or new.shape_idx != old.shape_idx
-
-
-def _flash(rng: np.random.Generator, tracks: list[Track], hidden_from: set[int]) -> tuple[Mark, ShapeExpression] | None:
-    """A flash of 2 to 3 frames that no frame of the first observation shows, and the window that its expression names.
-
-    It covers the middle of the window, so that the middle frame shows it, and so do four evenly spaced ones.
-    """
-    shape_idx, length = int(rng.integers(len(tracks))), int(rng.integers(2, 4))
-    area_T = tracks[shape_idx].area_T
-    num_frames = len(area_T)
-    start = int(rng.integers(1, num_frames - length))
-    frames = range(start, start + length)
-    if hidden_from & set(frames) or min(area_T[start : start + length]) < 0.8 * area_T.max():
-        return None
-    width = int(rng.integers(length + 2, MAX_WINDOW + 1))
-    first = start + int(rng.integers(length)) - (width - 1) // 2
-    last = first + width - 1
-    if first < 0 or last >= num_frames or first > start or last < frames[-1] or not _has_rivals(tracks, frames):
-        return None
-    mark = Mark(shape_idx, "flash", frames)
-    return mark, marked(mark, (first, last), tuple(frames))
-
-
-def _has_rivals(tracks: list[Track], frames: range) -> bool:
-    """Whether each of `frames` shows at least two shapes, so that the time alone does not identify the target."""
-    return all(sum(track.area_T[t] >= MIN_VISIBLE_AREA for track in tracks) >= 2 for t in frames)
-
-
-def _checks(
-    rng: np.random.Generator, tracks: list[Track], masks_NTHW: np.ndarray, hidden_from: set[int]
-) -> tuple[Mark, ShapeExpression] | None:
-    """Checks of 5 to 9 frames while another shape is visible too; the expression names the middle frame."""
-    shape_idx, half = int(rng.integers(len(tracks))), int(rng.integers(2, 5))
-    num_frames = masks_NTHW.shape[1]
-    middle = int(rng.integers(half + 1, num_frames - half - 1))
-    frames = range(middle - half, middle + half + 1)
-    if hidden_from & set(frames) or not _has_rivals(tracks, frames):
-        return None
-    own, size = footprint(tracks[shape_idx].shape), masks_NTHW.shape[-1]
-    if any((checks(own, t, size) & masks_NTHW[shape_idx, t]).sum() < MIN_CHECKS for t in frames):
-        return None
-    mark = Mark(shape_idx, "checkered", frames)
-    return mark, marked(mark, (middle, middle), tuple(frames))

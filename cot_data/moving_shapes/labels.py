@@ -11,7 +11,7 @@ import numpy as np
 from cot_data.datasets.mevis import LABELS, MASKS, expression_file
 from cot_data.formats.json_fields import field, read_json
 from cot_data.formats.mask_table import MaskTable, TableGold
-from cot_data.moving_shapes.expressions import MIN_VISIBLE_AREA
+from cot_data.moving_shapes.predicates import MIN_VISIBLE_AREA
 from env.rle import decode
 from env.types import RLE, VideoRef
 

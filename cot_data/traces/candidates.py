@@ -13,8 +13,8 @@ from functools import cached_property
 
 import numpy as np
 
-from cot_data.moving_shapes.expressions import MIN_VISIBLE_AREA
 from cot_data.moving_shapes.labels import LabelledObject
+from cot_data.moving_shapes.predicates import MIN_VISIBLE_AREA
 from cot_data.traces.parse_expression import DETERMINERS, Parsed, parse_expression
 from cot_data.traces.turn_text import noun
 from cot_data.traces.visibility import object_views, visible_frames

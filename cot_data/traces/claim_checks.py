@@ -21,7 +21,7 @@ _NO_SUBJECT = "it has no candidate as its subject"
 
 @dataclass(frozen=True)
 class ClaimContext:
-    """The turn in which a claim stands."""
+    """The turn that makes a claim."""
 
     scene: Scene
     shown: tuple[int, ...]  # all frames shown up to this turn, in order
@@ -42,7 +42,7 @@ def _not_shown(context: ClaimContext, claim: Claim) -> str:
 
 
 def _with_subject(check: SubjectCheck) -> Check:
-    """A check of claims that need a candidate as subject and speak of shown frames only."""
+    """A check of claims that need a candidate as subject and may only be about shown frames."""
 
     def checked(context: ClaimContext, claim: Claim) -> str:
         subject = context.candidate(claim.subject)

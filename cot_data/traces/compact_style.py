@@ -5,7 +5,7 @@
             Step 2: checkered, dark blue a to b, frame z. Step 3: dark blue. Action: answer.
 
 Every token can be looked up in the tokens before it. A turn begins with the topic of the query, the word that decides
-whether to zoom, so that it stands right before that decision. A zoom repeats the numbers of the query, or names a frame
+whether to zoom, so that it directly precedes that decision. A zoom repeats the numbers of the query, or names a frame
 of the strip. An answer lists the objects in each frame of the close-up, with marks, and in each frame of the strip;
 then it repeats what the query names, and names the target. Letters stand for frames (`env.prompts.frame_labels`).
 

@@ -115,7 +115,7 @@ def comes_first(
 
 
 def is_farthest(target: Candidate, candidates: Sequence[Candidate], direction: str, frame_idx: int) -> bool:
-    """Return whether the target lies farthest in a direction, among at least two candidates that a frame shows.
+    """Return whether the target is farthest in a direction, among at least two candidates that a frame shows.
 
     Args:
         target: the candidate in question.

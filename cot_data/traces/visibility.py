@@ -10,7 +10,7 @@ from itertools import product
 import numpy as np
 
 from configs.schema import EnvConfig
-from cot_data.moving_shapes.expressions import MIN_VISIBLE_AREA
+from cot_data.moving_shapes.predicates import MIN_VISIBLE_AREA
 from env.frames import sample_indices
 from env.rle import decode
 from env.types import RLE, Interval, Task

@@ -18,8 +18,8 @@ from torch import Tensor, nn
 
 from configs.load import ConfigError
 from configs.schema import EnvConfig, StageConfig
-from cot_data.moving_shapes.expressions import MIN_VISIBLE_AREA
 from cot_data.moving_shapes.labels import LabelledVideo
+from cot_data.moving_shapes.predicates import MIN_VISIBLE_AREA
 from cot_data.moving_shapes.scene import COLORS, MARKS, SHADES
 from cot_data.traces.visibility import PLACES, place_in
 from env.frames import frame_refs

@@ -13,9 +13,9 @@ from PIL import Image
 
 from configs.schema import EnvConfig
 from cot_data.datasets.mevis import load_mevis
-from cot_data.moving_shapes.expressions import Track, comes_back, moves, only, order, relation, rests, stops, turns
 from cot_data.moving_shapes.generate import ShapesConfig, write_moving_shapes
 from cot_data.moving_shapes.labels import LabelledVideo, load_objects
+from cot_data.moving_shapes.predicates import Track, comes_back, moves, only, order, relation, rests, stops, turns
 from cot_data.moving_shapes.scene import COLORS, SHADES, Shape
 from cot_data.traces.plan import evidence_select
 from env.errors import DataError
