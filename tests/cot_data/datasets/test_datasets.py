@@ -128,9 +128,7 @@ def test_ref_sav_takes_every_fourth_frame(tmp_path: Path) -> None:
 
 def test_a_pickle_of_youtube_vos_numbers_its_expressions(tmp_path: Path) -> None:
     root = published_layouts.ref_youtube_vos(tmp_path)
-    masks = {
-        str(i): published_layouts.rles(2 - i) for i in range(2)
-    }  # swapped, which shows that the masks come from here
+    masks = {str(i): published_layouts.rles(2 - i) for i in range(2)}  # swapped, so that they differ from the PNGs
     (root.parent / "mask_dict.pkl").write_bytes(pickle.dumps(masks))
     first, second = load_tasks("ref_youtube_vos", root)
     np.testing.assert_array_equal(decoded(first), target(2))

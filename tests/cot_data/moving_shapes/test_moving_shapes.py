@@ -284,9 +284,8 @@ def test_the_first_observation_does_not_show_the_evidence_but_a_zoom_or_key_fram
             assert any(marked_pixels(task, t, 32, mark) >= 2 for t in zoom)
             assert len(named) in (2, 3) and not named & set(sample_indices(whole, TINY.strip_frames))
         else:
-            assert (
-                sum(marked_pixels(task, t, 64, mark) >= 4 for t in named) >= 3
-            )  # the measure does not work at the border
+            # Not in all of them, because `marked_pixels` does not work at the border.
+            assert sum(marked_pixels(task, t, 64, mark) >= 4 for t in named) >= 3
             assert not any(marked_pixels(task, t, 32, mark) for t in named)
         counts[mark] += 1
     assert min(counts["brief_event"], counts["fine_mark"]) >= 20

@@ -192,9 +192,8 @@ def test_every_trace_answers_with_what_its_frames_show(tasks: list[Task], style:
             assert answer.interval == Interval(0, task.video.num_frames)
             assert "nothing here answers" in text or "none" in text
             continue
-        turns = (
-            trajectory.turns[:1] if style == "brief" else trajectory.turns
-        )  # a zoom in the compact style only adds its key frame
+        # A zoom in the compact style only adds its key frame.
+        turns = trajectory.turns[:1] if style == "brief" else trajectory.turns
         shown = {frame.frame_idx for turn in turns for frame in turn.observation.frames}
         assert answer.key_frame in seen and task.caption in text
         areas = {t: decode(rle).sum() for t, rle in enumerate(task.gold) if rle}
