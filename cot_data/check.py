@@ -77,9 +77,7 @@ def fault_table(faults: Sequence[DataError]) -> Table:
     for column in ("file", "record", "field", "what is wrong", "what to do"):
         table.add_column(column, overflow="fold")
     for fault in faults:
-        table.add_row(
-            *(Text(plain(cell)) for cell in cells(fault))
-        )  # Text has no markup: the names of records contain brackets
+        table.add_row(*(Text(plain(cell)) for cell in cells(fault)))  # no markup: records have brackets in their names
     return table
 
 
