@@ -1,7 +1,7 @@
-"""Look at all of a data set and report every broken record: `python -m cot_data.check ROOT --dataset NAME`.
+"""Check a whole data set and report every broken record: `python -m cot_data.check ROOT --dataset NAME`.
 
-Reads the metadata of every record, opens every frame's header, decodes every gold mask, and stops at no fault. Exits
-with 1 where there is any.
+The check reads the metadata of every record, opens every frame's header and decodes every gold mask. It continues after
+a fault, and exits with 1 if it found any.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from env.errors import DataError, command
 from env.types import VideoRef
 from env.viewer.table import plain
 
-# What to do about a fault, by the end of the file's name; the first that fits.
+# How to fix a fault, by the end of the file's name; the first match counts.
 REMEDIES = (
     (".jpg", "unpack this frame again, or take its video out of the metadata"),
     (".png", "unpack this mask again, or take its expression out of the metadata"),
@@ -37,14 +37,14 @@ REMEDIES = (
     ("", "name the folder that the data set's loader describes"),
 )
 _FIELD = re.compile(r"^(.*?)(?:\.(\w+(?:\[\d+\])*)|, (frame \d+)|((?:\[\d+\])+(?:\.size)?))$")
-_TOP = re.compile(r"(.*\.json)\.(\w+)")  # a field of the whole file
+_TOP_FIELD = re.compile(r"(.*\.json)\.(\w+)")  # a field of the file's outermost object
 
 
 def check(name: str, root: Path) -> list[DataError]:
-    """Every fault of the data set, in the order of looking; shows a progress bar."""
+    """Return every fault of the data set `name`, in the order in which they were found; show a progress bar."""
     faults = Faults(keep=True)
     entries: Sequence[Entry] = ()
-    with faults.noted():
+    with faults.collect():
         entries = load_tasks(name, root, faults).entries
     videos: dict[Footage, VideoRef | None] = {}
     seen = set()
@@ -54,15 +54,15 @@ def check(name: str, root: Path) -> list[DataError]:
         video, gold = videos[entry.footage], entry.gold
         if video is not None and gold is not None and (video, gold) not in seen:
             seen.add((video, gold))
-            with faults.noted():
+            with faults.collect():
                 gold.check(video, entry.where, faults)
     return faults.found
 
 
 def cells(fault: DataError) -> tuple[str, str, str, str, str]:
-    """(file, record, field, what is wrong, what to do)."""
+    """Return the file, the record, the field, what is wrong and what to do."""
     file, _, place = fault.where.partition(": ")
-    top = _TOP.fullmatch(file)
+    top = _TOP_FIELD.fullmatch(file)
     if top:
         file, place = top[1], f".{top[2]}"
     found = _FIELD.match(place)
@@ -72,19 +72,22 @@ def cells(fault: DataError) -> tuple[str, str, str, str, str]:
 
 
 def fault_table(faults: Sequence[DataError]) -> Table:
-    """One row per fault."""
+    """Return a table with one row per fault."""
     table = Table(box=SIMPLE_HEAD, show_lines=False)
     for column in ("file", "record", "field", "what is wrong", "what to do"):
         table.add_column(column, overflow="fold")
     for fault in faults:
-        table.add_row(*(Text(plain(cell)) for cell in cells(fault)))  # no markup: places have brackets
+        table.add_row(*(Text(plain(cell)) for cell in cells(fault)))  # no markup: records have brackets in their names
     return table
 
 
 @command
 def main() -> None:
+    """Run the command."""
     parser = argparse.ArgumentParser(description="Report every broken record of a data set.")
-    parser.add_argument("root", type=Path, help="folder of the data set, or of its split: see cot_data/<NAME>.py")
+    parser.add_argument(
+        "root", type=Path, help="folder of the data set, or of its split: see cot_data/datasets/<NAME>.py"
+    )
     parser.add_argument("--dataset", default="mevis", choices=DATASETS, help="its layout (default: %(default)s)")
     args = parser.parse_args()
     faults = check(args.dataset, args.root)

@@ -1,7 +1,7 @@
 """Convert real clips to the MeViS layout: `python -m cot_data.clips --out DIR`.
 
-The clips lie in the folder named by VIDEOSEG_CLIPS: `<clip>/frames/%05d.jpg`, `<clip>/masks/%05d.png` (palettised, a
-pixel's value is its object's id) and `<clip>/meta.json` with the expressions.
+The environment variable VIDEOSEG_CLIPS names the folder of the clips: `<clip>/frames/%05d.jpg`,
+`<clip>/masks/%05d.png` (palette images whose pixel values are object ids) and `<clip>/meta.json` with the expressions.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ DEFAULT = "../shared/data"
 
 
 def clips_folder() -> Path:
-    """Where the clips are looked for; the folder need not exist."""
+    """Return the folder of the clips, which may not exist."""
     return Path(os.environ.get("VIDEOSEG_CLIPS", DEFAULT))
 
 
 def convert_clips(source: Path, out: Path) -> None:
-    """Write every clip of `source` that has a `meta.json` into `out`; DataError names the file that is wrong."""
+    """Write every clip of `source` that has a `meta.json` into `out`. DataError names a broken file."""
     clips = sorted(path.parent for path in Path(source).glob("*/meta.json"))
     if not clips:
         raise DataError(str(source), "expected <clip>/meta.json; name the folder of clips in VIDEOSEG_CLIPS")
@@ -75,7 +75,8 @@ def _expressions(meta: Any, clip: Path, anno_ids: dict[int, int]) -> dict[str, A
 
 @command
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    """Run the command."""
+    parser = argparse.ArgumentParser(description="Convert real clips to the MeViS layout.")
     parser.add_argument("--out", type=Path, required=True, help="folder to write")
     parser.add_argument("--source", type=Path, default=clips_folder(), help="folder of the clips")
     args = parser.parse_args()

@@ -1,7 +1,7 @@
 """Write ReasonVOS as VideoSEG-O3's tools expect it: `python -m cot_data.convert_reason_vos ROOT [--out DIR]`.
 
-Makes `meta_expressions_format.json` (a dict of expressions with a bare `anno_id`) and `mask_dict.json` from the
-published files.
+It makes `meta_expressions_format.json` (a dict of expressions with a single `anno_id` each) and `mask_dict.json` from
+the published files.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from env.types import RLE
 
 
 def convert(root: Path, out: Path) -> None:
-    """Write both files into `out`; DataError names what is wrong with the published ones."""
+    """Write both files into `out`. DataError names a broken field of the published files."""
     videos: dict[str, Any] = {}
     anno_ids: dict[Any, int] = {}
     masks: dict[str, tuple[RLE | None, ...]] = {}
@@ -38,7 +38,8 @@ def convert(root: Path, out: Path) -> None:
 
 @command
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    """Run the command."""
+    parser = argparse.ArgumentParser(description="Write ReasonVOS in the form that VideoSEG-O3 reads.")
     parser.add_argument("root", type=Path, help="folder with the published meta_expressions.json")
     parser.add_argument("--out", type=Path, help="folder to write (default: the root)")
     args = parser.parse_args()

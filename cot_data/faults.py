@@ -1,28 +1,30 @@
-"""Where the faults of a data set go: a loader raises the first one, `cot_data.check` keeps them all."""
+"""Handle the faults of a data set: a loader raises the first one, `cot_data.check` collects them all."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import difflib
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 from env.errors import DataError
 
 
 class Faults:
-    """Readers put each step that may fail into `with faults.noted():` and go on behind it."""
+    """Readers put each step that may fail into `with faults.collect():` and continue after it."""
 
     def __init__(self, keep: bool = False):
-        """`keep` collects what is noted in `found`, each fault once; else it is raised."""
+        """With `keep`, collected errors go to `found`, equal ones once; without it they are raised."""
         self._keep = keep
         self._found: dict[tuple[str, str], DataError] = {}
 
     @property
     def found(self) -> list[DataError]:
+        """The collected errors, in the order in which they were found."""
         return list(self._found.values())
 
     @contextmanager
-    def noted(self) -> Iterator[None]:
-        """Take the DataError that ends the body."""
+    def collect(self) -> Iterator[None]:
+        """Collect a DataError that ends the body, or raise it."""
         try:
             yield
         except DataError as error:
@@ -32,3 +34,10 @@ class Faults:
 
 
 RAISE = Faults()
+
+
+def suggest(name: str, known: Iterable[str]) -> str:
+    """Return a hint for an unknown name: the nearest known one, or all of them if none is near."""
+    names = list(known)
+    close = difflib.get_close_matches(name, names, n=1)
+    return f"did you mean {close[0]!r}?" if close else f"known are {', '.join(names)}"

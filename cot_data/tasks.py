@@ -1,7 +1,7 @@
-"""A data set as a lazy sequence of tasks: what opening it reads, and what is read when a task is asked for.
+"""Define a data set as a lazy sequence of tasks.
 
-Opening reads the metadata only. Frames are looked for, and gold masks read, when an element is taken, so a sequence of
-35,000 tasks opens in seconds, and a worker that it is sent to reads only what it plays.
+Opening a data set reads only its metadata. Frames are located and gold masks read when an element is accessed. So a
+sequence of 35,000 tasks opens in seconds, and a worker that receives it reads only the tasks that it runs.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from env.types import RLE, Task, VideoRef
 
 @dataclass(frozen=True)
 class Outline:
-    """What is known of a task without looking at frames or masks; the fields are those of `Task`."""
+    """The metadata of a task, known without frames and masks; the fields are those of `Task`."""
 
     task_id: str
     expression: str
-    num_frames: int = 0  # 0 where only the disk tells
+    num_frames: int = 0  # 0 if the metadata does not have it
     family: str = "any"
     explore: str = ""
     evidence: tuple[int, ...] = ()
@@ -32,11 +32,11 @@ class Footage(Protocol):
     """The frames of one video on disk."""
 
     def ref(self, faults: Faults = RAISE) -> VideoRef:
-        """Look for the frames; no more than one is opened. DataError where some are missing."""
+        """Locate the frames and open at most one. DataError if some are missing."""
         ...
 
     def check(self, faults: Faults) -> VideoRef | None:
-        """Note every frame that cannot be opened or is of another size; the video, None where there is none."""
+        """Collect a fault for every frame that cannot be opened or has another size; return the video if any."""
         ...
 
 
@@ -44,17 +44,35 @@ class Gold(Protocol):
     """The masks of one target on disk."""
 
     def masks(self, video: VideoRef, where: str, faults: Faults = RAISE) -> tuple[RLE | None, ...]:
-        """[T], None where the target is absent; `where` names the expression in errors. DataError."""
+        """Read the masks.
+
+        Args:
+            video: the video of the target, with T frames.
+            where: the expression's record, named in errors.
+            faults: raises the first fault, or collects them and continues.
+
+        Returns:
+            [T] RLEs, None where the target is absent.
+
+        Raises:
+            DataError: a mask is missing, cannot be decoded or has another size than the frames.
+        """
         ...
 
     def check(self, video: VideoRef, where: str, faults: Faults) -> None:
-        """Note every mask that is missing, cannot be decoded or is of another size."""
+        """Collect a fault for every mask that is missing, cannot be decoded or has another size.
+
+        Args:
+            video: the video of the target.
+            where: the expression's record, named in errors.
+            faults: collects the faults.
+        """
         ...
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One expression of a data set; `gold` is None where the masks are not known."""
+    """One expression of a data set; `gold` is None where the masks are unknown."""
 
     outline: Outline
     footage: Footage
@@ -62,7 +80,7 @@ class Entry:
     where: str  # file and record
 
     def task(self) -> Task:
-        """The task with its video and gold masks; DataError where the disk does not hold what the metadata says."""
+        """Return the task with its video and gold masks. DataError if the files do not match the metadata."""
         video = self.footage.ref()
         known = self.outline
         return Task(
@@ -79,7 +97,7 @@ class Entry:
 
 
 class Tasks(Sequence[Task]):
-    """The tasks of a data set in file order. An element is read anew each time it is taken; a slice reads nothing."""
+    """The tasks of a data set in file order. Each access to an element reads its files; a slice reads nothing."""
 
     def __init__(self, entries: Sequence[Entry]):
         self.entries = entries
@@ -99,4 +117,5 @@ class Tasks(Sequence[Task]):
 
     @property
     def outlines(self) -> list[Outline]:
+        """The metadata of all tasks, without reading frames or masks."""
         return [entry.outline for entry in self.entries]

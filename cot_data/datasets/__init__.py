@@ -1,4 +1,4 @@
-"""Data sets by layout. To add one: a loader `(root, faults) -> Tasks` in a file of its own, and a line here."""
+"""Data sets by layout. To add one, write a loader `(root, faults) -> Tasks` in a new file, and a line in `DATASETS`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from cot_data.datasets.ref_davis17 import load_ref_davis17
 from cot_data.datasets.ref_sav import load_ref_sav
 from cot_data.datasets.ref_youtube_vos import load_ref_youtube_vos
 from cot_data.datasets.revos import load_revos
-from cot_data.faults import RAISE, Faults
+from cot_data.faults import RAISE, Faults, suggest
 from cot_data.tasks import Tasks
 from env.errors import DataError
 
@@ -31,17 +31,26 @@ DATASETS: dict[str, Callable[[Path, Faults], Tasks]] = {
 
 
 def load_tasks(name: str, root: str | Path, faults: Faults = RAISE) -> Tasks:
-    """All tasks of a data set in file order; what its root is, its loader's file says.
+    """Open a data set. Frames and masks are read when a task is accessed.
 
-    Frames and masks are read when a task is taken. DataError where the metadata is not what it should be, and on taking
-    a task whose frames or masks are not.
+    Args:
+        name: a key of `DATASETS`.
+        root: folder of the data set or of its split, as the loader's module describes it.
+        faults: raises the first fault, or collects them and continues.
+
+    Returns:
+        All tasks in file order. Accessing one whose frames or masks are broken raises a DataError.
+
+    Raises:
+        DataError: the name is unknown, or the metadata is broken.
     """
     if name not in DATASETS:
-        raise DataError("data.dataset", f"expected one of {', '.join(DATASETS)}, found {name!r}")
+        problem = f"expected one of {', '.join(DATASETS)}, found {name!r}; {suggest(name, DATASETS)}"
+        raise DataError("data.dataset", problem)
     return DATASETS[name](Path(root).absolute(), faults)
 
 
 def held_out_tasks(config: RunConfig) -> Tasks:
-    """The held-out tasks that `eval.num_tasks` asks for, in file order."""
+    """Return the first `eval.num_tasks` tasks of `data.eval_root` in file order; all of them if it is 0."""
     tasks = load_tasks(config.data.dataset, config.data.eval_root)
     return tasks[: config.eval.num_tasks] if config.eval.num_tasks else tasks

@@ -1,7 +1,8 @@
-"""GroundMoRe: `test_v2.json`, and `annotations/<video>/{images,masks}/`.
+"""Load GroundMoRe: `test_v2.json`, and `annotations/<video>/{images,masks}/`.
 
-A question is about an action with a start and an end. Gold is empty outside of that window, whatever the mask files
-show there. The name of a video ends with the start and end of its clip, `MMSS_MMSS`; six frames make a second.
+A question is about an action with a start and an end. The gold masks are empty outside of that window, whatever the
+mask files show there. The name of a video ends with the start and end of its clip, `MMSS_MMSS`. The videos have six
+frames a second.
 """
 
 from __future__ import annotations
@@ -28,21 +29,23 @@ _TIME = re.compile(r"(?:(\d+):)?(\d+):(\d\d)")
 
 
 def load_groundmore(root: Path, faults: Faults = RAISE) -> Tasks:
-    """Every question as a task, its subset after `q_type`; questions in string order within a video."""
+    """Return every question as a task with `q_type` as its subset, in string order within a video."""
     file = root / META
     videos = field(read_json(file), "videos", dict, str(file))
     found = []
     for name, record in videos.items():
         where = f"{file}: videos[{name!r}]"
-        with faults.noted():
+        with faults.collect():
             check_inside(name, where)
             footage = FrameFolder(root, f"annotations/{name}/images", None, None, where)
             questions = field(record, "questions", dict, where)
             for number in sorted(questions):
-                with faults.noted():
-                    spot = f"{where}.questions[{number!r}]"
-                    outline = _outline(f"{root.name}/{name}/{number}", questions[number], spot)
-                    found.append(Entry(outline, footage, _gold(root, name, questions[number], spot), spot))
+                with faults.collect():
+                    question_where = f"{where}.questions[{number!r}]"
+                    outline = _outline(f"{root.name}/{name}/{number}", questions[number], question_where)
+                    found.append(
+                        Entry(outline, footage, _gold(root, name, questions[number], question_where), question_where)
+                    )
     return Tasks(found)
 
 
@@ -61,7 +64,7 @@ def _gold(root: Path, name: str, question: Any, where: str) -> WindowGold:
     start = (_seconds(question, "action_start", where) - clip_start) * FRAMES_PER_SECOND
     end = (_seconds(question, "action_end", where) - clip_start) * FRAMES_PER_SECOND
     if start >= end:
-        problem = f"expected a time behind action_start, found frames {start} to {end} of the clip"
+        problem = f"expected a time after action_start, found frames {start} to {end} of the clip"
         raise DataError(f"{where}.action_end", problem)
     obj_id = field(question, "obj_id", (int, str), where)
     if not str(obj_id).isdecimal():
@@ -79,7 +82,7 @@ def _seconds(question: Any, name: str, where: str) -> int:
 
 @dataclass(frozen=True)
 class WindowGold:
-    """The pixels of `value` in frames [start, end), as far as the video has them.
+    """The pixels of `value` in those frames of [start, end) that the video has.
 
     A frame without a mask file does not show the object.
     """
@@ -91,15 +94,17 @@ class WindowGold:
     end: int
 
     def masks(self, video: VideoRef, where: str, faults: Faults = RAISE) -> tuple[RLE | None, ...]:
+        """Read the masks; see `cot_data.tasks.Gold`."""
         check_folder(self.root, self.folder, where)
         found: list[RLE | None] = [None] * video.num_frames
         for t in range(max(self.start, 0), min(self.end, video.num_frames)):
             paths = (self.root / self.folder / name.format(t) for name in NAMES)
             path = next((path for path in paths if path.is_file()), None)
             if path is not None:
-                with faults.noted():
+                with faults.collect():
                     found[t] = object_mask(path, self.value, video, f"{where}, frame {t}")
         return tuple(found)
 
     def check(self, video: VideoRef, where: str, faults: Faults) -> None:
+        """Collect the faults of all masks; see `cot_data.tasks.Gold`."""
         self.masks(video, where, faults)

@@ -1,8 +1,8 @@
-"""Long-RVOS; the root is the folder of one split: `Long-RVOS/{train,valid,test}`.
+"""Load Long-RVOS; the root is the folder of one split: `Long-RVOS/{train,valid,test}`.
 
-`meta_expressions.json`, `JPEGImages/<video>/<frame>.jpg` and `Annotations/<video>/<obj_id>/<frame>.png` (black and
-white, no file where the object is absent). VideoSEG-O3 trains on the same split as `meta_expressions_with_anno.json`
-with `mask_dict.json`, which are taken where they lie there.
+It has `meta_expressions.json`, `JPEGImages/<video>/<frame>.jpg` and `Annotations/<video>/<obj_id>/<frame>.png` (black
+and white, no file where the object is absent). VideoSEG-O3 trains on the same split in the form of
+`meta_expressions_with_anno.json` and `mask_dict.json`; if these exist, they are used.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ SUBSETS = {name: name for name in ("static", "dynamic", "hybrid")}  # by `type`
 
 
 def load_long_rvos(root: Path, faults: Faults = RAISE) -> Tasks:
-    """Every expression of the split, its subset after `type`."""
+    """Return every expression of the split, with `type` as its subset."""
 
     def gold_by_folder(expression: Expression) -> Gold:
         folder = f"Annotations/{expression.video}"

@@ -1,4 +1,4 @@
-"""Which task of a data set a published record is about."""
+"""Find the task of a data set that a published record belongs to."""
 
 from __future__ import annotations
 
@@ -12,7 +12,11 @@ from env.types import names_in
 
 
 def match(records: Iterable[Record | RlRecord], outlines: Sequence[Outline]) -> list[int]:
-    """Each record's task, as a position: same video, and same expression id or, where there is none, same words."""
+    """Return the position of each record's task.
+
+    Both have the same video, and the same expression id or, if the record has no id, the same expression. DataError
+    names the first record that has no task.
+    """
     by_id: dict[tuple[str, str], int] = {}
     by_words: dict[tuple[str, str], int] = {}
     for at, outline in enumerate(outlines):

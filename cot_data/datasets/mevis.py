@@ -1,8 +1,8 @@
-"""MeViS, and any data set in its layout: `meta_expressions.json`, `mask_dict.json`, `JPEGImages/<video>/<frame>.jpg`.
+"""Load MeViS and data sets in its layout: `meta_expressions.json`, `mask_dict.json`, `JPEGImages/<video>/<frame>.jpg`.
 
-The root is the folder of one split (train, valid_u, valid, test). Where our own `moving_shapes.json` lies beside the
-metadata, its labels are taken up. Without a mask dictionary, or for an expression without `anno_id`, the gold masks are
-unknown; an empty `anno_id` means that nothing matches.
+The root is the folder of one split (train, valid_u, valid, test). If it has a `moving_shapes.json`, written by
+`cot_data.moving_shapes`, its labels are added. The gold masks are unknown without a mask dictionary, and for an
+expression without `anno_id`. An empty `anno_id` means that nothing matches the expression.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ MASKS, LABELS, IMAGES = "mask_dict.json", "moving_shapes.json", "JPEGImages"
 
 
 def load_mevis(root: Path, faults: Faults = RAISE) -> Tasks:
-    """Every expression of the split as a task; DataError names the file, record and field of the first fault found."""
+    """Return every expression of the split as a task. DataError names the file, record and field of the first fault."""
     root = Path(root).absolute()
     layout = expression_file(root)
     return Tasks(layout.entries(layout.videos(), gold_by_anno_id(root, faults), faults))
 
 
 def expression_file(root: Path) -> ExpressionFile:
-    """The metadata of the split in folder `root`."""
+    """Return the metadata of the split in folder `root`."""
     meta = root / META
     if not meta.is_file() and (root / META_OF_TEST).is_file():
         meta = root / META_OF_TEST
@@ -39,7 +39,7 @@ def expression_file(root: Path) -> ExpressionFile:
 
 
 def _label(labels: dict[str, Any], file: str, expression: Expression) -> dict[str, Any]:
-    """What only Moving Shapes knows of an expression."""
+    """The labels of an expression of Moving Shapes; none for other data sets."""
     label = labels.get(expression.video, {}).get("expressions", {}).get(expression.exp_id, {})
     if not label:
         return {}

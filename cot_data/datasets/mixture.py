@@ -1,8 +1,9 @@
-"""Several data sets as one endless, seeded stream: which task stands at which position is a pure function.
+"""Mix several data sets into one endless, seeded stream. The task at a position is a pure function of the position.
 
-So a resumed run needs no cursor but its position. Positions come in epochs as long as all sets together. In an epoch
-each set is drawn in proportion to its weight, whatever its size, its draws evenly spaced; a set whose share is larger
-than it is comes round and round in one order, so that between two draws of a task lie all others of its set.
+So a resumed run only needs its position. The stream consists of epochs, each as long as all data sets together. Within
+an epoch each data set is sampled in proportion to its weight, whatever its size, at evenly spaced positions. A data set
+smaller than its number of samples is repeated in one order, so that all of its other tasks come between two samples of
+a task.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from env.errors import DataError
 
 
 def epoch_length(sizes: tuple[int, ...], weights: tuple[float, ...]) -> int:
-    """Positions of one epoch."""
+    """Return the number of positions of one epoch."""
     return sum(_counts(sizes, weights))
 
 
@@ -25,7 +26,17 @@ def epoch_length(sizes: tuple[int, ...], weights: tuple[float, ...]) -> int:
 def epoch_order(
     sizes: tuple[int, ...], weights: tuple[float, ...], seed: int, epoch: int
 ) -> tuple[tuple[int, int], ...]:
-    """(set, item of the set) at every position of an epoch."""
+    """Return the (data set, item of the data set) at every position of an epoch.
+
+    Args:
+        sizes: number of tasks of each data set.
+        weights: sampling weight of each data set, > 0.
+        seed: of the whole stream.
+        epoch: from 0.
+
+    Returns:
+        `epoch_length(sizes, weights)` pairs of indices.
+    """
     rng = np.random.default_rng([seed, epoch])
     places = []
     for number, (size, count) in enumerate(zip(sizes, _counts(sizes, weights), strict=True)):
@@ -35,15 +46,15 @@ def epoch_order(
 
 
 def _counts(sizes: tuple[int, ...], weights: tuple[float, ...]) -> list[int]:
-    """Draws of each set in an epoch."""
+    """Number of samples of each data set in an epoch."""
     return [max(1, round(sum(sizes) * weight / sum(weights))) for weight in weights]
 
 
 class Mixture:
-    """Data sets with their weights."""
+    """Data sets with their sampling weights."""
 
     def __init__(self, parts: Sequence[Tasks], weights: Sequence[float]):
-        """DataError where a set is empty, or two tasks have one id: trajectories are told apart by it."""
+        """DataError if a data set is empty, or two data sets share a task id, which identifies trajectories."""
         self.parts, self.weights = tuple(parts), tuple(weights)
         self.sizes = tuple(len(part) for part in parts)
         if 0 in self.sizes:
@@ -57,12 +68,22 @@ class Mixture:
 
     @property
     def outlines(self) -> list[Outline]:
+        """The metadata of all tasks, one data set after the other."""
         return [outline for part in self.parts for outline in part.outlines]
 
     def places_for_step(self, per_step: int, seed: int, step: int) -> list[tuple[int, int]]:
-        """(set, item of the set) of the `per_step` tasks of `step`, all different; an epoch's remainder is left out.
+        """Return the (data set, item of the data set) of each task of a step; the remainder of an epoch is left out.
 
-        ValueError where a set is too small for its share of one step.
+        Args:
+            per_step: number of tasks of a step.
+            seed: of the whole stream.
+            step: from 0.
+
+        Returns:
+            `per_step` different pairs of indices.
+
+        Raises:
+            ValueError: the data sets are too small for that many different tasks.
         """
         length = epoch_length(self.sizes, self.weights)
         epoch, at = divmod(step, max(1, length // per_step))

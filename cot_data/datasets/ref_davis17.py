@@ -1,7 +1,7 @@
-"""Ref-DAVIS17; the root is `<folder>/<split>` with the split train or valid.
+"""Load Ref-DAVIS17; the root is `<folder>/<split>` with the split train or valid.
 
-`<split>/{JPEGImages,Annotations}/<sequence>/<frame>.{jpg,png}` (palette, a pixel is its object's id),
-`meta_expressions/<split>/meta_expressions.json`, and where it was made `<split>/mask_dict.pkl`.
+The folder has `<split>/{JPEGImages,Annotations}/<sequence>/<frame>.{jpg,png}` (palette images whose pixel values are
+object ids), `meta_expressions/<split>/meta_expressions.json` and, optionally, `<split>/mask_dict.pkl`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ META = "meta_expressions/{split}/meta_expressions.json"
 
 
 def load_ref_davis17(root: Path, faults: Faults = RAISE) -> Tasks:
-    """Every expression of the split: of valid 244, four for each of 61 objects."""
+    """Return every expression of the split; valid has 244, four for each of 61 objects."""
     folder, meta = split_of(root, META)
     layout = ExpressionFile(root.name, meta, folder, f"{root.name}/JPEGImages")
     videos = layout.videos()

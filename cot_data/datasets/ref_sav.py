@@ -1,7 +1,7 @@
-"""Ref-SAV. The evaluation set is a folder with `meta_expressions_valid.json`, `mask_dict.json` and `videos/`.
+"""Load Ref-SAV. The evaluation set is a folder with `meta_expressions_valid.json`, `mask_dict.json` and `videos/`.
 
 The training set is a folder with `Ref-SAV.json` and, below it, the SA-V videos and annotations that it names: one
-`.mp4` and one `_manual.json` per video. Its frames are every fourth of the video, for which SA-V has masks.
+`.mp4` and one `_manual.json` per video. Only every fourth frame of a video is used, because SA-V annotates those.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from env.rle import decode
 from env.types import RLE, VideoRef
 
 TRAIN, META = "Ref-SAV.json", "meta_expressions_valid.json"
-STRIDE = 4  # SA-V annotates 6 of 24 frames a second
+STRIDE = 4  # SA-V annotates 6 of the 24 frames of a second
 SUBSETS = {0: "long", 1: "short"}  # by `type_id`
-_KEPT = 4  # annotation files in memory, several MB each: the expressions of a video follow each other
+_CACHED_FILES = 4  # annotation files in memory, several MB each; the expressions of a video are consecutive
 
 
 def load_ref_sav(root: Path, faults: Faults = RAISE) -> Tasks:
-    """Every expression: of the training set where `Ref-SAV.json` lies in the root, else of the evaluation set."""
+    """Return every expression: of the training set if the root has `Ref-SAV.json`, else of the evaluation set."""
     if (root / TRAIN).is_file():
         return Tasks(_train_entries(root, faults))
     layout = ExpressionFile(root.name, root / META, root, "videos", _subset)
@@ -47,25 +47,25 @@ def _train_entries(root: Path, faults: Faults) -> list[Entry]:
     found = []
     for name, record in videos.items():
         where = f"{file}: videos[{name!r}]"
-        with faults.noted():
+        with faults.collect():
             check_inside(name, where)
-            video_path = _without_repeat(field(record, "video_path", str, where))
-            anno_path = _without_repeat(field(record, "anno_path", str, where))
+            video_path = _unpacked_path(field(record, "video_path", str, where))
+            anno_path = _unpacked_path(field(record, "anno_path", str, where))
             check_inside(anno_path, f"{where}.anno_path")
             footage = FramesOfFile(root, video_path, STRIDE, f"{where}.video_path")
             objects = field(record, "objects", dict, where)
             for key in sorted(objects):
-                spot = f"{where}.objects[{key!r}]"
-                with faults.noted():
+                object_where = f"{where}.objects[{key!r}]"
+                with faults.collect():
                     if not key.isdecimal():
-                        raise DataError(spot, f"expected the number of a masklet as key, found {key!r}")
-                    outline = Outline(f"{root.name}/{name}/{key}", field(objects[key], "formated", str, spot))
-                    found.append(Entry(outline, footage, MaskletGold(root, anno_path, int(key)), spot))
+                        raise DataError(object_where, f"expected the number of a masklet as key, found {key!r}")
+                    outline = Outline(f"{root.name}/{name}/{key}", field(objects[key], "formated", str, object_where))
+                    found.append(Entry(outline, footage, MaskletGold(root, anno_path, int(key)), object_where))
     return found
 
 
-def _without_repeat(path: str) -> str:
-    """The path as SA-V unpacks: the published file has `sav_000/sav_train/sav_000/..` for `sav_train/sav_000/..`."""
+def _unpacked_path(path: str) -> str:
+    """The path in the unpacked archive, `sav_train/sav_000/..`; the file has `sav_000/sav_train/sav_000/..`."""
     parts = list(PurePosixPath(path).parts)
     at = parts.index("sav_train") if "sav_train" in parts else 0
     if at and parts[at - 1 : at] == parts[at + 1 : at + 2]:
@@ -82,6 +82,7 @@ class MaskletGold:
     number: int
 
     def masks(self, video: VideoRef, where: str, faults: Faults = RAISE) -> tuple[RLE | None, ...]:
+        """Read the masks; see `cot_data.tasks.Gold`."""
         path = self.root / self.path
         if not path.resolve().is_relative_to(self.root.resolve()):
             raise DataError(where, f"{path} leads out of the data root")
@@ -92,18 +93,21 @@ class MaskletGold:
         found: list[RLE | None] = []
         for t, rles in enumerate(frames):
             found.append(None)
-            with faults.noted():
-                spot = f"{path}: masklet[{t}]"
+            with faults.collect():
+                frame_where = f"{path}: masklet[{t}]"
                 if not isinstance(rles, list) or self.number >= len(rles):
                     count = len(rles) if isinstance(rles, list) else 0
-                    raise DataError(spot, f"expected a mask of object {self.number}, found masks of {count} objects")
-                found[t] = _checked(rles[self.number], video, f"{spot}[{self.number}]")
+                    raise DataError(
+                        frame_where, f"expected a mask of object {self.number}, found masks of {count} objects"
+                    )
+                found[t] = _checked(rles[self.number], video, f"{frame_where}[{self.number}]")
         return tuple(found)
 
     def check(self, video: VideoRef, where: str, faults: Faults) -> None:
+        """Collect the faults of all masks; see `cot_data.tasks.Gold`."""
         for t, rle in enumerate(self.masks(video, where, faults)):
             if rle is not None:
-                with faults.noted():
+                with faults.collect():
                     decode(rle, f"{self.root / self.path}: masklet[{t}][{self.number}]")
 
 
@@ -111,11 +115,11 @@ def _checked(rle: Any, video: VideoRef, where: str) -> RLE | None:
     if not isinstance(rle, dict) or not isinstance(rle.get("counts"), str):
         raise DataError(where, 'expected {"size": [h, w], "counts": STR}')
     if rle.get("size") != [video.height, video.width]:
-        problem = f"expected {[video.height, video.width]} as the frames are, found {rle.get('size')}"
+        problem = f"expected {[video.height, video.width]}, the size of the frames, found {rle.get('size')}"
         raise DataError(f"{where}.size", problem)
     return None if rle["counts"] == empty_counts(video.height, video.width) else rle
 
 
-@lru_cache(_KEPT)
+@lru_cache(_CACHED_FILES)
 def _masklet(path: Path) -> list[Any]:
     return field(read_json(path), "masklet", list, str(path))

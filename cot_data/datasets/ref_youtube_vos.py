@@ -1,7 +1,7 @@
-"""Ref-YouTube-VOS; the root is `<folder>/<split>` with the split train, valid or test.
+"""Load Ref-YouTube-VOS; the root is `<folder>/<split>` with the split train, valid or test.
 
-`<split>/JPEGImages/<video>/<frame>.jpg`, `meta_expressions/<split>/meta_expressions.json`, and for train
-`train/Annotations/<video>/<frame>.png` (palette, a pixel is its object's id) or `mask_dict.pkl`.
+The folder has `<split>/JPEGImages/<video>/<frame>.jpg`, `meta_expressions/<split>/meta_expressions.json` and, for
+train, `train/Annotations/<video>/<frame>.png` (palette images whose pixel values are object ids) or `mask_dict.pkl`.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ META = "meta_expressions/{split}/meta_expressions.json"
 
 
 def load_ref_youtube_vos(root: Path, faults: Faults = RAISE) -> Tasks:
-    """Every expression of the split; only train has gold masks.
+    """Return every expression of the split; only train has gold masks.
 
-    The file of valid lists the videos of test too, and those are left out: 202 videos of 507 stay.
+    The file of valid also lists the videos of test. These are left out, so that 202 of 507 videos remain.
     """
     folder, meta = split_of(root, META)
     layout = ExpressionFile(root.name, meta, folder, f"{root.name}/JPEGImages")

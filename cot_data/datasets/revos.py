@@ -1,7 +1,7 @@
-"""ReVOS; the root is `<folder>/<split>` with the split train or valid, a folder that need not exist.
+"""Load ReVOS; the root is `<folder>/<split>` with the split train or valid, a folder that need not exist.
 
-`meta_expressions_<split>_.json`, `mask_dict.json` and the frames lie in `<folder>`. The name of a video is its path
-below `<folder>` or below `<folder>/JPEGImages`: both are about.
+`<folder>` has `meta_expressions_<split>_.json`, `mask_dict.json` and the frames. The name of a video is its path below
+`<folder>` or below `<folder>/JPEGImages`: both forms have been published.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ SUBSETS = {0: "referring", 1: "reasoning", 2: "hallucination"}  # by `type_id`
 
 
 def load_revos(root: Path, faults: Faults = RAISE) -> Tasks:
-    """Every expression of the split, its subset after `type_id`; to a hallucination nothing answers."""
+    """Return every expression of the split, with its subset by `type_id`; nothing matches a hallucination."""
     folder, meta = split_of(root, META)
     layout = ExpressionFile(root.name, meta, folder, ("", "JPEGImages"), _subset)
     return Tasks(layout.entries(layout.videos(), gold_by_anno_id(folder, faults), faults))

@@ -1,4 +1,4 @@
-"""What a run trains on: one data set, or several by weight, as `data` of the config names them."""
+"""Load the data sets that a run trains on: one, or several with weights, as the config's `data` names them."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from cot_data.tasks import Tasks
 
 
 def training_sources(data: DataConfig) -> tuple[SourceConfig, ...]:
-    """`data.train`, or where that is empty the one data set of `train_root`."""
+    """Return `data.train`, or the data set of `data.train_root` if that is empty."""
     return data.train or (SourceConfig(data.dataset, data.train_root, traces=data.traces),)
 
 
 def load_source(source: SourceConfig) -> Tasks:
-    """The tasks of one data set, those that its RL file names where it has one. DataError."""
+    """Return the tasks of one data set, only those of its RL file (`only`) if it names one. Raises DataError."""
     tasks = load_tasks(source.dataset, source.root)
     if not source.only:
         return tasks

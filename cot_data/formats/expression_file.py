@@ -1,4 +1,4 @@
-"""The metadata that most data sets share: `{"videos": {<video>: {"frames": [..], "expressions": {<id>: {..}}}}}`."""
+"""Read the metadata of most data sets: `{"videos": {<video>: {"frames": [..], "expressions": {<id>: {..}}}}}`."""
 
 from __future__ import annotations
 
@@ -10,33 +10,33 @@ from typing import Any
 from cot_data.faults import Faults
 from cot_data.formats.frame_folder import FrameFolder, check_inside, folder_of
 from cot_data.formats.json_fields import field, read_json
-from cot_data.formats.mask_table import MaskTable, TableGold, converted
+from cot_data.formats.mask_table import MaskTable, TableGold, convert_to_arrow
 from cot_data.tasks import Entry, Gold, Outline
 from env.errors import DataError
 
 
 @dataclass(frozen=True)
 class Expression:
-    """One record under `expressions`, and where it stands."""
+    """One record under `expressions`, and its position in the file."""
 
     video: str
     exp_id: str
     record: Any
     num_frames: int
-    where: str
+    where: str  # file and record
 
     def obj_ids(self) -> tuple[str, ...]:
-        """`obj_id`: a list, or a bare number or text; DataError where it is missing or something else."""
+        """Return `obj_id`: a list, or a single number or string. DataError if it is missing or has another type."""
         return _ids(field(self.record, "obj_id", (list, int, str), self.where), f"{self.where}.obj_id")
 
     def anno_ids(self) -> tuple[str, ...] | None:
-        """Keys of the mask dictionary, from `anno_id`; None where there is no such field."""
+        """Return the keys of the mask dictionary, from `anno_id`; None without that field."""
         if "anno_id" not in self.record:
             return None
         return _ids(field(self.record, "anno_id", (list, int, str), self.where), f"{self.where}.anno_id")
 
     def choice(self, name: str, names: dict[Any, str]) -> str:
-        """What the value of a field stands for; DataError where it is none of `names`."""
+        """Return the name for the value of a field. DataError if the value is not a key of `names`."""
         kinds = tuple({type(key) for key in names})
         value = field(self.record, name, kinds, self.where)
         if value not in names:
@@ -49,35 +49,58 @@ GoldOf = Callable[[Expression], Gold | None]
 
 @dataclass(frozen=True)
 class ExpressionFile:
-    """How one data set uses the layout."""
+    """The metadata file of one data set, and the data set's variations of the layout."""
 
     name: str  # first part of its task ids
     file: Path
     root: Path  # nothing outside it is opened
-    images: str | tuple[str, ...]  # folder of the video folders below the root, or several that may be it
+    images: str | tuple[str, ...]  # folder below the root with the video folders; or several, the first that exists
     more: Callable[[Expression], dict[str, Any]] = lambda expression: {}  # further fields of the outline
 
     def videos(self) -> dict[str, Any]:
-        """The records by video name; DataError where the file is not of this layout."""
+        """Return the records by video name. DataError if the file does not have this layout."""
         return field(read_json(self.file), "videos", dict, str(self.file))
 
     def entries(self, videos: dict[str, Any], gold: GoldOf, faults: Faults) -> list[Entry]:
-        """Every expression of `videos`, in their order; expressions in string order ("10" < "2")."""
+        """Return an entry for every expression of some videos.
+
+        Args:
+            videos: records by video name, as `videos()` returns them.
+            gold: returns the masks of an expression, None if they are unknown.
+            faults: raises the first fault, or collects them and continues.
+
+        Returns:
+            The entries in order of the videos; within a video in string order of the ids ("10" < "2").
+        """
         found = []
         for name, record in videos.items():
             where = f"{self.file}: videos[{name!r}]"
-            with faults.noted():
+            with faults.collect():
                 folder = self.folder(name, record, where)
                 expressions = field(record, "expressions", dict, where)
                 for exp_id in sorted(expressions):
-                    with faults.noted():
-                        spot = f"{where}.expressions[{exp_id!r}]"
-                        expression = Expression(name, exp_id, expressions[exp_id], len(record["frames"]), spot)
-                        found.append(Entry(self._outline(expression), folder, gold(expression), spot))
+                    with faults.collect():
+                        expression_where = f"{where}.expressions[{exp_id!r}]"
+                        expression = Expression(
+                            name, exp_id, expressions[exp_id], len(record["frames"]), expression_where
+                        )
+                        found.append(Entry(self._outline(expression), folder, gold(expression), expression_where))
         return found
 
     def folder(self, name: str, record: Any, where: str) -> FrameFolder:
-        """The frames of one video; DataError where its record is not of this layout."""
+        """Locate the frames of one video.
+
+        Args:
+            name: of the video.
+            record: its record in the file.
+            where: file and record, for errors.
+
+        Returns:
+            The folder of frames; it is read on use.
+
+        Raises:
+            DataError: the record does not have this layout, or the name leads out of the root.
+        """
         check_inside(name, where)
         choices = (self.images,) if isinstance(self.images, str) else self.images
         paths = [f"{images}/{name}" if images else name for images in choices]
@@ -94,11 +117,11 @@ class ExpressionFile:
 
 
 def unknown_gold(expression: Expression) -> None:
-    """Of a split whose masks are not published."""
+    """Return None: the masks of the split are not published."""
 
 
 def gold_by_anno_id(folder: Path, faults: Faults) -> GoldOf:
-    """Masks of `mask_dict.json` or `mask_dict.pkl` under the `anno_id`s of an expression; unknown without either."""
+    """Return a function that looks up an expression's `anno_id`s in `mask_dict.json` or `.pkl`, if there is one."""
     table = mask_table(folder, faults)
     if table is None:
         return unknown_gold
@@ -111,19 +134,20 @@ def gold_by_anno_id(folder: Path, faults: Faults) -> GoldOf:
 
 
 def mask_table(folder: Path, faults: Faults) -> MaskTable | None:
-    """The dictionary of masks in a folder, JSON before pickle, converted; None where there is none."""
+    """Return the converted mask dictionary of a folder, JSON in preference to pickle; None if there is none."""
     for name in ("mask_dict.json", "mask_dict.pkl"):
         if (folder / name).is_file():
-            with faults.noted():
-                converted(folder / name)  # here, in one process, and not in every worker
+            with faults.collect():
+                convert_to_arrow(folder / name)  # in this process, so that workers need not do it
                 return MaskTable(folder / name)
     return None
 
 
 def split_of(root: Path, meta: str) -> tuple[Path, Path]:
-    """Folder and metadata file of a root `<folder>/<split>`; `meta` is the file below the folder, with {split} in it.
+    """Return the folder and the metadata file of a root `<folder>/<split>`. DataError if there is no such file.
 
-    The last part of the root names the split, whether or not the publishers made a folder of that name.
+    `meta` is the path of the file below the folder, with {split} in it. The last part of the root names the split, and
+    need not exist as a folder.
     """
     file = root.parent / meta.format(split=root.name)
     if not file.is_file():

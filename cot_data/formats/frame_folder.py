@@ -1,4 +1,4 @@
-"""The frames of one video of a data set: a folder of JPEGs, or every n-th frame of a video file; looked at on use."""
+"""Locate the frames of a video: a folder of JPEGs, or every n-th frame of a video file. Files are opened on use."""
 
 from __future__ import annotations
 
@@ -16,30 +16,38 @@ from env.rle import MAX_PIXELS
 from env.types import VideoRef
 from env.video_file import VideoFile
 
-_MAX_NAME = 255  # bytes that a file system takes
+_MAX_NAME = 255  # bytes of a name in a file system
 
 
 class FrameFolder:
-    """`root/path/<frame>.jpg`. Pixel sizes come from the metadata where it has them, else from the first frame."""
+    """The frames `root/path/<frame>.jpg`. Their size is that of the metadata, or else of the first frame."""
 
     def __init__(self, root: Path, path: str, frames: tuple[str, ...] | None, size: tuple[int, int] | None, where: str):
-        """`frames` None stands for every JPEG in the folder, in name order; `size` is (height, width).
+        """Store the names; nothing is opened.
 
-        DataError where the path leaves the root.
+        Args:
+            root: of the data set; nothing outside of it is opened.
+            path: of the folder, relative to the root.
+            frames: names without suffix; None for every JPEG in the folder, in order of the names.
+            size: (height, width) in pixels; None if the metadata does not have it.
+            where: file and record, for errors.
+
+        Raises:
+            DataError: the path leads out of the root.
         """
         self.root, self.path, self.where = root, path, where
         self._frames, self._size = frames, size
         check_inside(path, where)
 
     def ref(self, faults: Faults = RAISE) -> VideoRef:
-        """The video; lists the folder once, and opens the first frame where the size is not known."""
-        return self._ref if faults is RAISE else self._look(faults)
+        """Return the video. Lists the folder once, and opens the first frame if the size is unknown."""
+        return self._ref if faults is RAISE else self._locate(faults)
 
     @cached_property
     def _ref(self) -> VideoRef:
-        return self._look(RAISE)
+        return self._locate(RAISE)
 
-    def _look(self, faults: Faults) -> VideoRef:
+    def _locate(self, faults: Faults) -> VideoRef:
         folder = self.root / self.path
         if not folder.resolve().is_relative_to(self.root.resolve()):
             raise DataError(self.where, f"{folder} leads out of the data root")
@@ -51,35 +59,46 @@ class FrameFolder:
             raise DataError(self.where, f"expected frames (.jpg) in {folder}, found none")
         for i, frame in enumerate(frames):
             if f"{frame}.jpg" not in found:
-                with faults.noted():
+                with faults.collect():
                     raise DataError(f"{self.where}.frames[{i}]", f"frame {folder / frame}.jpg is missing")
         height, width = self._size or _image_size(folder / f"{frames[0]}.jpg", f"{self.where}.frames[0]")
         return VideoRef(str(self.root), self.path, frames, len(frames), height, width)
 
     def check(self, faults: Faults) -> VideoRef | None:
-        """Note frames that are missing, are no JPEG, or are of another size than the video."""
+        """Collect a fault for frames that are missing, are no JPEG, or have another size than the video."""
         video = None
-        with faults.noted():
+        with faults.collect():
             video = self.ref(faults)
         if video is None:
             return None
         for i, frame in enumerate(video.frames):
             path, where = self.root / self.path / f"{frame}.jpg", f"{self.where}.frames[{i}]"
-            if path.exists():  # else it is noted already
-                with faults.noted():
+            if path.exists():  # a missing frame is collected already
+                with faults.collect():
                     _check_size(path, video, where)
         return video
 
 
 class FramesOfFile:
-    """Frames 0, n, 2n, .. of the video file `root/path`."""
+    """The frames 0, n, 2n, .. of the video file `root/path`, with n = `stride`."""
 
     def __init__(self, root: Path, path: str, stride: int, where: str):
+        """Store the names; nothing is opened.
+
+        Args:
+            root: of the data set; nothing outside of it is opened.
+            path: of the video file, relative to the root.
+            stride: n; every n-th frame is used.
+            where: file and record, for errors.
+
+        Raises:
+            DataError: the path leads out of the root.
+        """
         self.root, self.path, self.stride, self.where = root, path, stride, where
         check_inside(path, where)
 
     def ref(self, faults: Faults = RAISE) -> VideoRef:
-        """The video; its file is opened once, to count frames and to decode the first one."""
+        """Return the video. Opens the file once, to count its frames and to decode the first one."""
         return self._ref
 
     @cached_property
@@ -104,25 +123,40 @@ class FramesOfFile:
         return file, height, width
 
     def check(self, faults: Faults) -> VideoRef | None:
-        """Note a file that cannot be read, and frames that cannot be decoded."""
+        """Collect a fault for a file that cannot be read, and for frames that cannot be decoded."""
         video = None
-        with faults.noted():
+        with faults.collect():
             video = self.ref()
             file, _, _ = self._open()
             for t in range(video.num_frames):
-                with faults.noted():
+                with faults.collect():
                     file.frame(t * self.stride)
         return video
 
 
 def folder_of(root: Path, path: str, record: Any, where: str) -> FrameFolder:
-    """The frames that one record of an expression file names: `frames`, and `height` and `width` where it has them."""
+    """Return the frames that a record of an expression file names.
+
+    Args:
+        root: of the data set.
+        path: of the video's folder, relative to the root.
+        record: has `frames`, and optionally `height` and `width`.
+        where: file and record, for errors.
+
+    Returns:
+        The folder; it is read on use.
+
+    Raises:
+        DataError: the record or the path is broken.
+    """
     frames = field(record, "frames", list, where)
     for i, frame in enumerate(frames):
         if not isinstance(frame, str) or not frame or set(frame) & set("/\\\0"):
             raise DataError(f"{where}.frames[{i}]", f"expected a frame name without suffix, found {frame!r}")
     if not frames or any(a >= b for a, b in pairwise(frames)):
-        raise DataError(f"{where}.frames", "expected frame names, each once and in string order: masks are told by it")
+        raise DataError(
+            f"{where}.frames", "expected frame names in string order, each once, because masks follow that order"
+        )
     size = None
     if "height" in record or "width" in record:
         size = (field(record, "height", int, where), field(record, "width", int, where))
@@ -132,7 +166,7 @@ def folder_of(root: Path, path: str, record: Any, where: str) -> FrameFolder:
 
 
 def check_inside(path: str, where: str) -> None:
-    """DataError where a relative path could lead out of its root."""
+    """Raise a DataError if a relative path could lead out of its root."""
     parts = PurePosixPath(path).parts
     if not parts or path.startswith("/") or ".." in parts or set(path) & set("\\\0"):
         raise DataError(where, f"the path {path!r} leaves the data root")
@@ -143,7 +177,7 @@ def check_inside(path: str, where: str) -> None:
 def _check_size(path: Path, video: VideoRef, where: str) -> None:
     height, width = _image_size(path, where)
     if (height, width) != (video.height, video.width):
-        problem = f"expected {video.width}x{video.height} as its video is, found {width}x{height}"
+        problem = f"expected {video.width}x{video.height}, the size of its video, found {width}x{height}"
         raise DataError(f"{path}: {_record(where)}", problem)
 
 
@@ -157,5 +191,5 @@ def _image_size(path: Path, where: str) -> tuple[int, int]:
 
 
 def _record(where: str) -> str:
-    """The part of `<file>: <record>` behind the file."""
+    """The part of `<file>: <record>` after the file."""
     return where.rpartition(": ")[2]

@@ -1,4 +1,4 @@
-"""Read JSON that others wrote: every fault is a DataError that names the place."""
+"""Read JSON from untrusted files: every fault is a DataError that names file and field."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import Any
 
 from env.errors import DataError
 
-MAX_BYTES = 1 << 30  # of a file that is read whole
+MAX_BYTES = 1 << 30  # of a file that is read into memory
 
 
 def read_json(path: Path) -> Any:
-    """The parsed file. DataError where it is missing or no JSON."""
+    """Return the parsed file. DataError if it is missing, too large or no JSON."""
     try:
         if path.stat().st_size > MAX_BYTES:
             raise DataError(str(path), f"expected at most {MAX_BYTES} bytes of metadata")
@@ -24,7 +24,20 @@ def read_json(path: Path) -> Any:
 
 
 def field(record: Any, name: str, kind: type | tuple[type, ...], where: str) -> Any:
-    """`record[name]`, which must be there and of the given type (a bool is no int)."""
+    """Return `record[name]` after checking its type.
+
+    Args:
+        record: a parsed JSON value, which should be an object.
+        name: of the field.
+        kind: the expected type or types; a bool does not count as an int.
+        where: file and record, for errors.
+
+    Returns:
+        The value.
+
+    Raises:
+        DataError: the record is no object, or the field is missing or has another type.
+    """
     if not isinstance(record, dict):
         raise DataError(where, f"expected an object, found {type(record).__name__}")
     if name not in record:
@@ -37,7 +50,20 @@ def field(record: Any, name: str, kind: type | tuple[type, ...], where: str) -> 
 
 
 def all_of(record: Any, name: str, kind: type | tuple[type, ...], where: str) -> tuple[Any, ...]:
-    """A list whose entries are all of one kind."""
+    """Return the list `record[name]` as a tuple, after checking the type of its entries.
+
+    Args:
+        record: a parsed JSON value, which should be an object.
+        name: of the field.
+        kind: the expected type or types of the entries: str, int or both.
+        where: file and record, for errors.
+
+    Returns:
+        The entries.
+
+    Raises:
+        DataError: the field is no list, or an entry has another type.
+    """
     values = field(record, name, list, where)
     for i, value in enumerate(values):
         if not isinstance(value, kind) or isinstance(value, bool):

@@ -1,4 +1,4 @@
-"""Read the members of one huge JSON object one by one: a file of 300 MB needs the memory of its largest member."""
+"""Read the members of a huge JSON object one at a time: memory holds only the largest member, not the whole file."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from typing import Any, TextIO
 from env.errors import DataError
 
 _CHUNK = 1 << 22  # characters read at once
-MAX_MEMBER = 1 << 27  # characters of one key or value; what is no JSON is told after so many at the latest
+MAX_MEMBER = 1 << 27  # characters of one key or value; a broken file is reported after at most that many
 _SPACE = re.compile(r"[ \t\n\r]*")
 _DECODER = JSONDecoder()
 
 
 def read_members(path: Path) -> Iterator[tuple[str, Any]]:
-    """(key, value) of the object that the file holds, in file order. DataError where it is missing or no JSON object.
+    """Yield each (key, value) of the object in a file, in file order. DataError if it is missing or no JSON object.
 
-    A fault is raised where it lies, so members before it have been given by then.
+    The error is raised when the reader reaches the fault, after all members before it.
     """
     try:
         with open(path, encoding="utf-8") as file:
@@ -31,7 +31,7 @@ def read_members(path: Path) -> Iterator[tuple[str, Any]]:
 
 
 class _Members:
-    """A window on the text that moves on as members are taken."""
+    """Iterates over the members with a window on the text, which moves as members are consumed."""
 
     def __init__(self, path: Path, file: TextIO):
         self._path = path
@@ -41,7 +41,7 @@ class _Members:
 
     def __iter__(self) -> Iterator[tuple[str, Any]]:
         if (char := self._next()) != "{":
-            raise DataError(str(self._path), f"expected an object of masks by anno_id, found {char!r} in front")
+            raise DataError(str(self._path), f"expected an object of masks by anno_id, found {char!r} before it")
         self._at += 1
         char = self._next()
         while char != "}":
@@ -54,13 +54,13 @@ class _Members:
             char = self._next()
             if char == ",":
                 self._at += 1
-                char = self._next().replace("}", "} behind a comma")
+                char = self._next().replace("}", "} after a comma")
         self._at += 1
         if char := self._next():
-            raise ValueError(f"expected nothing behind the object, found {char!r}")
+            raise ValueError(f"expected nothing after the object, found {char!r}")
 
     def _next(self) -> str:
-        """The next character that is no white space, which stays; empty at the end of the file."""
+        """The next character that is no white space, without consuming it; "" at the end of the file."""
         while True:
             self._at = _end_of_space(self._text, self._at)
             if self._at < len(self._text) or not self._read(_CHUNK):
@@ -72,7 +72,7 @@ class _Members:
         return bool(more)
 
     def _value(self, ends: str) -> Any:
-        """The value here, which one of `ends` must follow: a number at the end of a chunk may go on in the next."""
+        """Parse a value. One of `ends` must follow it: a number at the end of a chunk may continue in the next."""
         self._next()
         size = _CHUNK
         while True:
@@ -94,5 +94,5 @@ class _Members:
 
 def _end_of_space(text: str, at: int) -> int:
     found = _SPACE.match(text, at)
-    assert found is not None  # no white space is a match too
+    assert found is not None  # the pattern matches the empty string too
     return found.end()

@@ -1,7 +1,7 @@
-"""Convert a mask dictionary, `{anno_id: [RLE or null per frame]}`, to Arrow: one row per annotation, faults included.
+"""Convert a mask dictionary, `{anno_id: [RLE or null per frame]}`, to Arrow: one row per annotation, with its faults.
 
-A fault in one annotation is kept in its row, and is raised by whoever asks for that annotation: the others stay usable,
-and `cot_data.check` can tell all of them.
+The faults of an annotation are stored in its row and raised when that annotation is read. So the other annotations stay
+usable, and `cot_data.check` can report all faults.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from cot_data.formats.json_stream import read_members
 from cot_data.formats.safe_pickle import read_pickle
 from env.errors import DataError
 
-FORMAT = "v1"  # part of the file's name: change it with the schema
-_BATCH = 1 << 25  # characters of masks written at once
+FORMAT = "v1"  # part of the file name; change it when the schema changes
+_BATCH = 1 << 25  # characters of masks per record batch
 _SCHEMA = pa.schema(
     [
         ("anno_id", pa.string()),
@@ -33,7 +33,7 @@ _MAX_SIDE = 1 << 15
 
 @dataclass
 class _Row:
-    """One annotation; all of its masks have the size of the first one."""
+    """One annotation; all of its masks have the same size."""
 
     anno_id: str
     height: int = 0
@@ -43,7 +43,7 @@ class _Row:
 
 
 def write_rows(source: Path, out: Path) -> None:
-    """Write the Arrow stream file `out`. DataError where `source` is no dictionary at all."""
+    """Write the Arrow stream file `out`. DataError if `source` is not a dictionary."""
     with pa.OSFile(str(out), "wb") as file, pa.ipc.new_stream(file, _SCHEMA) as writer:
         rows: list[_Row] = []
         size = 0
@@ -94,7 +94,7 @@ def _row(anno_id: str, masks: Any) -> _Row:
 
 
 def _fault(rle: Any, first: Any) -> tuple[tuple[str, str] | None, str | None]:
-    """What is wrong with a mask (field and problem), and its counts as text; `first` is the size of those before it."""
+    """The fault of a mask (field and problem) if any, and its counts as text; `first` is the size of the first mask."""
     try:
         size, counts = rle["size"], rle["counts"]
     except (TypeError, KeyError, IndexError):
@@ -105,7 +105,7 @@ def _fault(rle: Any, first: Any) -> tuple[tuple[str, str] | None, str | None]:
         return ("", 'expected null or {"size": [h, w], "counts": STR}'), None
     if size == first or (first is None and _is_size(size)):
         return None, counts
-    expected = "[height, width]" if first is None else f"{first} as in the masks before it"
+    expected = "[height, width]" if first is None else f"{first}, the size of the masks before it"
     return (".size", f"expected {expected}, found {ascii(size)[:60]}"), None
 
 

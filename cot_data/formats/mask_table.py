@@ -1,8 +1,8 @@
-"""A mask dictionary as a memory-mapped Arrow table: `mask_dict.json` or `mask_dict.pkl`, converted once.
+"""Read masks from a memory-mapped Arrow table, converted once from `mask_dict.json` or `mask_dict.pkl`.
 
-The table lies in `.videoseg_cache` beside the dictionary, or in the folder that VIDEOSEG_CACHE names, under a name with
-the dictionary's size and time of change, so a changed dictionary is converted anew. All processes that open it share
-its pages, and it travels to a worker as a path. It is plain Arrow: `datasets.Dataset.from_file` opens it.
+The table is in `.videoseg_cache` beside the dictionary, or in the folder that VIDEOSEG_CACHE names. Its file name has
+the dictionary's size and modification time, so a changed dictionary is converted again. All processes that open it
+share its pages, and a worker receives only its path. `datasets.Dataset.from_file` can open it.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ CACHE, CACHE_ENV = ".videoseg_cache", "VIDEOSEG_CACHE"
 
 
 class MaskTable:
-    """The masks of a dictionary by anno_id. Making one reads nothing; the first look converts or opens the table."""
+    """The masks of a dictionary by anno_id. The first access converts the dictionary or opens the table."""
 
     def __init__(self, source: Path):
         self.source = source
@@ -36,36 +36,52 @@ class MaskTable:
 
     @cached_property
     def _rows(self) -> dict[str, int]:
-        """anno_id to row."""
+        """Row number by anno_id."""
         return {anno_id: row for row, anno_id in enumerate(self._table.data.column("anno_id").to_pylist())}
 
     @cached_property
     def _table(self) -> Any:
-        from datasets import Dataset  # takes seconds, which a reader of metadata need not wait for
+        from datasets import Dataset  # takes seconds to import, and reading metadata does not need it
 
-        return Dataset.from_file(str(converted(self.source)))
+        return Dataset.from_file(str(convert_to_arrow(self.source)))
 
     def tracklet(
         self, anno_id: str, video: VideoRef, where: str, faults: Faults = RAISE
     ) -> tuple[RLE | None, ...] | None:
-        """[T] masks of one annotation, None where it is absent or empty; None where what is noted leaves no masks."""
+        """Return the masks of one annotation.
+
+        Args:
+            anno_id: its key in the dictionary.
+            video: the annotated video, with T frames.
+            where: the expression's record, for errors.
+            faults: raises the first fault, or collects them and continues.
+
+        Returns:
+            [T] RLEs, None where the object is absent or its mask empty; None instead of the tuple if collected faults
+            leave no masks.
+
+        Raises:
+            DataError: the annotation is missing or broken, or does not fit the video.
+        """
         if anno_id not in self._rows:
-            with faults.noted():
+            with faults.collect():
                 raise DataError(f"{where}.anno_id", f"{self.source} has no masks under {anno_id!r}")
             return None
-        row, spot = self._table[self._rows[anno_id]], f"{self.source}: [{anno_id!r}]"
+        row, row_where = self._table[self._rows[anno_id]], f"{self.source}: [{anno_id!r}]"
         for fault in row["faults"]:
-            with faults.noted():
-                raise DataError(spot + fault["place"], fault["problem"])
+            with faults.collect():
+                raise DataError(row_where + fault["place"], fault["problem"])
         counts, size = row["counts"], [row["height"], row["width"]]
         expected = [video.height, video.width]
-        with faults.noted():
+        with faults.collect():
             if len(counts) != video.num_frames:
                 problem = f"expected a list of {video.num_frames} masks, one per frame, found {len(counts)} entries"
-                raise DataError(spot, problem)
+                raise DataError(row_where, problem)
             first = next((t for t, each in enumerate(counts) if each is not None), None)
             if first is not None and size != expected:
-                raise DataError(f"{spot}[{first}].size", f"expected {expected} as the frames are, found {size}")
+                raise DataError(
+                    f"{row_where}[{first}].size", f"expected {expected}, the size of the frames, found {size}"
+                )
             empty = empty_counts(*size) if first is not None else None
             return tuple(None if each is None or each == empty else {"size": size, "counts": each} for each in counts)
         return None
@@ -73,18 +89,19 @@ class MaskTable:
 
 @lru_cache
 def empty_counts(height: int, width: int) -> str:
-    """`counts` of an RLE in which no pixel is set."""
+    """Return the `counts` of an RLE in which no pixel is set."""
     return encode(np.zeros((height, width), bool))["counts"]
 
 
 @dataclass(frozen=True)
 class TableGold:
-    """The target is the union of annotations; with none of them nothing answers to the expression."""
+    """A target that is the union of annotations; without any, nothing matches the expression."""
 
     table: MaskTable
     anno_ids: tuple[str, ...]
 
     def masks(self, video: VideoRef, where: str, faults: Faults = RAISE) -> tuple[RLE | None, ...]:
+        """Read the masks; see `cot_data.tasks.Gold`."""
         lists_NT = [self.table.tracklet(anno_id, video, where, faults) for anno_id in self.anno_ids]
         known_NT = [masks for masks in lists_NT if masks is not None]
         if len(known_NT) == 1:
@@ -92,27 +109,28 @@ class TableGold:
         together = []
         for t in range(video.num_frames):
             together.append(None)
-            with faults.noted():
+            with faults.collect():
                 together[t] = union([masks[t] for masks in known_NT], f"{where}, frame {t}")
         return tuple(together)
 
     def check(self, video: VideoRef, where: str, faults: Faults) -> None:
+        """Collect the faults of all masks; see `cot_data.tasks.Gold`."""
         for anno_id in self.anno_ids:
             for t, rle in enumerate(self.table.tracklet(anno_id, video, where, faults) or ()):
                 if rle is not None:
-                    with faults.noted():
+                    with faults.collect():
                         decode(rle, f"{self.table.source}: [{anno_id!r}][{t}]")
 
 
-def converted(source: Path) -> Path:
-    """The Arrow file of a dictionary, written where there is none yet, whole or not at all."""
+def convert_to_arrow(source: Path) -> Path:
+    """Return the Arrow file of a dictionary; if it does not exist yet, write it atomically. DataError if that fails."""
     if not source.is_file():
         raise DataError(str(source), "expected a dictionary of masks, found no such file")
     found = source.stat()
-    elsewhere = os.environ.get(CACHE_ENV)
-    folder = Path(elsewhere) if elsewhere else source.parent / CACHE
-    kept_by = f"{sha256(str(source.resolve()).encode()).hexdigest()[:12]}-" if elsewhere else ""
-    stem = f"{kept_by}{source.name}"
+    shared_cache = os.environ.get(CACHE_ENV)
+    folder = Path(shared_cache) if shared_cache else source.parent / CACHE
+    prefix = f"{sha256(str(source.resolve()).encode()).hexdigest()[:12]}-" if shared_cache else ""
+    stem = f"{prefix}{source.name}"
     path = folder / f"{stem}.{found.st_size:x}-{found.st_mtime_ns:x}.{FORMAT}.arrow"
     if path.is_file():
         return path

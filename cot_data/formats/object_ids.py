@@ -1,7 +1,7 @@
-"""Gold of the data sets whose expressions name an object of a palette PNG, and of the dictionaries made from them.
+"""Find the masks of expressions that name an object of palette PNGs, or that a mask dictionary numbers.
 
-Ref-YouTube-VOS and Ref-DAVIS17 publish PNGs and `obj_id`; VideoSEG-O3 and its kin keep the same masks in a
-`mask_dict.pkl` whose keys count the expressions: videos in file order, expressions in string order.
+Ref-YouTube-VOS and Ref-DAVIS17 publish PNGs and `obj_id`. VideoSEG-O3 and similar programs store the same masks in a
+`mask_dict.pkl` whose keys number the expressions: videos in file order, expressions in string order.
 """
 
 from __future__ import annotations
@@ -19,17 +19,27 @@ from env.errors import DataError
 
 
 def gold_by_counting(folder: Path, videos: dict[str, Any], where: str, faults: Faults) -> GoldOf | None:
-    """Masks of the dictionary in `folder` under the running number of each expression; None without a dictionary.
+    """Return a function that looks up an expression by its running number in a mask dictionary.
 
-    Others count over sorted videos, so the file must be sorted for the numbers to mean the same to all: DataError.
+    Args:
+        folder: has the dictionary.
+        videos: records by video name, in file order. It must be string order, which other programs count in.
+        where: the metadata file, for errors.
+        faults: raises the first fault, or collects them and continues.
+
+    Returns:
+        The function; None without a dictionary.
+
+    Raises:
+        DataError: the videos are not in string order, or the dictionary is broken.
     """
     table = mask_table(folder, faults)
     if table is None:
         return None
-    with faults.noted():
+    with faults.collect():
         for before, after in pairwise(videos):
             if before >= after:
-                problem = f"expected videos in string order, because masks are counted by it, found {after!r} too late"
+                problem = f"expected videos in string order, which numbers the masks, found {after!r} after {before!r}"
                 raise DataError(f"{where}.videos", problem)
     numbers = count()
     anno_ids = {}
@@ -41,7 +51,7 @@ def gold_by_counting(folder: Path, videos: dict[str, Any], where: str, faults: F
 
 
 def gold_by_obj_id(root: Path, annotations: str) -> GoldOf:
-    """Masks of `root/annotations/<video>/<frame>.png` at the pixels of an expression's `obj_id`."""
+    """Return a function that finds an expression's masks by `obj_id` in `root/annotations/<video>/<frame>.png`."""
 
     def gold(expression: Expression) -> Gold:
         values = expression.obj_ids()

@@ -1,4 +1,4 @@
-"""Masks as PNG files, one per frame: palette images in which a pixel is its object's id, or black and white ones."""
+"""Read masks from PNG files, one per frame: palette images whose pixel values are object ids, or black and white."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from env.types import RLE, VideoRef
 class PngTrack:
     """One object's masks in `root/folder/<frame>.png`.
 
-    Its pixels are those of `value`, or all that are not 0 where that is None. With `absent_without_file` a frame that
-    has no file does not show the object; else every frame must have one.
+    The object's pixels have the value `value`, or any value but 0 if that is None. With `absent_without_file`, a frame
+    without a file does not show the object; otherwise every frame must have a file.
     """
 
     root: Path
@@ -29,7 +29,19 @@ class PngTrack:
     absent_without_file: bool = False
 
     def mask(self, frame: str, video: VideoRef, where: str) -> RLE | None:
-        """The mask of one frame, None where the object is absent. DataError."""
+        """Return the mask of one frame.
+
+        Args:
+            frame: its name, without suffix.
+            video: whose size the mask must have.
+            where: the record, for errors.
+
+        Returns:
+            The RLE, None where the object is absent.
+
+        Raises:
+            DataError: the file is missing, broken or has another size.
+        """
         path = self.root / self.folder / f"{frame}.png"
         if self.absent_without_file and not path.is_file():
             return None
@@ -38,27 +50,38 @@ class PngTrack:
 
 @dataclass(frozen=True)
 class PngGold:
-    """The target is the union of one or more objects."""
+    """A target that is the union of one or more objects."""
 
     tracks: tuple[PngTrack, ...]
 
     def masks(self, video: VideoRef, where: str, faults: Faults = RAISE) -> tuple[RLE | None, ...]:
+        """Read the masks; see `cot_data.tasks.Gold`."""
         for track in self.tracks:
             check_folder(track.root, track.folder, where)
-        together: list[RLE | None] = []
+        union_T: list[RLE | None] = []
         for t, frame in enumerate(video.frames):
-            together.append(None)
-            with faults.noted():
+            union_T.append(None)
+            with faults.collect():
                 masks = [track.mask(frame, video, f"{where}, frame {t}") for track in self.tracks]
-                together[t] = masks[0] if len(masks) == 1 else union(masks, f"{where}, frame {t}")
-        return tuple(together)
+                union_T[t] = masks[0] if len(masks) == 1 else union(masks, f"{where}, frame {t}")
+        return tuple(union_T)
 
     def check(self, video: VideoRef, where: str, faults: Faults) -> None:
+        """Collect the faults of all masks; see `cot_data.tasks.Gold`."""
         self.masks(video, where, faults)
 
 
 def check_folder(root: Path, folder: str, where: str) -> None:
-    """DataError unless `root/folder` is a folder inside the root."""
+    """Raise a DataError unless `root/folder` is a folder inside the root.
+
+    Args:
+        root: of the data set.
+        folder: path relative to the root.
+        where: the record, for errors.
+
+    Raises:
+        DataError: there is no such folder, or it is outside of the root.
+    """
     check_inside(folder, where)
     path = root / folder
     if not path.resolve().is_relative_to(root.resolve()):
@@ -68,27 +91,43 @@ def check_folder(root: Path, folder: str, where: str) -> None:
 
 
 def object_mask(path: Path, value: int | None, video: VideoRef, where: str) -> RLE | None:
-    """The pixels of `value` (None: all that are not 0) in one PNG; None where there are none. DataError."""
+    """Return the mask of one object in a PNG.
+
+    Args:
+        path: of the PNG.
+        value: pixel value of the object; None for every value but 0.
+        video: whose size the PNG must have.
+        where: the record, for errors.
+
+    Returns:
+        The RLE, None if no pixel has the value.
+
+    Raises:
+        DataError: the file is missing, broken or has another size.
+    """
     ids_HW = read_ids(path, where)
     if ids_HW.shape != (video.height, video.width):
         found = f"{ids_HW.shape[1]}x{ids_HW.shape[0]}"
-        raise DataError(_spot(path, where), f"expected {video.width}x{video.height} as the frames are, found {found}")
+        problem = f"expected {video.width}x{video.height}, the size of the frames, found {found}"
+        raise DataError(_error_where(path, where), problem)
     hit_HW = ids_HW != 0 if value is None else ids_HW == value
     return encode(hit_HW) if hit_HW.any() else None
 
 
 def read_ids(path: Path, where: str = "") -> np.ndarray:
-    """Object ids [H, W] of a palettised PNG; `where` names the record that it belongs to in errors."""
+    """Return the object ids [H, W] of a palette PNG. `where` names its record in errors. Raises DataError."""
     try:
         with Image.open(path, formats=("PNG",)) as image:
             if image.mode not in ("P", "L", "1"):
-                raise DataError(_spot(path, where), f"expected a palettised or grey PNG, found mode {image.mode}")
+                raise DataError(_error_where(path, where), f"expected a palette or grey PNG, found mode {image.mode}")
             return np.array(image)
     except FileNotFoundError as error:
-        raise DataError(_spot(path, where), "expected the masks of the frame of that name, found none") from error
+        raise DataError(
+            _error_where(path, where), "expected the masks of the frame with that name, found no file"
+        ) from error
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise DataError(_spot(path, where), f"expected a PNG, found something else ({error})") from error
+        raise DataError(_error_where(path, where), f"expected a PNG, found something else ({error})") from error
 
 
-def _spot(path: Path, where: str) -> str:
+def _error_where(path: Path, where: str) -> str:
     return f"{path}: {where.rpartition(': ')[2]}" if where else str(path)

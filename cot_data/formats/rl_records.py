@@ -1,6 +1,6 @@
-"""The RL data of the VideoSEG-O3 release: which expressions GRPO trains on, `rl_mevis_data.json`, `rl_revos_data.json`.
+"""Read the RL data of the VideoSEG-O3 release, `rl_mevis_data.json` and `rl_revos_data.json`: the tasks of GRPO.
 
-The file is a list of lists of records; as in the released code, the first of each inner list counts.
+The file is a list of lists of records. As in the released code, only the first record of each inner list is used.
 """
 
 from __future__ import annotations
@@ -15,18 +15,18 @@ from env.errors import DataError
 
 @dataclass(frozen=True)
 class RlRecord:
-    """One expression; `mask_existence` [T] tells the frames in which any of its masks is not empty."""
+    """One expression; `mask_existence` [T] is true for the frames that show any of its objects."""
 
     video_name: str
     frames: tuple[str, ...]
     exp: str
     anno_id: tuple[int | str, ...]
     mask_existence: tuple[bool, ...]
-    exp_id: str = ""  # where the file has one
+    exp_id: str = ""  # "" if the file does not have it
 
 
 def read_rl_records(path: Path) -> list[RlRecord]:
-    """Every record of a file; DataError names the file, the record's number (from 0) and the field."""
+    """Return every record of a file. DataError names the file, the record's number (from 0) and the field."""
     groups = read_json(Path(path))
     if not isinstance(groups, list):
         raise DataError(str(path), f"expected a list of lists of records, found {type(groups).__name__}")
@@ -35,7 +35,7 @@ def read_rl_records(path: Path) -> list[RlRecord]:
 
 def _record(group: Any, where: str) -> RlRecord:
     if not isinstance(group, list) or not group:
-        raise DataError(where, f"expected a list of records with one or more in it, found {str(group)[:60]!r}")
+        raise DataError(where, f"expected a list of at least one record, found {str(group)[:60]!r}")
     row = group[0]
     frames = all_of(row, "frames", str, where)
     existence = all_of(row, "mask_existence", int, where)

@@ -1,7 +1,7 @@
-"""Read a `.pkl` of masks without running what is in it: plain containers, texts and numbers, and nothing else.
+"""Read a `.pkl` of masks without running code from it: it may have plain containers, strings and numbers only.
 
-A pickle is a program that may call anything it names. This reader knows no names but the one by which old protocols
-write bytes, so a file with an object of any class in it is refused before that class is looked for.
+A pickle is a program that can call any function it names. This reader allows only the one name that old protocols need
+for bytes. It refuses a file with an object of any other class before that class is imported.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from typing import Any
 
 from env.errors import DataError
 
-MAX_BYTES = 2 << 30  # of the file; all of it is held in memory
+MAX_BYTES = 2 << 30  # of the file, which is read into memory
 
 
 def read_pickle(path: Path) -> Any:
-    """The dicts, lists, texts, bytes and numbers in the file. DataError names what else is in it."""
+    """Return the dicts, lists, strings, bytes and numbers in the file. DataError names anything else in it."""
     if path.suffix != ".pkl":
         raise DataError(str(path), "expected a file that ends in .pkl")
     try:
@@ -34,7 +34,7 @@ class _Plain(pickle.Unpickler):
     def find_class(self, module_name: str, global_name: str) -> Any:
         if (module_name, global_name) == ("_codecs", "encode"):  # bytes in protocols 0 to 2
             return _latin1
-        raise pickle.UnpicklingError(f"it names {module_name}.{global_name}, which is not read; write plain lists")
+        raise pickle.UnpicklingError(f"it names {module_name}.{global_name}, which is not allowed; write plain lists")
 
 
 def _latin1(text: str, encoding: str) -> bytes:
@@ -43,7 +43,7 @@ def _latin1(text: str, encoding: str) -> bytes:
     return text.encode("latin1")
 
 
-# What the unpickler raises on a damaged or hostile stream; it says so in its documentation.
+# Errors that the unpickler raises on a damaged or hostile stream, according to its documentation.
 _FAULTS = (
     pickle.UnpicklingError,
     AttributeError,

@@ -1,6 +1,6 @@
-"""VTS-CoT records: dialogues that explore a video step by step, in the published JSON form (a list of objects).
+"""Read and write VTS-CoT records: dialogues that explore a video step by step, in the published JSON form (a list).
 
-`cot_trace` and the text of a turn both hold the interval with its last frame, as on the wire.
+`cot_trace` and the text of a turn both give an interval by its first and last frame, inclusive.
 """
 
 from __future__ import annotations
@@ -40,20 +40,21 @@ class Record:
     video_name: str
     frames: tuple[str, ...]
     exp: str
-    anno_id: tuple[int | str, ...]  # keys of the mask dictionary, the target is their union; () where not known
+    anno_id: tuple[int | str, ...]  # keys of the mask dictionary, whose union is the target; () if unknown
     sample_frame_indice: tuple[int, ...]  # high-resolution frames of the first observation
     round_num: int
     cot_trace: tuple[TraceStep, ...]
     conversations: tuple[Message, ...]
-    exp_id: str = ""  # ours: which expression of the video; published records have none
+    exp_id: str = ""  # id of the expression in its video: an addition of ours, which published records lack
 
     @property
     def gpt_turns(self) -> tuple[str, ...]:
+        """The texts of the model's turns."""
         return tuple(message.value for message in self.conversations if message.speaker == "gpt")
 
 
 def read_records(path: Path) -> list[Record]:
-    """Every record of a file; DataError names the file, the record's number (from 0) and the field."""
+    """Return every record of a file. DataError names the file, the record's number (from 0) and the field."""
     rows = read_json(Path(path))
     if not isinstance(rows, list):
         raise DataError(str(path), f"expected a list of records, found {type(rows).__name__}")
@@ -61,13 +62,13 @@ def read_records(path: Path) -> list[Record]:
 
 
 def write_records(path: Path, records: Iterable[Record]) -> None:
-    """Write the published form, one record a line."""
+    """Write records in the published form, one per line."""
     rows = ",\n".join(json.dumps(to_json(record)) for record in records)
     Path(path).write_text(f"[\n{rows}\n]\n", encoding="utf-8")
 
 
 def to_json(record: Record) -> dict[str, Any]:
-    """The published form of a record."""
+    """Return the published form of a record."""
     row = asdict(record)
     row["conversations"] = [{"from": message.speaker, "value": message.value} for message in record.conversations]
     if not record.exp_id:
@@ -76,7 +77,7 @@ def to_json(record: Record) -> dict[str, Any]:
 
 
 def validate(row: Any, where: str) -> Record:
-    """The record in `row`. Fields that we do not know are left aside; DataError where one of ours is wrong."""
+    """Return the record in `row`. Unknown fields are ignored. DataError if a known field is missing or broken."""
     frames = all_of(row, "frames", str, where)
     if not frames:
         raise DataError(f"{where}.frames", "expected frame names, found none")
@@ -103,8 +104,8 @@ def validate(row: Any, where: str) -> Record:
 def _messages(row: Any, where: str) -> tuple[Message, ...]:
     messages = []
     for i, each in enumerate(field(row, "conversations", list, where)):
-        spot = f"{where}.conversations[{i}]"
-        messages.append(Message(field(each, "from", str, spot), field(each, "value", str, spot)))
+        item_where = f"{where}.conversations[{i}]"
+        messages.append(Message(field(each, "from", str, item_where), field(each, "value", str, item_where)))
     wanted = cycle(("human", "gpt"))
     for i, message in enumerate(messages):
         speaker = next(wanted) if i else "system"
@@ -116,11 +117,13 @@ def _messages(row: Any, where: str) -> tuple[Message, ...]:
 
 
 def _trace(row: Any, num_turns: int, where: str) -> tuple[TraceStep, ...]:
-    """One entry per turn, or one per select: some records leave out the answer's."""
+    """One entry per turn, or one per select: some published records lack the answer's."""
     steps = []
     for i, each in enumerate(field(row, "cot_trace", list, where)):
-        spot = f"{where}.cot_trace[{i}]"
-        steps.append(TraceStep(*(field(each, name, int, spot) for name in ("start_frame", "end_frame", "key_frame"))))
+        item_where = f"{where}.cot_trace[{i}]"
+        steps.append(
+            TraceStep(*(field(each, name, int, item_where) for name in ("start_frame", "end_frame", "key_frame")))
+        )
     if len(steps) not in (num_turns, num_turns - 1):
         raise DataError(f"{where}.cot_trace", f"expected {num_turns} entries, one per gpt turn, found {len(steps)}")
     return tuple(steps)

@@ -1,4 +1,4 @@
-"""Generate the synthetic benchmark: `python -m cot_data.moving_shapes --out DIR --videos N --seed S`."""
+"""Generate Moving Shapes, a synthetic benchmark: `python -m cot_data.moving_shapes --out DIR --videos N --seed S`."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ from env.errors import command
 
 @command
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    """Run the command."""
+    parser = argparse.ArgumentParser(description="Generate Moving Shapes, a synthetic benchmark.")
     parser.add_argument("--out", type=Path, required=True, help="folder to write")
     parser.add_argument("--videos", type=int, default=1500, help="number of videos")
-    parser.add_argument("--seed", type=int, default=0, help="splits differ by it")
+    parser.add_argument("--seed", type=int, default=0, help="of everything random; give each split another one")
     parser.add_argument("--size", type=int, default=ShapesConfig.size, help="side of a frame in pixels")
     parser.add_argument("--processes", type=int, default=2, help="worker processes")
     args = parser.parse_args()

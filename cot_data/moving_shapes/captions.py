@@ -1,6 +1,7 @@
-"""Captions for a small cold start: which shapes a frame shows.
+"""Write captions for the cold start of a small model: the shapes that each frame shows.
 
-Needs the labels of Moving Shapes. It teaches a small model to see before it has to reason about time.
+They need the labels of Moving Shapes. A small model learns to recognise shapes from them before it has to reason about
+time.
 """
 
 from __future__ import annotations
@@ -20,10 +21,23 @@ from env.types import Action, Malformed, Observation, StopReason, Task, Trajecto
 def caption_trajectories(
     videos: list[LabelledVideo], config: EnvConfig, rng: np.random.Generator, count: int, num_frames: int = 8
 ) -> list[Trajectory]:
-    """`count` sequences of `num_frames` turns, each of which shows one frame, small or large, and names what is in it.
+    """Return captioned sequences in the form of trajectories, so that the collator of dialogues can train on them.
 
-    They look like trajectories, so that the collator of dialogues trains them; there is no decision in them. A text
-    follows its frame at once: a model that cannot see yet need not learn to look frames up by their index as well.
+    Each turn shows one frame, small or large, and its text names the objects in it. There are no decisions. The text
+    follows its frame directly: a model that does not recognise shapes yet should not have to find a frame by its index.
+
+    Args:
+        videos: labelled videos, at least one.
+        config: pixels of small (strip) and large (detail) frames.
+        rng: samples videos, frames and sizes.
+        count: number of sequences.
+        num_frames: turns of each sequence.
+
+    Returns:
+        `count` trajectories.
+
+    Raises:
+        DataError: there are no videos.
     """
     if not videos:
         raise DataError("captions", "expected labelled videos, found none")
@@ -46,7 +60,7 @@ def _sequence(
 
 
 def _some_frames(labelled: LabelledVideo, rng: np.random.Generator, count: int) -> list[int]:
-    """`count` frames in order, a quarter of them such that a mark shows, if there are any: marks are rare otherwise."""
+    """`count` frames in order, a quarter of them with a mark if there are any, because marks are rare otherwise."""
     marked = [t for each in labelled.objects for frames in each.marks.values() for t in frames]
     picked = {int(t) for t in rng.choice(marked, count // 4)} if marked else set()
     every = rng.permutation(labelled.video.num_frames)
@@ -58,10 +72,18 @@ def _task(video: VideoRef, name: str) -> Task:
 
 
 def describe(objects: Sequence[LabelledObject], frame_idx: int, is_large: bool = False) -> str:
-    """What a frame shows, in the order of `objects`: "dark blue flash light red" (dark blue flashes), or "nothing".
+    """Return the names of what a frame shows: "dark blue flash light red" (dark blue flashes), or "nothing".
 
-    An order of names, not of places: whether there is anything blue is easier to learn than what lies leftmost. A mark
-    follows its name, which says where to look for it.
+    Names come in the order of `objects`, not of places: it is easier to learn whether there is anything blue than what
+    is leftmost. A mark follows the name of the object that has it.
+
+    Args:
+        objects: all objects of the video, sorted by name.
+        frame_idx: the frame.
+        is_large: whether the frame is shown large, so that checks are visible.
+
+    Returns:
+        Names and marks, separated by spaces.
     """
     found = []
     for each in objects:
@@ -71,5 +93,14 @@ def describe(objects: Sequence[LabelledObject], frame_idx: int, is_large: bool =
 
 
 def visible_marks(each: LabelledObject, frame_idx: int, is_large: bool) -> list[str]:
-    """The marks an object wears in a frame; checks can only be seen in a large one."""
+    """Return the visible marks of an object in a frame.
+
+    Args:
+        each: the object.
+        frame_idx: the frame.
+        is_large: whether the frame is shown large; checks are visible only then.
+
+    Returns:
+        Members of `scene.MARKS`, sorted.
+    """
     return [mark for mark in each.marks_at(frame_idx) if is_large or mark != "checkered"]

@@ -1,7 +1,8 @@
-"""Write Moving Shapes, a synthetic benchmark, in the MeViS layout: `JPEGImages/`, `meta_expressions.json`,
-`mask_dict.json`, and beside them our own `moving_shapes.json` with what each expression is a test of.
+"""Generate Moving Shapes, a synthetic benchmark in the MeViS layout.
 
-The same arguments give the same bytes. Videos are named after the seed, so splits of different seeds share none.
+It writes `JPEGImages/`, `meta_expressions.json`, `mask_dict.json`, and also `moving_shapes.json`, with labels for every
+object and expression. The same arguments give the same bytes. The name of a video contains the seed, so that splits
+with different seeds share no video.
 """
 
 from __future__ import annotations
@@ -17,25 +18,25 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
-from pycocotools import mask as coco_mask
 
-from cot_data.moving_shapes.expressions import SEEN_AREA, Candidate, Track, absent, marked, motion_of, plain_candidates
-from cot_data.moving_shapes.render import background, checks, draw_scene, footprint, scene_masks
-from cot_data.moving_shapes.scene import Mark, Scene, sample_num_frames, sample_scene
+from cot_data.moving_shapes.expressions import ShapeExpression, absent, motion_of, plain_expressions
+from cot_data.moving_shapes.marks import add_marks
+from cot_data.moving_shapes.predicates import Track
+from cot_data.moving_shapes.render import background, draw_scene, scene_masks
+from cot_data.moving_shapes.scene import Scene, sample_num_frames, sample_scene
 from env.errors import DataError
 from env.frames import sample_indices
-from env.types import Interval
+from env.rle import encode
+from env.types import RLE, Interval
 
 MAX_OBJECTS = 8  # anno ids of video v are v * MAX_OBJECTS, ...
-WINDOW = 7  # frames that a flash is named by, at most: four evenly spaced ones cannot miss a flash of two
-FEWEST, MOST = 3, 5  # expressions of one video
-MIN_CHECKS = 16  # fewest checkered pixels that show
-MOST_TRIES = 400  # scenes drawn for one video; the default numbers need six at most
+MIN_EXPRESSIONS, MAX_EXPRESSIONS = 3, 5  # of one video
+MAX_TRIES = 400  # scenes sampled for one video; the default config needs at most six
 
 
 @dataclass(frozen=True)
 class ShapesConfig:
-    """Every number of the generator."""
+    """The settings of the generator."""
 
     size: int = 64
     """Side of a frame in pixels."""
@@ -52,9 +53,9 @@ class ShapesConfig:
     explore_share: float = 0.35
     """Share of tasks whose evidence is not in the first observation."""
     no_target_share: float = 0.07
-    """Share of tasks that nothing in the video answers to."""
+    """Share of tasks whose expression nothing in the video matches."""
     palette: int = 3
-    """Colours of one video: with fewer than shapes a colour alone does not tell which shape is meant."""
+    """Colours of one video: with fewer colours than shapes, the colour alone is ambiguous."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,7 @@ class Video:
 
     name: str
     meta: dict[str, Any]
-    masks: dict[str, list[dict[str, Any] | None]]
+    masks: dict[str, list[RLE | None]]
     labels: dict[str, Any]
 
 
@@ -75,7 +76,19 @@ def write_moving_shapes(
     processes: int = 2,
     progress: Callable[[int], None] | None = None,
 ) -> None:
-    """Write `num_videos` videos and their files into `out`; `progress` is told how many are done."""
+    """Write a data set.
+
+    Args:
+        out: the folder to write.
+        num_videos: number of videos.
+        seed: of everything random; give each split another one.
+        config: settings of the generator, the defaults if None.
+        processes: worker processes; small data sets use none.
+        progress: called with the number of finished videos.
+
+    Raises:
+        DataError: no scene satisfies the config.
+    """
     out = Path(out)
     config = config or ShapesConfig()
     (out / "JPEGImages").mkdir(parents=True, exist_ok=True)
@@ -103,7 +116,17 @@ def _dump(path: Path, value: dict[str, Any]) -> None:
 
 
 def make_video(out: Path, seed: int, config: ShapesConfig, video_idx: int) -> Video:
-    """Sample, draw and write the frames of one video."""
+    """Sample and render one video, and write its frames.
+
+    Args:
+        out: folder of the data set.
+        seed: of the data set.
+        config: settings of the generator.
+        video_idx: number of the video; with the seed it determines everything random.
+
+    Returns:
+        The video's entries in the JSON files.
+    """
     rng = np.random.default_rng([seed, video_idx])
     scene, masks_NTHW, chosen = _sample_tasks(rng, config)
     frames_THW3 = draw_scene(scene, background(rng, scene.size))
@@ -116,27 +139,22 @@ def make_video(out: Path, seed: int, config: ShapesConfig, video_idx: int) -> Vi
     return Video(
         name,
         _meta(scene, chosen, anno_ids, video_idx),
-        {str(a): encode(masks_THW) for a, masks_THW in zip(anno_ids, masks_NTHW, strict=True)},
+        {str(a): _tracklet(masks_THW) for a, masks_THW in zip(anno_ids, masks_NTHW, strict=True)},
         _labels(scene, masks_NTHW, chosen, anno_ids),
     )
 
 
-def encode(masks_THW: np.ndarray) -> list[dict[str, Any] | None]:
+def _tracklet(masks_THW: np.ndarray) -> list[RLE | None]:
     """COCO RLE of every frame, None where the mask is empty."""
-    columns_HWT = np.asfortranarray(masks_THW.transpose(1, 2, 0).astype(np.uint8))
-    rles: Any = coco_mask.encode(columns_HWT)  # a list, one per frame, which the stubs do not say
-    return [
-        {"size": [int(v) for v in rle["size"]], "counts": rle["counts"].decode("ascii")} if mask_HW.any() else None
-        for rle, mask_HW in zip(rles, masks_THW, strict=True)
-    ]
+    return [encode(mask_HW) if mask_HW.any() else None for mask_HW in masks_THW]
 
 
-def _meta(scene: Scene, chosen: list[Candidate], anno_ids: list[int], video_idx: int) -> dict[str, Any]:
+def _meta(scene: Scene, chosen: list[ShapeExpression], anno_ids: list[int], video_idx: int) -> dict[str, Any]:
     expressions = {}
-    for exp_id, candidate in enumerate(chosen):
-        targets = [] if candidate.target is None else [candidate.target]
+    for exp_id, expression in enumerate(chosen):
+        targets = [] if expression.target is None else [expression.target]
         expressions[str(exp_id)] = {
-            "exp": candidate.text,
+            "exp": expression.text,
             "obj_id": targets,
             "anno_id": [anno_ids[target] for target in targets],
         }
@@ -149,8 +167,8 @@ def _meta(scene: Scene, chosen: list[Candidate], anno_ids: list[int], video_idx:
     }
 
 
-def _labels(scene: Scene, masks_NTHW: np.ndarray, chosen: list[Candidate], anno_ids: list[int]) -> dict[str, Any]:
-    """What every object is and does, and what every expression is a test of."""
+def _labels(scene: Scene, masks_NTHW: np.ndarray, chosen: list[ShapeExpression], anno_ids: list[int]) -> dict[str, Any]:
+    """Labels of every object (caption, motion, marks) and every expression (family, evidence)."""
     tracks = _tracks(scene, masks_NTHW)
     return {
         "objects": {
@@ -159,12 +177,12 @@ def _labels(scene: Scene, masks_NTHW: np.ndarray, chosen: list[Candidate], anno_
         },
         "expressions": {
             str(exp_id): {
-                "family": c.family,
-                "explore": c.explore,
-                "evidence": list(c.evidence),
-                "caption": "" if c.target is None else scene.shapes[c.target].caption,
+                "family": each.family,
+                "explore": each.explore,
+                "evidence": list(each.evidence),
+                "caption": "" if each.target is None else scene.shapes[each.target].caption,
             }
-            for exp_id, c in enumerate(chosen)
+            for exp_id, each in enumerate(chosen)
         },
     }
 
@@ -182,33 +200,32 @@ def _tracks(scene: Scene, masks_NTHW: np.ndarray) -> list[Track]:
     return [Track(shape, area_T) for shape, area_T in zip(scene.shapes, areas_NT, strict=True)]
 
 
-def _sample_tasks(rng: np.random.Generator, config: ShapesConfig) -> tuple[Scene, np.ndarray, list[Candidate]]:
-    """Draw scenes until one can be seen well and carries as many expressions as were asked for."""
+def _sample_tasks(rng: np.random.Generator, config: ShapesConfig) -> tuple[Scene, np.ndarray, list[ShapeExpression]]:
+    """Sample scenes until one has enough visible shapes, and as many expressions as the config asks for."""
     num_frames = sample_num_frames(rng, config.min_frames, config.max_frames, config.long_share)
     whole = Interval(0, num_frames)
-    shown = sample_indices(whole, config.strip_frames)
+    strip = sample_indices(whole, config.strip_frames)
     detail = sample_indices(whole, config.detail_frames)
-    count = int(rng.integers(FEWEST, MOST + 1))
+    count = int(rng.integers(MIN_EXPRESSIONS, MAX_EXPRESSIONS + 1))
     num_explore = int(count * config.explore_share + rng.random())
     num_absent = int(count * config.no_target_share + rng.random())
-    for _ in range(MOST_TRIES):
+    for _ in range(MAX_TRIES):
         scene = sample_scene(rng, num_frames, config.size, config.palette)
         masks_NTHW, full_NT = scene_masks(scene)
         tracks = _tracks(scene, masks_NTHW)
-        if not _well_seen(tracks, full_NT):
+        if not _well_visible(tracks, full_NT):
             continue
-        marks, chosen = _add_marks(rng, tracks, masks_NTHW, shown, detail, num_explore)
+        marks, chosen = add_marks(rng, masks_NTHW, tracks, (strip, detail), num_explore)
         chosen += _pick(rng, absent(tracks), num_absent)
-        plain = plain_candidates(tracks, shown)
-        chosen += _pick(rng, plain, count - num_explore - num_absent)
+        chosen += _pick(rng, plain_expressions(tracks, strip), count - num_explore - num_absent)
         if len(chosen) == count:
             order = rng.permutation(count)
             return replace(scene, marks=tuple(marks)), masks_NTHW, [chosen[i] for i in order]
-    raise DataError("ShapesConfig", f"no scene with {num_explore} explore tasks in {MOST_TRIES} tries: {config}")
+    raise DataError("ShapesConfig", f"no scene with {num_explore} explore tasks in {MAX_TRIES} tries: {config}")
 
 
-def _well_seen(tracks: list[Track], full_NT: np.ndarray) -> bool:
-    """Every shape can be recognised half of its time, and shows as soon and as long as it is in the frame."""
+def _well_visible(tracks: list[Track], full_NT: np.ndarray) -> bool:
+    """Whether every shape is mostly visible: at first, at last, and in 60 % of the frames in which it is present."""
     for track, full_T in zip(tracks, full_NT, strict=True):
         there = np.flatnonzero(full_T)
         clear = track.area_T[there] > 0.5 * full_T[there]
@@ -217,85 +234,12 @@ def _well_seen(tracks: list[Track], full_NT: np.ndarray) -> bool:
     return True
 
 
-def _pick(rng: np.random.Generator, candidates: list[Candidate], count: int) -> list[Candidate]:
-    """`count` candidates, a family drawn before one of its members; fewer where there are not enough."""
-    left, picked = list(candidates), []
+def _pick(rng: np.random.Generator, expressions: list[ShapeExpression], count: int) -> list[ShapeExpression]:
+    """Sample up to `count` expressions: first a family, then one of its members."""
+    left, picked = list(expressions), []
     while left and len(picked) < count:
-        family = str(rng.choice(sorted({c.family for c in left})))
-        of_family = [c for c in left if c.family == family]
+        family = str(rng.choice(sorted({each.family for each in left})))
+        of_family = [each for each in left if each.family == family]
         picked.append(of_family[int(rng.integers(len(of_family)))])
         left.remove(picked[-1])
     return picked
-
-
-def _add_marks(
-    rng: np.random.Generator,
-    tracks: list[Track],
-    masks_NTHW: np.ndarray,
-    shown: tuple[int, ...],
-    detail: tuple[int, ...],
-    count: int,
-) -> tuple[list[Mark], list[Candidate]]:
-    """Up to `count` marks far enough apart to be told by their frames, and their expressions."""
-    marks: list[Mark] = []
-    chosen: list[Candidate] = []
-    for _ in range(60):
-        if len(marks) == count:
-            break
-        if rng.random() < 0.5:
-            found = _flash(rng, tracks, set(shown) | set(detail))
-        else:
-            found = _checks(rng, tracks, masks_NTHW, set(detail))
-        if found and all(_apart(found[0], mark) for mark in marks):
-            marks.append(found[0])
-            chosen.append(found[1])
-    return marks, chosen
-
-
-def _apart(new: Mark, old: Mark) -> bool:
-    """Marks of one kind lie 12 frames apart or more; one shape wears no two marks at a time."""
-    between = max(new.frames.start - old.frames.stop, old.frames.start - new.frames.stop)
-    return between >= 12 if new.kind == old.kind else between >= 0 or new.shape_idx != old.shape_idx
-
-
-def _flash(rng: np.random.Generator, tracks: list[Track], hidden_from: set[int]) -> tuple[Mark, Candidate] | None:
-    """A flash of 2-3 frames that no frame of the first observation shows, over the middle of the window it is named by.
-
-    Whoever looks at the middle of the window, or at four frames of it, sees the flash.
-    """
-    shape_idx, length = int(rng.integers(len(tracks))), int(rng.integers(2, 4))
-    area_T = tracks[shape_idx].area_T
-    num_frames = len(area_T)
-    start = int(rng.integers(1, num_frames - length))
-    frames = range(start, start + length)
-    if hidden_from & set(frames) or min(area_T[start : start + length]) < 0.8 * area_T.max():
-        return None
-    width = int(rng.integers(length + 2, WINDOW + 1))
-    first = start + int(rng.integers(length)) - (width - 1) // 2
-    last = first + width - 1
-    if first < 0 or last >= num_frames or first > start or last < frames[-1] or not _has_rivals(tracks, frames):
-        return None
-    mark = Mark(shape_idx, "flash", frames)
-    return mark, marked(mark, (first, last), tuple(frames))
-
-
-def _has_rivals(tracks: list[Track], frames: range) -> bool:
-    """Two shapes or more can be seen in each of `frames`, so that the time alone does not tell which is meant."""
-    return all(sum(track.area_T[t] >= SEEN_AREA for track in tracks) >= 2 for t in frames)
-
-
-def _checks(
-    rng: np.random.Generator, tracks: list[Track], masks_NTHW: np.ndarray, hidden_from: set[int]
-) -> tuple[Mark, Candidate] | None:
-    """Checks worn for 5-9 frames while another shape can be seen too, named by the frame in their middle."""
-    shape_idx, half = int(rng.integers(len(tracks))), int(rng.integers(2, 5))
-    num_frames = masks_NTHW.shape[1]
-    middle = int(rng.integers(half + 1, num_frames - half - 1))
-    frames = range(middle - half, middle + half + 1)
-    if hidden_from & set(frames) or not _has_rivals(tracks, frames):
-        return None
-    own, size = footprint(tracks[shape_idx].shape), masks_NTHW.shape[-1]
-    if any((checks(own, t, size) & masks_NTHW[shape_idx, t]).sum() < MIN_CHECKS for t in frames):
-        return None
-    mark = Mark(shape_idx, "checkered", frames)
-    return mark, marked(mark, (middle, middle), tuple(frames))

@@ -1,4 +1,4 @@
-"""Videos of Moving Shapes with every object in them: what it is called, how it moves, what it wears, where it is."""
+"""Load the videos of Moving Shapes with all of their objects: name, motion, marks and masks."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ import numpy as np
 from cot_data.datasets.mevis import LABELS, MASKS, expression_file
 from cot_data.formats.json_fields import field, read_json
 from cot_data.formats.mask_table import MaskTable, TableGold
-from cot_data.moving_shapes.expressions import SEEN_AREA
+from cot_data.moving_shapes.predicates import MIN_VISIBLE_AREA
 from env.rle import decode
 from env.types import RLE, VideoRef
 
 
 @dataclass(frozen=True)
 class LabelledObject:
-    """One object; `marks` names the frames in which it wears a mark ("flash" or "checkered")."""
+    """One object; `marks` has the frames of each mark ("flash" or "checkered")."""
 
     caption: str
     motion: str
@@ -26,27 +26,28 @@ class LabelledObject:
     masks: tuple[RLE | None, ...]
 
     def mask(self, frame_idx: int) -> np.ndarray | None:
-        """Its visible pixels [H, W], None where they are too few to recognise it by."""
+        """Return its visible pixels, bool [H, W]; None if they are too few to recognise it."""
         rle = self.masks[frame_idx]
         if rle is None:
             return None
         mask_HW = decode(rle)
-        return mask_HW if mask_HW.sum() >= SEEN_AREA else None
+        return mask_HW if mask_HW.sum() >= MIN_VISIBLE_AREA else None
 
     def marks_at(self, frame_idx: int) -> list[str]:
+        """Return its marks in a frame, sorted."""
         return [mark for mark, frames in sorted(self.marks.items()) if frame_idx in frames]
 
 
 @dataclass(frozen=True)
 class LabelledVideo:
-    """A video and its objects in alphabetical order."""
+    """A video and its objects, sorted by caption."""
 
     video: VideoRef
     objects: tuple[LabelledObject, ...]
 
 
 def load_objects(root: Path) -> list[LabelledVideo]:
-    """The videos of a Moving Shapes folder with all of their objects; DataError where the labels are missing."""
+    """Return the videos of a Moving Shapes folder with all of their objects. DataError if the labels are missing."""
     root = Path(root).absolute()
     layout = expression_file(root)
     labels = field(read_json(root / LABELS), "videos", dict, str(root / LABELS))

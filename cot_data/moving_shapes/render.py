@@ -1,7 +1,7 @@
-"""Moving Shapes, the pixels: anti-aliased frames and exact masks from one signed distance per shape.
+"""Render the pixels of Moving Shapes: anti-aliased frames and exact masks from one signed distance per shape.
 
-A pixel belongs to a shape where the distance of its centre is negative, which is where the shape covers more than
-half of it; `alpha = clip(0.5 - distance, 0, 1)` is how much of its colour it takes. Masks hold visible pixels only.
+A pixel belongs to a shape if the signed distance of its centre is negative, that is, if the shape covers more than half
+of it. `alpha = clip(0.5 - distance, 0, 1)` blends the shape's colour. Masks contain visible pixels only.
 """
 
 from __future__ import annotations
@@ -13,25 +13,30 @@ import numpy as np
 
 from cot_data.moving_shapes.scene import Scene, Shape
 
-STRIPE = (
-    2  # rows of a flashing shape that are white, then as many in its paint: whatever shows the flash shows whose it is
-)
+STRIPE = 2  # rows of a flashing shape that are white, then as many in its own colour, which identifies the shape
 
 
 @dataclass(frozen=True)
 class Footprint:
-    """One shape's own coverage, before anything hides it, in a window that follows it.
+    """The pixels that one shape covers, without occlusion, in a window that follows it."""
 
-    `alpha_TWW` in 0..1, `corner_T2` the window's upper left pixel (x, y); windows reach over the frame by `pad`.
-    """
-
-    alpha_TWW: np.ndarray
-    corner_T2: np.ndarray
-    pad: int
+    alpha_TWW: np.ndarray  # coverage, 0 to 1
+    corner_T2: np.ndarray  # upper left pixel (x, y) of the window; may lie outside of the frame
+    pad: int  # pixels from the window's middle to its border
 
 
 def distance(outline: str, x: np.ndarray, y: np.ndarray, radius: float) -> np.ndarray:
-    """Signed distance (a lower bound outside corners) in pixels of points to a shape's outline, negative inside."""
+    """Return the signed distance of points to an outline (outside of corners, a lower bound).
+
+    Args:
+        outline: a member of `scene.OUTLINES`.
+        x: coordinates of the points relative to the centre, in pixels, of any shape.
+        y: likewise.
+        radius: of the outline, in pixels.
+
+    Returns:
+        Pixels, negative inside.
+    """
     if outline == "circle":
         return np.hypot(x, y) - 0.95 * radius
     x, y = np.abs(x), np.abs(y)
@@ -41,7 +46,7 @@ def distance(outline: str, x: np.ndarray, y: np.ndarray, radius: float) -> np.nd
 
 
 def footprint(shape: Shape) -> Footprint:
-    """Coverage of `shape` in every frame."""
+    """Return the coverage of a shape in every frame."""
     pad = int(np.ceil(1.1 * shape.radius)) + 2
     corner_T2 = np.floor(shape.centers_T2).astype(int) - pad
     grid_W = np.arange(2 * pad + 1) + 0.5
@@ -53,7 +58,7 @@ def footprint(shape: Shape) -> Footprint:
 
 
 def _window(footprint_: Footprint, frame_idx: int, size: int) -> tuple[slice, slice, slice, slice]:
-    """Rows and columns in the frame, then in the window, of the part of the window that lies in the frame."""
+    """The part of a window that lies in the frame: rows and columns of the frame, then those of the window."""
     left, top = (int(v) for v in footprint_.corner_T2[frame_idx])
     side = 2 * footprint_.pad + 1
     rows = slice(min(max(top, 0), size), max(min(top + side, size), 0))
@@ -62,10 +67,11 @@ def _window(footprint_: Footprint, frame_idx: int, size: int) -> tuple[slice, sl
 
 
 def scene_masks(scene: Scene) -> tuple[np.ndarray, np.ndarray]:
-    """Visible pixels and uncovered areas of every shape.
+    """Return the visible pixels of every shape, and its area without occlusion.
 
     Returns:
-        masks_NTHW: bool, what can be seen of each shape; full_NT: int, its pixels in the frame if nothing hid it.
+        masks_NTHW: bool, the visible pixels of each shape.
+        full_NT: int, its pixels in the frame if nothing occluded it.
     """
     count = len(scene.shapes)
     masks_NTHW = np.zeros((count, scene.num_frames, scene.size, scene.size), dtype=bool)
@@ -82,7 +88,7 @@ def scene_masks(scene: Scene) -> tuple[np.ndarray, np.ndarray]:
 
 
 def background(rng: np.random.Generator, size: int) -> np.ndarray:
-    """A grey texture [H, W, 3] in 60..170: smooth blobs at two scales, and stripes at times."""
+    """Return a grey texture [H, W, 3] with values from 60 to 170: smooth blobs at two scales, sometimes stripes."""
     texture_HW = np.zeros((size, size))
     for cells, weight in ((4, 18.0), (16, 9.0)):
         noise = rng.normal(size=(cells, cells)).astype(np.float32)
@@ -96,9 +102,17 @@ def background(rng: np.random.Generator, size: int) -> np.ndarray:
 
 
 def checks(own: Footprint, frame_idx: int, size: int) -> np.ndarray:
-    """Where [H, W] a checkered shape is light and dark by turns: all cells of 2x2 (at even coordinates) inside it.
+    """Return the pixels of a shape that its checks cover: all cells of 2 x 2 (at even coordinates) inside of it.
 
-    A cell averages to the shape's paint, so that half the size hides it.
+    The mean of a cell is the shape's colour, so that a frame of half the size does not show the checks.
+
+    Args:
+        own: the shape's coverage.
+        frame_idx: the frame.
+        size: side of the frame, in pixels.
+
+    Returns:
+        bool [H, W].
     """
     rows, cols, from_rows, from_cols = _window(own, frame_idx, size)
     inside_HW = np.zeros((size, size), bool)
@@ -111,18 +125,18 @@ def checks(own: Footprint, frame_idx: int, size: int) -> np.ndarray:
 
 
 def draw_scene(scene: Scene, background_HW3: np.ndarray) -> np.ndarray:
-    """Frames uint8 [T, H, W, 3], RGB."""
+    """Return the RGB frames, uint8 [T, H, W, 3], of a scene in front of a background."""
     frames_THW3 = np.repeat(background_HW3[None], scene.num_frames, axis=0)
     for shape_idx, shape in enumerate(scene.shapes):
         whole, paint_3 = footprint(shape), np.array(shape.paint)
         for t in (int(t) for t in np.flatnonzero(shape.present_T)):
-            worn = {mark.kind for mark in scene.marks if mark.shape_idx == shape_idx and t in mark.frames}
+            marks = {mark.kind for mark in scene.marks if mark.shape_idx == shape_idx and t in mark.frames}
             rows, cols, from_rows, from_cols = _window(whole, t, scene.size)
             at = (t, from_rows, from_cols, None)
             is_white_H11 = np.arange(rows.start, rows.stop)[:, None, None] // STRIPE % 2 == 0
-            paint = np.where(is_white_H11, 255.0, paint_3) if "flash" in worn else paint_3
+            paint = np.where(is_white_H11, 255.0, paint_3) if "flash" in marks else paint_3
             frames_THW3[t, rows, cols] = _blend(frames_THW3[t, rows, cols], paint, whole.alpha_TWW[at])
-            if "checkered" in worn:
+            if "checkered" in marks:
                 ys, xs = np.nonzero(checks(whole, t, scene.size))
                 sign = np.where((ys + xs) % 2 == 0, 1.0, -1.0)
                 frames_THW3[t, ys, xs] = paint_3 + sign[:, None] * np.minimum(paint_3, 255.0 - paint_3)

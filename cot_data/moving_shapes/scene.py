@@ -1,7 +1,7 @@
-"""Moving Shapes, the scene: which shapes there are, where each one is in every frame, and when it can be seen.
+"""Sample a scene of Moving Shapes: its shapes, where each is in every frame, and when it is present.
 
-`render` beside this draws the pixels, `expressions` writes the sentences. Coordinates are (x, y) in pixels, x to the
-right and y downwards; a pixel's centre lies at a half. Times are frame indices.
+`render` draws the pixels, `expressions` writes the sentences. Coordinates are (x, y) in pixels, x to the right and y
+downwards; the centre of a pixel has half-integer coordinates. Times are frame indices.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-# No channel is close to 0 or 255, so that checks can be lighter and darker than the paint and average to it.
+# No channel is close to 0 or 255, so that checks can be lighter and darker than a colour and still average to it.
 COLORS = {
     "red": (214, 60, 60),
     "green": (60, 178, 76),
@@ -19,39 +19,40 @@ COLORS = {
     "purple": (166, 66, 200),
     "cyan": (56, 178, 190),
 }
-SHADES = ("light", "dark")  # with the colour the name of a shape: every pixel says which one it is part of
-OUTLINES = ("circle", "square", "cross")  # unnamed: masks differ in form, names do not
-MARKS = ("flash", "checkered")  # what a shape wears for a short time: white stripes, single light and dark pixels
+SHADES = ("light", "dark")  # shade and colour name a shape, so that each of its pixels identifies it
+OUTLINES = ("circle", "square", "cross")  # not part of a name: they only vary the masks
+MARKS = ("flash", "checkered")  # short-lived patterns on a shape: white stripes; single light and dark pixels
 DIRECTIONS = {"left": (-1.0, 0.0), "right": (1.0, 0.0), "up": (0.0, -1.0), "down": (0.0, 1.0)}
-MIN_STAY = 12  # fewest frames a shape is there at a stretch
-MIN_TRAVEL = 16.0  # fewest pixels that a moving shape covers
+MIN_STAY = 12  # fewest consecutive frames in which a shape is present
+MIN_TRAVEL = 16.0  # fewest pixels that a moving shape travels
 
 
 @dataclass(frozen=True)
 class Shape:
-    """One object. `centers_T2` holds its centre in every frame, `present_T` whether it is in the scene at all."""
+    """One object."""
 
     color: str
     shade: str
     outline: str
-    radius: float
-    centers_T2: np.ndarray
-    present_T: np.ndarray
+    radius: float  # pixels
+    centers_T2: np.ndarray  # (x, y) in pixels in every frame
+    present_T: np.ndarray  # bool: whether it is in the scene at all
 
     @property
     def caption(self) -> str:
+        """Its name: shade and colour."""
         return f"{self.shade} {self.color}"
 
     @property
     def paint(self) -> tuple[float, float, float]:
-        """RGB: a third of the way to white where it is light, half as bright where it is dark."""
+        """RGB of its pixels: a light shape is a third of the way to white, a dark one half as bright."""
         red, green, blue = (0.65 * v + 85 if self.shade == "light" else 0.5 * v + 8 for v in COLORS[self.color])
         return red, green, blue
 
 
 @dataclass(frozen=True)
 class Mark:
-    """A shape that wears one of `MARKS` for a while."""
+    """One of `MARKS` on a shape, for some frames."""
 
     shape_idx: int
     kind: str
@@ -60,7 +61,7 @@ class Mark:
 
 @dataclass(frozen=True)
 class Scene:
-    """A whole video before it is drawn; `shapes` run from the back to the front."""
+    """A video before it is rendered; `shapes` are ordered from back to front."""
 
     num_frames: int
     size: int
@@ -69,7 +70,17 @@ class Scene:
 
 
 def sample_num_frames(rng: np.random.Generator, min_frames: int, max_frames: int, long_share: float) -> int:
-    """Length of a video: mostly within the first quarter of the range, sometimes anywhere above it."""
+    """Sample the length of a video.
+
+    Args:
+        rng: takes two numbers.
+        min_frames: shortest length.
+        max_frames: longest length.
+        long_share: probability of a length above the first quarter of that range.
+
+    Returns:
+        A number of frames.
+    """
     middle = min_frames + (max_frames - min_frames) // 4
     if rng.random() < long_share:
         return int(rng.integers(middle, max_frames + 1))
@@ -77,9 +88,18 @@ def sample_num_frames(rng: np.random.Generator, min_frames: int, max_frames: int
 
 
 def sample_scene(rng: np.random.Generator, num_frames: int, size: int, palette: int) -> Scene:
-    """2-4 shapes with no two alike in colour and shade, painted from `palette` colours; one motion each.
+    """Sample 2 to 4 shapes that differ in colour or shade, each with one motion.
 
-    Whether they hide each other too much is for the caller.
+    They may occlude each other; the caller checks for that.
+
+    Args:
+        rng: decides on everything.
+        num_frames: length of the video.
+        size: side of a frame, in pixels.
+        palette: number of colours to use.
+
+    Returns:
+        A scene without marks.
     """
     count = int(rng.integers(2, 5))
     colors = [str(color) for color in rng.permutation(list(COLORS))[:palette]]
@@ -105,9 +125,10 @@ def _sample_shape(rng: np.random.Generator, color: str, shade: str, num_frames: 
 
 
 def _sample_presence(rng: np.random.Generator, num_frames: int) -> np.ndarray:
-    """Present throughout, or coming late, leaving early, or both, or going away and coming back.
+    """Present all the time; appearing late, leaving early, or both; or absent for a while in between.
 
-    Short stays are more frequent: sentences favour long ones, and no interval should be a good guess for their targets.
+    Short stays are more frequent: expressions favour long ones, and no fixed interval should be a good guess for their
+    targets.
     """
     present_T = np.ones(num_frames, dtype=bool)
     style = rng.choice(["all", "late", "early", "both", "gap"], p=[0.06, 0.29, 0.29, 0.22, 0.14])
@@ -127,7 +148,7 @@ def _sample_presence(rng: np.random.Generator, num_frames: int) -> np.ndarray:
 
 
 def _sample_path(rng: np.random.Generator, length: int, radius: float, size: int) -> np.ndarray:
-    """Centres [L, 2] of one motion: still, straight (from or to outside, at times), stopping, or turning around."""
+    """Centres [L, 2] of one motion: still, straight (sometimes from or to outside), stopping, or turning around."""
     low, high = radius, size - radius
     motion = rng.choice(["still", "straight", "stops", "turns"], p=[0.24, 0.36, 0.2, 0.2])
     where = rng.uniform(low, high, size=2)
@@ -135,7 +156,7 @@ def _sample_path(rng: np.random.Generator, length: int, radius: float, size: int
         return np.tile(where, (length, 1))
     step = np.array(DIRECTIONS[str(rng.choice(list(DIRECTIONS)))])
     travel = float(rng.uniform(MIN_TRAVEL + 4, high - low))
-    start = _start_for(rng, where, step, travel, low, high)
+    start = np.where(step != 0, _start_along(rng, step, travel, (low, high)), where)
     if motion == "straight":
         outside = rng.choice(["none", "before", "after"], p=[0.6, 0.2, 0.2])
         if outside == "before":
@@ -153,10 +174,8 @@ def _sample_path(rng: np.random.Generator, length: int, radius: float, size: int
     return start + travel * done_L[:, None] * step
 
 
-def _start_for(
-    rng: np.random.Generator, where: np.ndarray, step: np.ndarray, travel: float, low: float, high: float
-) -> np.ndarray:
-    """A start from which `travel` pixels along `step` stay within [low, high]."""
+def _start_along(rng: np.random.Generator, step: np.ndarray, travel: float, bounds: tuple[float, float]) -> np.ndarray:
+    """A start from which `travel` pixels along `step` stay within the bounds."""
+    low, high = bounds
     offset = rng.uniform(low, high - travel)
-    along = np.where(step > 0, offset, low + high - offset)
-    return np.where(step != 0, along, where)
+    return np.where(step > 0, offset, low + high - offset)

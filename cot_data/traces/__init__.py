@@ -1,1 +1,1 @@
-"""VTS-CoT traces: evidence from masks, turns, sentences, claims and their validation."""
+"""VTS-CoT traces: write them from masks, state claims that masks can check, and validate them."""

@@ -1,7 +1,7 @@
-"""What an unfinished build has done so far: JSON lines beside the file that it is to become, one per task, in order.
+"""Keep the results of an unfinished build: JSON lines beside the output file, one per task, in order.
 
-The first line holds what the traces depend on, so that a build goes on only as it was begun. A line that a kill cut
-off is dropped.
+The first line holds the settings that the traces depend on, so a build continues only with the same settings. A last
+line that was cut off when the process was killed is dropped.
 """
 
 from __future__ import annotations
@@ -18,21 +18,21 @@ from env.errors import DataError
 
 @dataclass(frozen=True)
 class Built:
-    """What came of one task: a record, or the reasons why it has none."""
+    """The result of one task: a record, or the reasons why it has none."""
 
     task_id: str
     record: Record | None
     left_out: tuple[str, ...] = ()
     words_by: str = "template"
-    rejected: tuple[str, ...] = ()  # why a teacher's wording was turned down
-    spent: int = 0  # tokens of the teacher when this was done, all in all
+    rejected: tuple[str, ...] = ()  # why the teacher's wording was rejected
+    spent: int = 0  # tokens that the teacher has used up to and including this task
 
 
 class BuildJournal:
-    """Append-only; `done` are the tasks of the lines found and added, the first ones of the data set."""
+    """An append-only file. `done` has the results found in it and those added since, in order of the tasks."""
 
     def __init__(self, out: Path, settings: dict[str, Any]):
-        """Open the journal of `out` where there is one. DataError where that was begun with other settings."""
+        """Open the journal of the output file `out`, or start one. DataError if it was started with other settings."""
         self.path = out.with_name(f"{out.name}.partial.jsonl")
         self.done: list[Built] = []
         out.parent.mkdir(parents=True, exist_ok=True)
@@ -45,7 +45,7 @@ class BuildJournal:
             self._write(settings)
 
     def add(self, built: Built) -> None:
-        """Write down one more task, at once."""
+        """Append one result and flush it."""
         row = asdict(built) | {"record": to_json(built.record) if built.record else None}
         self._write(row)
         self.done.append(built)
@@ -55,15 +55,11 @@ class BuildJournal:
         self._file.flush()
 
     def close(self) -> None:
+        """Close the file and keep it."""
         self._file.close()
 
-    def remove(self) -> None:
-        """The build is done."""
-        self.close()
-        self.path.unlink()
-
     def _rows(self) -> list[Any]:
-        """What is in the file, as far as its lines are whole; what stands behind them is cut off."""
+        """The complete lines of the file; an incomplete last line is cut off."""
         if not self.path.is_file():
             return []
         whole = self.path.read_bytes()
@@ -82,8 +78,8 @@ class BuildJournal:
         found = found if isinstance(found, dict) else {}
         differing = [name for name in {**settings, **found} if found.get(name) != settings.get(name)]
         if differing:
-            told = ", ".join(f"{name} {found.get(name)!r} (now {settings.get(name)!r})" for name in differing)
-            problem = f"holds a build begun with {told}; finish it with those, or delete the file"
+            changes = ", ".join(f"{name} {found.get(name)!r} (now {settings.get(name)!r})" for name in differing)
+            problem = f"holds a build started with {changes}; finish it with the same settings, or delete the file"
             raise DataError(str(self.path), problem)
 
     def _read(self, row: dict[str, Any], number: int) -> Built:

@@ -1,4 +1,4 @@
-"""Recorded dialogue -> trajectory: the recorded turns are played through the environment, as a policy's would be."""
+"""Turn a recorded dialogue into a trajectory: run its turns through the environment, as a policy's would be."""
 
 from __future__ import annotations
 
@@ -17,9 +17,18 @@ _NUMBERS = re.compile(r"\{[^{}]{1,200}\}")
 
 
 def to_trajectory(record: Record, task: Task, config: EnvConfig) -> Trajectory:
-    """The trajectory of a recorded dialogue: action texts without token ids, observations from the environment.
+    """Return the trajectory of a recorded dialogue.
 
-    As many turns are allowed as the record has. DataError names the record and the turn that cannot be played.
+    Args:
+        record: the dialogue; all of its turns are run, even beyond `config.max_turns`.
+        task: the task that the record belongs to.
+        config: of the environment that shows the frames.
+
+    Returns:
+        A trajectory with action texts without token ids, and observations from the environment.
+
+    Raises:
+        DataError: a turn does not parse or the last one does not answer; it names the record and the turn.
     """
     texts = record.gpt_turns
     config = replace(config, max_turns=max(config.max_turns, len(texts)), max_seconds=float("inf"))
@@ -28,11 +37,11 @@ def to_trajectory(record: Record, task: Task, config: EnvConfig) -> Trajectory:
     turns: list[Turn] = []
     for i, text in enumerate(texts):
         where = f"record {record.video_name!r} {record.exp!r}, turn {i}"
-        action = Action(_inclusive(text, task.video.num_frames))
+        action = Action(_with_inclusive_end(text, task.video.num_frames))
         result = env.step(action)
         if isinstance(result.decision, Malformed):
             raise DataError(where, f"does not parse ({result.decision.reason}: {result.decision.detail})")
-        _check_trace(record, i, result.decision, where)
+        _check_cot_trace(record, i, result.decision, where)
         turns.append(Turn(observation, action, result.decision))
         if result.observation is None:
             break
@@ -43,19 +52,19 @@ def to_trajectory(record: Record, task: Task, config: EnvConfig) -> Trajectory:
     return Trajectory(f"-1/{task.task_id}/0", task, -1, 0, turns, StopReason.ANSWERED)
 
 
-def _check_trace(record: Record, turn: int, decision: Select | Answer, where: str) -> None:
-    """The numbers beside the text must be those in it, but for an end that was meant to be exclusive."""
+def _check_cot_trace(record: Record, turn: int, decision: Select | Answer, where: str) -> None:
+    """`cot_trace` must hold the numbers of the text; an end equal to the number of frames is accepted as exclusive."""
     if turn >= len(record.cot_trace):
         return
     noted, interval = record.cot_trace[turn], decision.interval
     ends = (interval.end - 1, interval.end) if interval.end == len(record.frames) else (interval.end - 1,)
     if (noted.start_frame, noted.key_frame) != (interval.start, decision.key_frame) or noted.end_frame not in ends:
-        said = f"{interval.start} to {interval.end - 1}, key frame {decision.key_frame}"
-        raise DataError(f"{where}, cot_trace", f"expected the numbers of the text ({said}), found {noted}")
+        numbers = f"{interval.start} to {interval.end - 1}, key frame {decision.key_frame}"
+        raise DataError(f"{where}, cot_trace", f"expected the numbers of the text ({numbers}), found {noted}")
 
 
-def _inclusive(text: str, num_frames: int) -> str:
-    """The text, with an interval that ends at `num_frames` (meant to be exclusive) ending at the last frame."""
+def _with_inclusive_end(text: str, num_frames: int) -> str:
+    """The text, in which an interval that ends at `num_frames` (meant as exclusive) ends at the last frame."""
     decision = parse_action(text, num_frames)
     if not isinstance(decision, Malformed) or decision.reason != "out_of_range":
         return text
@@ -68,7 +77,7 @@ def _inclusive(text: str, num_frames: int) -> str:
 
 
 def without_frames(trajectory: Trajectory) -> Trajectory:
-    """The same dialogue with nothing to see: only the words of its observations are left."""
+    """Return the same dialogue with text-only observations."""
     turns = [
         replace(
             turn,

@@ -1,7 +1,7 @@
-"""What an expression asks for, by word lists and no model: noun, attributes, quantity, words of motion, place and time.
+"""Parse an expression with word lists: noun, attributes, quantity, and words of motion, place and time.
 
-Every part is a piece of the expression as it is written, so that a trace can quote it. English only; an expression
-that fits no pattern gives a parse with an empty head.
+Every part is a substring of the expression, so that a trace can quote it. English only. An expression that fits no
+pattern gives a parse with an empty head.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 
 def words_in(text: str) -> frozenset[str]:
-    """The words of a list that is written as text."""
+    """Return the words of a text as a set."""
     return frozenset(text.split())
 
 
@@ -55,7 +55,7 @@ class Parsed:
 
     head: str
     noun: str  # the head with the words right before it
-    rest: str  # what stands behind it, without "that is"
+    rest: str  # the text after the noun, without a leading "that is"
     attributes: tuple[str, ...]
     motions: tuple[str, ...]
     places: tuple[str, ...]
@@ -66,20 +66,20 @@ class Parsed:
 
 @dataclass(frozen=True)
 class _Words:
-    """The words of a text with where they stand in it."""
+    """The words of a text and their positions in it."""
 
     text: str
     spans: tuple[tuple[int, int], ...]
 
     def word(self, at: int) -> str:
-        """Lower case; "" behind the end."""
+        """Return a word in lower case; "" after the last one."""
         if at >= len(self.spans):
             return ""
         start, end = self.spans[at]
         return self.text[start:end].lower()
 
     def piece(self, start: int, end: int) -> str:
-        """The text from word `start` to before word `end`, as written."""
+        """Return the text of the words [start, end), as written."""
         return self.text[self.spans[start][0] : self.spans[end - 1][1]] if start < end else ""
 
     def __len__(self) -> int:
@@ -87,7 +87,7 @@ class _Words:
 
 
 def parse_expression(text: str) -> Parsed:
-    """Take an expression apart; never fails."""
+    """Return the parts of an expression; never fails."""
     words = _Words(text, tuple(match.span() for match in _WORD.finditer(text)))
     start, end = _noun_phrase(words)
     head = words.word(end - 1) if start < end else ""
@@ -110,7 +110,7 @@ def parse_expression(text: str) -> Parsed:
 
 
 def _noun_phrase(words: _Words) -> tuple[int, int]:
-    """(first word, end) of the first noun phrase: at the start, else behind the first determiner that has one."""
+    """[first word, end) of the first noun phrase: at the start, else after the first determiner that has one."""
     starts = [0, *(at for at in range(len(words)) if words.word(at) in DETERMINERS)]
     for at in starts:
         while words.word(at) in DETERMINERS | NUMBERS | QUANTITIES | {"of"}:
@@ -141,7 +141,7 @@ def _is_participle(word: str) -> bool:
 
 
 def _motions(words: _Words, start: int, end: int) -> tuple[tuple[str, ...], set[int]]:
-    """Verbs outside of the noun phrase with the direction right behind them, and the words they take up."""
+    """Verbs outside of the noun phrase with the direction that follows, and the indices of these words."""
     found, taken = [], set()
     for at in range(len(words)):
         word = words.word(at)
@@ -156,7 +156,7 @@ def _motions(words: _Words, start: int, end: int) -> tuple[tuple[str, ...], set[
 
 
 def _direction_end(words: _Words, at: int) -> int:
-    """Behind the direction that starts at word `at` ("to the left", "slowly from left to right"); `at` if none does."""
+    """End of the direction that starts at word `at` ("to the left", "slowly from left to right"); `at` without one."""
     end = at
     while words.word(at) in DIRECTIONS | _LEADS:
         at += 1
@@ -166,7 +166,7 @@ def _direction_end(words: _Words, at: int) -> int:
 
 
 def _tails(words: _Words, end: int, moving: set[int]) -> list[str]:
-    """ "with black patches", "in a red tshirt", "wearing a hat": looks that stand behind the noun."""
+    """ "with black patches", "in a red tshirt", "wearing a hat": attributes after the noun."""
     tails = []
     at = end
     while at < len(words):
@@ -185,7 +185,7 @@ def _tails(words: _Words, end: int, moving: set[int]) -> list[str]:
 
 
 def _with_of(words: _Words, at: int) -> int:
-    """ "left of" is said of another object, "left" of the frame."""
+    """ "left of" relates to another object, "left" to the frame."""
     return at + 2 if words.word(at + 1) == "of" else at + 1
 
 

@@ -1,9 +1,9 @@
-"""How the thinking of one turn reads in sentences: three decoupled steps, each of evidence that the frames show.
+"""Write the thinking of one turn in sentences: three separate steps, each with evidence from the frames shown.
 
-Step 1 (temporal) says when each candidate is seen, when the target comes and goes and how it moves; step 2 (spatial)
-where and how large it is in the key frame and what lies beside it; step 3 (linguistic) weighs the words of the query
-against the candidates. Every statement is a phrase of `cot_data.traces.claims`. `compact_style` beside this says the
-same in few tokens.
+Step 1 (temporal) states when each candidate is visible, and when the target comes into view, goes out of it and how it
+moves. Step 2 (spatial) states where and how large the target is in the key frame, and what is beside it. Step 3
+(linguistic) compares the words of the query with the candidates. Every statement is a phrase of
+`cot_data.traces.claims`. `compact_style` writes the same in few tokens.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from cot_data.traces.candidates import Scene, Thing
-from cot_data.traces.claims import PLACE_PHRASES, UNTOLD, frame_list
+from cot_data.traces.candidates import Candidate, Scene
+from cot_data.traces.claims import PLACE_PHRASES, UNDECIDED, frame_list
 from cot_data.traces.mask_evidence import (
     STILL_WORD,
     Change,
@@ -21,19 +21,19 @@ from cot_data.traces.mask_evidence import (
     changes,
     growth,
     is_cut,
-    motion,
+    motions,
     percent,
     side,
     touches,
 )
-from cot_data.traces.query_evidence import be, joined, query_words, reasons
-from cot_data.traces.visibility import see
+from cot_data.traces.query_evidence import be_verb, join_words, query_words, reasons
+from cot_data.traces.visibility import object_views
 from env.frames import sample_indices
 from env.types import Answer, Interval, Select
 
-OTHER_FRAMES = 4  # frames in which a candidate that is not the target is told of
-MOST_CHANGES = 3  # comings and goings told of one by one; of more the first and the last
-_LOOK_FOR = {
+MAX_OTHER_FRAMES = 4  # frames listed of a candidate that is not the target
+MAX_CHANGES = 3  # changes listed one by one; of more, the first and the last
+_PURPOSES = {
     "evidence": "to see what the query is about",
     "hidden": "to search what lies between them",
     "entry": "to find when its stay begins",
@@ -44,163 +44,164 @@ _LOOK_FOR = {
 
 
 @dataclass(frozen=True)
-class Moment:
-    """What is known in one turn."""
+class TurnState:
+    """What is known in one turn, and its decision."""
 
     scene: Scene
     shown: tuple[int, ...]  # all frames shown so far, in order
-    new: tuple[int, ...]  # those that this turn's observation adds to them, in order
+    new: tuple[int, ...]  # those that this turn's observation adds, in order
     decision: Select | Answer
-    reason: str = ""  # of a select, as `select_turns.Look` has it
+    reason: str = ""  # of a select, as in `plan.PlannedZoom`
     is_first: bool = True
-    is_told: bool = False  # a turn before has named the target
+    was_named: bool = False  # an earlier turn named the target
 
     @property
-    def named(self) -> Thing | None:
-        """The target, once it may be named: neither before its evidence is seen nor before it is in view itself."""
+    def known_target(self) -> Candidate | None:
+        """The target, once it may be named: after its evidence was shown, and while a shown frame shows it."""
         target = self.scene.target
-        return target if target and self.reason != "evidence" and target.seen_in(self.shown) else None
+        return target if target and self.reason != "evidence" and target.visible_in(self.shown) else None
 
 
-def think(moment: Moment) -> str:
-    """The three steps of a turn and what they lead to."""
-    steps = {"temporal": _temporal(moment), "spatial": _spatial(moment), "linguistic": _linguistic(moment)}
-    told = [f"Step {i} ({name}): {' '.join(texts)}" for i, (name, texts) in enumerate(steps.items(), start=1)]
-    return " ".join([*told, f"Action: {_action(moment)}"])
+def write_thinking(turn: TurnState) -> str:
+    """Return the three steps of a turn and its action, as text."""
+    steps = {"temporal": _temporal(turn), "spatial": _spatial(turn), "linguistic": _linguistic(turn)}
+    texts = [f"Step {i} ({name}): {' '.join(sentences)}" for i, (name, sentences) in enumerate(steps.items(), start=1)]
+    return " ".join([*texts, f"Action: {_action(turn)}"])
 
 
-def _temporal(moment: Moment) -> list[str]:
-    """Who is seen when; of the target also its coming and going, and its motion."""
-    named, found = moment.named, []
-    for thing in moment.scene.things:
-        if not named and not moment.scene.others and thing is moment.scene.target:
-            continue  # the only name would tell who is meant
-        frames = thing.seen_in(moment.new)
-        if thing is not named:
-            frames = _some(frames, OTHER_FRAMES if moment.is_first else 1)
+def _temporal(turn: TurnState) -> list[str]:
+    """When each candidate is visible; for the target also its changes and its motion."""
+    target, sentences = turn.known_target, []
+    for candidate in turn.scene.candidates:
+        if not target and not turn.scene.others and candidate is turn.scene.target:
+            continue  # the only name would reveal the target
+        frames = candidate.visible_in(turn.new)
+        if candidate is not target:
+            frames = _spread(frames, MAX_OTHER_FRAMES if turn.is_first else 1)
         if frames:
-            found.append(f"The {thing.name} {be(thing)} {_places(thing, frames)}.")
-        if thing is named:
-            found += _course(moment, thing, has_subject=bool(frames))
-    if moment.scene.target and not moment.scene.target.seen_in(moment.shown):
-        found.append("What the query asks for is in none of the frames shown so far.")
-    if not moment.scene.things:
-        found.append("Nothing here answers to the query.")
-    return found or ["What decides has yet to be seen."]
+            sentences.append(f"The {candidate.name} {be_verb(candidate)} {_places(candidate, frames)}.")
+        if candidate is target:
+            sentences += _presence_and_motion(turn, candidate, has_subject=bool(frames))
+    if turn.scene.target and not turn.scene.target.visible_in(turn.shown):
+        sentences.append("What the query asks for is in none of the frames shown so far.")
+    if not turn.scene.candidates:
+        sentences.append("Nothing here answers to the query.")
+    return sentences or ["What decides has yet to be seen."]
 
 
-def _course(moment: Moment, thing: Thing, has_subject: bool) -> list[str]:
-    """Sentences on a thing's absence, its coming and going, and its motion, as far as this turn's frames add to it."""
-    seen, told = thing.seen_in(moment.shown), []
-    missing = [t for t in moment.new if t not in seen]
-    if missing and not moment.is_first:
-        told.append(f"{be(thing)} not in {frame_list(missing)}")
-    new = set(moment.new)
-    turns = [each for each in changes(set(seen), moment.shown) if each.before in new or each.after in new]
-    turns = turns if len(turns) <= MOST_CHANGES else [turns[0], turns[-1]]
-    if turns:
-        told.append(joined([_change(thing, each) for each in turns]))
-    told += [_way(thing, each) for each in motion(thing.masks, seen) if not moment.is_told]
-    size = growth(thing.masks, seen[0], seen[-1])
-    if size and not moment.is_told:
-        told.append(f"{be(thing)} {size} in frame {seen[-1]} than in frame {seen[0]}")
-    subjects = [_it(thing) if has_subject else f"The {thing.name}", *[_it(thing)] * len(told)]
-    return [f"{subject} {text}." for subject, text in zip(subjects, told, strict=False)]
+def _presence_and_motion(turn: TurnState, target: Candidate, has_subject: bool) -> list[str]:
+    """Sentences on the target's absence, changes, motion and growth, as far as this turn's frames add to them."""
+    seen, phrases = target.visible_in(turn.shown), []
+    missing = [t for t in turn.new if t not in seen]
+    if missing and not turn.is_first:
+        phrases.append(f"{be_verb(target)} not in {frame_list(missing)}")
+    new = set(turn.new)
+    found = [each for each in changes(set(seen), turn.shown) if each.before in new or each.after in new]
+    found = found if len(found) <= MAX_CHANGES else [found[0], found[-1]]
+    if found:
+        phrases.append(join_words([_change(target, each) for each in found]))
+    phrases += [_motion(target, each) for each in motions(target.masks, seen) if not turn.was_named]
+    size = growth(target.masks, seen[0], seen[-1])
+    if size and not turn.was_named:
+        phrases.append(f"{be_verb(target)} {size} in frame {seen[-1]} than in frame {seen[0]}")
+    subjects = [_pronoun(target) if has_subject else f"The {target.name}", *[_pronoun(target)] * len(phrases)]
+    return [f"{subject} {phrase}." for subject, phrase in zip(subjects, phrases, strict=False)]
 
 
-def _change(thing: Thing, change: Change) -> str:
-    verb = f"{_verb(thing, 'come')} into" if change.is_entry else f"{_verb(thing, 'go')} out of"
+def _change(target: Candidate, change: Change) -> str:
+    verb = f"{_verb(target, 'come')} into" if change.is_entry else f"{_verb(target, 'go')} out of"
     return f"{verb} view between frames {change.before} and {change.after}"
 
 
-def _way(thing: Thing, seen: Motion) -> str:
-    verb = be(thing) if seen.way == STILL_WORD else _verb(thing, "move")
-    return f"{verb} {seen.way} from frame {seen.first} to frame {seen.last}"
+def _motion(target: Candidate, seen: Motion) -> str:
+    verb = be_verb(target) if seen.direction == STILL_WORD else _verb(target, "move")
+    return f"{verb} {seen.direction} from frame {seen.first} to frame {seen.last}"
 
 
-def _spatial(moment: Moment) -> list[str]:
-    """Where the target is in the key frame, how large and beside what."""
-    named, key = moment.named, moment.decision.key_frame
-    if moment.scene.target is None:
-        is_last = isinstance(moment.decision, Answer)
+def _spatial(turn: TurnState) -> list[str]:
+    """Where and how large the target is in the key frame, and what is beside it."""
+    target, key = turn.known_target, turn.decision.key_frame
+    if turn.scene.target is None:
+        is_last = isinstance(turn.decision, Answer)
         return ["So there is only background to mark." if is_last else "What comes nearest has to be seen large."]
-    if named is None or key not in named.seen_in(moment.shown):
+    if target is None or key not in target.visible_in(turn.shown):
         return ["Where it is has yet to be seen."]
-    place = PLACE_PHRASES[see(named.masks, (key,), named.least)[key].place]
-    told = f"{place} there and {_verb(named, 'take')} up {percent(named.masks, key)} % of the frame"
-    if is_cut(named.masks, key):
-        told += ", cut by the border there"
-    if isinstance(moment.decision, Select):
-        at = f"The {named.name} {be(named)} {told}.".replace(" there", f" in frame {key}", 1)
-        return [at, *_neighbours(moment, named, key)]
-    seen = named.seen_in(moment.shown)
-    pronoun = "them" if named.parsed.is_plural else "it"
+    place = PLACE_PHRASES[object_views(target.masks, (key,), target.min_area)[key].place]
+    phrase = f"{place} there and {_verb(target, 'take')} up {percent(target.masks, key)} % of the frame"
+    if is_cut(target.masks, key):
+        phrase += ", cut by the border there"
+    if isinstance(turn.decision, Select):
+        at = f"The {target.name} {be_verb(target)} {phrase}.".replace(" there", f" in frame {key}", 1)
+        return [at, *_neighbour(turn, target, key)]
+    seen = target.visible_in(turn.shown)
+    pronoun = "them" if target.parsed.is_plural else "it"
     span = f"from frame {seen[0]} to frame {seen[-1]}" if len(seen) > 1 else f"in frame {seen[0]} alone"
     return [
-        f"The {named.name} {be(named)} visible {span}.",
-        f"Frame {key} shows {pronoun} best: {_it(named).lower()} {be(named)} {told}.",
-        *_neighbours(moment, named, key),
+        f"The {target.name} {be_verb(target)} visible {span}.",
+        f"Frame {key} shows {pronoun} best: {_pronoun(target).lower()} {be_verb(target)} {phrase}.",
+        *_neighbour(turn, target, key),
     ]
 
 
-def _neighbours(moment: Moment, named: Thing, key: int) -> list[str]:
-    """The nearest other candidate in the key frame, which was said last."""
-    beside = [thing for thing in moment.scene.others if thing.seen_in((key,))]
+def _neighbour(turn: TurnState, target: Candidate, key: int) -> list[str]:
+    """The nearest other candidate in the key frame, which the sentence before mentioned."""
+    beside = [candidate for candidate in turn.scene.others if candidate.visible_in((key,))]
     if not beside:
         return []
-    x, y = center(named.masks, key)
-    nearest = min(beside, key=lambda thing: abs(center(thing.masks, key)[0] - x) + abs(center(thing.masks, key)[1] - y))
-    where, is_near = side(named.masks, nearest.masks, key), touches(named.masks, nearest.masks, key)
+    x, y = center(target.masks, key)
+    nearest = min(beside, key=lambda each: abs(center(each.masks, key)[0] - x) + abs(center(each.masks, key)[1] - y))
+    where, is_near = side(target.masks, nearest.masks, key), touches(target.masks, nearest.masks, key)
+    subject = f"{_pronoun(target)} {be_verb(target)}"
     if where:
-        return [f"{_it(named)} {be(named)} {where} the {nearest.name} there{' and touching it' if is_near else ''}."]
-    return [f"{_it(named)} {be(named)} touching the {nearest.name} there."] if is_near else []
+        return [f"{subject} {where} the {nearest.name} there{' and touching it' if is_near else ''}."]
+    return [f"{subject} touching the {nearest.name} there."] if is_near else []
 
 
-def _linguistic(moment: Moment) -> list[str]:
-    """What the query asks for, and whom it means."""
-    scene, named, others = moment.scene, moment.named, [f"the {other.name}" for other in moment.scene.others]
-    told = [query_words(scene)] if not moment.is_told else []
-    if named:
-        weighed = reasons(scene, named, moment.shown) if not moment.is_told else []
-        against = f", not {joined(others, 'or')}" if others else ""
-        lead = "That holds: the query" if moment.is_told else "So the query"
-        return [*told, *weighed, f"{lead} means the {named.name}{against}."]
-    if scene.target or isinstance(moment.decision, Select):
-        count = len(scene.things)
+def _linguistic(turn: TurnState) -> list[str]:
+    """What the query asks for, and which candidate it means."""
+    scene, target, others = turn.scene, turn.known_target, [f"the {other.name}" for other in turn.scene.others]
+    sentences = [query_words(scene)] if not turn.was_named else []
+    if target:
+        confirmed = reasons(scene, target, turn.shown) if not turn.was_named else []
+        against = f", not {join_words(others, 'or')}" if others else ""
+        lead = "That holds: the query" if turn.was_named else "So the query"
+        return [*sentences, *confirmed, f"{lead} means the {target.name}{against}."]
+    if scene.target or isinstance(turn.decision, Select):
+        count = len(scene.candidates)
         which = f"Which of the {count} candidates is meant" if count > 1 and scene.target else "What is meant"
-        return [*told, f"{which} {UNTOLD}."]
-    against = f"That is not {joined(others, 'or')}: " if others else "So "
-    return [*told, f"{against}nothing here answers to the query."]
+        return [*sentences, f"{which} {UNDECIDED}."]
+    against = f"That is not {join_words(others, 'or')}: " if others else "So "
+    return [*sentences, f"{against}nothing here answers to the query."]
 
 
-def _action(moment: Moment) -> str:
-    interval, key = moment.decision.interval, moment.decision.key_frame
+def _action(turn: TurnState) -> str:
+    interval, key = turn.decision.interval, turn.decision.key_frame
     span = f"frames {interval.start} to {interval.end - 1}"
-    if isinstance(moment.decision, Answer):
+    if isinstance(turn.decision, Answer):
         return f"answer with {span}, key frame {key}."
-    return f"look closer at {span}, with frame {key} large, {_LOOK_FOR[moment.reason]}."
+    return f"look closer at {span}, with frame {key} large, {_PURPOSES[turn.reason]}."
 
 
-def _places(thing: Thing, frames: Sequence[int]) -> str:
+def _places(candidate: Candidate, frames: Sequence[int]) -> str:
     """ "on the left in frames 0 and 7, in the center in frame 15": one place after the other."""
     runs: list[tuple[str, list[int]]] = []
-    for t, sight in see(thing.masks, frames, thing.least).items():
-        if runs and runs[-1][0] == sight.place:
+    for t, view in object_views(candidate.masks, frames, candidate.min_area).items():
+        if runs and runs[-1][0] == view.place:
             runs[-1][1].append(t)
         else:
-            runs.append((sight.place, [t]))
+            runs.append((view.place, [t]))
     return ", ".join(f"{PLACE_PHRASES[place]} in {frame_list(run)}" for place, run in runs)
 
 
-def _some(frames: Sequence[int], count: int) -> list[int]:
+def _spread(frames: Sequence[int], count: int) -> list[int]:
     """At most `count` of the frames, evenly spread."""
     return [frames[at] for at in sample_indices(Interval(0, len(frames)), count)] if frames else []
 
 
-def _it(thing: Thing) -> str:
-    return "They" if thing.parsed.is_plural else "It"
+def _pronoun(candidate: Candidate) -> str:
+    return "They" if candidate.parsed.is_plural else "It"
 
 
-def _verb(thing: Thing, verb: str) -> str:
-    """ "moves", "move", "goes": the verb as its subject wants it."""
-    return verb if thing.parsed.is_plural else f"{verb}es" if verb == "go" else f"{verb}s"
+def _verb(candidate: Candidate, verb: str) -> str:
+    """ "moves", "move" or "goes": the verb inflected for its subject."""
+    return verb if candidate.parsed.is_plural else f"{verb}es" if verb == "go" else f"{verb}s"

@@ -1,19 +1,20 @@
-"""Linguistic evidence: which words of the query the masks bear out, in sentences of `cot_data.traces.claims`.
+"""Collect the linguistic evidence: sentences on the words of the query that the masks confirm.
 
-Looks (colour, clothes, kind) are for the eyes: a trace repeats them and draws the conclusion. Words of motion, place
-and order are weighed against the frames shown, and passed over in silence where those don't settle them.
+Words of appearance (colour, clothes, kind) cannot be checked with masks: a trace repeats them and concludes. Words of
+motion, place and order are compared with the frames shown, and left out where the masks do not confirm them. All
+sentences are phrases of `cot_data.traces.claims`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from cot_data.traces.candidates import Scene, Thing, quotable, same_kind
+from cot_data.traces.candidates import Candidate, Scene, quotable, same_kind
 from cot_data.traces.claims import frame_list
-from cot_data.traces.mask_evidence import STILL_WORD, Motion, center, motion, side
+from cot_data.traces.mask_evidence import STILL_WORD, Motion, center, motions, side
 from cot_data.traces.parse_expression import words_in
 
-_WAYS = {
+_DIRECTIONS = {
     "left": "to the left",
     "right": "to the right",
     "up": "up",
@@ -51,100 +52,137 @@ _LEAVING = words_in("leaves disappears disappear")
 
 
 def query_words(scene: Scene) -> str:
-    """What the query asks for, in its own words: 'The query says "white dog" and "with black patches".'"""
+    """Return a sentence that quotes the query: 'The query says "white dog" and "with black patches".'"""
     parsed = scene.parsed
     parts = [parsed.quantity, parsed.noun, parsed.rest] if parsed.head else [quotable(scene.task.expression)]
     quotes = [f'"{part}"' for part in parts if part]
-    return f"The query says {joined(quotes)}." if quotes else "The query is empty."
+    return f"The query says {join_words(quotes)}." if quotes else "The query is empty."
 
 
-def reasons(scene: Scene, target: Thing, shown: Sequence[int]) -> list[str]:
-    """Sentences on the words that fit `target`, then on who is of its kind, over the frames `shown`."""
+def reasons(scene: Scene, target: Candidate, shown: Sequence[int]) -> list[str]:
+    """Return sentences on the words of the query that fit the target, then on candidates of the same kind.
+
+    Args:
+        scene: the task and its candidates.
+        target: the scene's target, visible in at least one of the frames.
+        shown: indices of all frames shown so far, in order.
+
+    Returns:
+        Whole sentences, possibly none.
+    """
     found = [
         *_motion_words(scene, target, shown),
         *_place_words(scene, target, shown),
         *_time_words(scene, target, shown),
     ]
-    told = [t for t in scene.task.evidence if t in shown]
-    if scene.task.explore and told:
-        found.append(f"The {target.name} is as the query says in {frame_list(told)}.")
-    alike = [other for other in scene.others if same_kind(other, target) and not scene.task.caption]
-    return [*found, *(f"The {other.name} {be(other)} of the same kind." for other in alike)]
+    evidence = [t for t in scene.task.evidence if t in shown]
+    if scene.task.explore and evidence:
+        found.append(f"The {target.name} is as the query says in {frame_list(evidence)}.")
+    similar = [other for other in scene.others if same_kind(other, target) and not scene.task.caption]
+    return [*found, *(f"The {other.name} {be_verb(other)} of the same kind." for other in similar)]
 
 
-def joined(words: Sequence[str], last: str = "and") -> str:
-    """ "a", "a and b", "a, b and c"; nothing of nothing."""
+def join_words(words: Sequence[str], last: str = "and") -> str:
+    """Return "a", "a and b" or "a, b and c"; "" without words."""
     return "" if not words else words[0] if len(words) == 1 else f"{', '.join(words[:-1])} {last} {words[-1]}"
 
 
-def be(thing: Thing) -> str:
-    return "are" if thing.parsed.is_plural else "is"
+def be_verb(candidate: Candidate) -> str:
+    """Return "are" for a plural candidate, else "is"."""
+    return "are" if candidate.parsed.is_plural else "is"
 
 
-def comes_first(target: Thing, others: Sequence[Thing], shown: Sequence[int], is_entry: bool, is_first: bool) -> bool:
-    """Whether, in the frames shown, it is seen earlier than all others (`is_first`) or later, for the first time
-    (`is_entry`) or for the last time."""
+def comes_first(
+    target: Candidate, others: Sequence[Candidate], shown: Sequence[int], is_entry: bool, is_first: bool
+) -> bool:
+    """Return whether the target comes into view, or goes out of it, before (or after) all other candidates.
+
+    Args:
+        target: the candidate in question.
+        others: the candidates to compare with; those that no frame shows do not count.
+        shown: indices of the frames shown so far.
+        is_entry: compare when they come into view; else when they go out of it.
+        is_first: before all others; else after all others.
+
+    Returns:
+        False also where the target or all others are not visible.
+    """
     at = 0 if is_entry else -1
-    own, rest = target.seen_in(shown), [seen for other in others if (seen := other.seen_in(shown))]
+    own, rest = target.visible_in(shown), [seen for other in others if (seen := other.visible_in(shown))]
     if not own or not rest:
         return False
     return all(own[at] < seen[at] if is_first else own[at] > seen[at] for seen in rest)
 
 
-def is_farthest(target: Thing, things: Sequence[Thing], way: str, frame_idx: int) -> bool:
-    """Whether of all that a frame shows, two at least, it is farthest "to the left", "to the right", "up" or "down"."""
-    centers = {thing.name: center(thing.masks, frame_idx) for thing in things if thing.seen_in((frame_idx,))}
+def is_farthest(target: Candidate, candidates: Sequence[Candidate], direction: str, frame_idx: int) -> bool:
+    """Return whether the target is farthest in a direction, among at least two candidates that a frame shows.
+
+    Args:
+        target: the candidate in question.
+        candidates: all candidates, the target among them.
+        direction: "to the left", "to the right", "up" or "down".
+        frame_idx: the frame.
+
+    Returns:
+        False also where the frame does not show the target, or shows it alone.
+    """
+    visible = [candidate for candidate in candidates if candidate.visible_in((frame_idx,))]
+    centers = {candidate.name: center(candidate.masks, frame_idx) for candidate in visible}
     if len(centers) < 2 or target.name not in centers:
         return False
-    axis, sign = int(way in ("up", "down")), -1 if way in ("to the left", "up") else 1
+    axis, sign = int(direction in ("up", "down")), -1 if direction in ("to the left", "up") else 1
     own = sign * centers.pop(target.name)[axis]
     return own > max(sign * other[axis] for other in centers.values())
 
 
-def _motion_words(scene: Scene, target: Thing, shown: Sequence[int]) -> list[str]:
-    found, ways = [], motion(target.masks, target.seen_in(shown))
+def _motion_words(scene: Scene, target: Candidate, shown: Sequence[int]) -> list[str]:
+    found, seen = [], motions(target.masks, target.visible_in(shown))
     for words in scene.parsed.motions:
-        fitting = [each for each in ways if _fits(words.lower().split(), each, len(ways))]
-        told = joined([f"{each.way} from frame {each.first} to frame {each.last}" for each in fitting], "then")
-        found += [f'"{words}" fits the {target.name}: {told}.'] if fitting else []
+        fitting = [each for each in seen if _fits(words.lower().split(), each, len(seen))]
+        path = join_words(
+            [f"{each.direction} from frame {each.first} to frame {each.last}" for each in fitting], "then"
+        )
+        found += [f'"{words}" fits the {target.name}: {path}.'] if fitting else []
     return found
 
 
-def _fits(words: list[str], seen: Motion, num_ways: int) -> bool:
-    """Whether motion words ("moves left", "never moves", "walking") go with one of the `num_ways` seen."""
-    is_still = seen.way == STILL_WORD
+def _fits(words: list[str], seen: Motion, num_motions: int) -> bool:
+    """Whether motion words ("moves left", "never moves", "walking") fit one of the `num_motions` motions seen."""
+    is_still = seen.direction == STILL_WORD
     if words[0] in ("not", "never"):
-        return is_still and words[-1] in _GOING and num_ways == 1
-    if words[-1] in _WAYS:
-        return "from" not in words[:-2] and _WAYS[words[-1]] in seen.way
+        return is_still and words[-1] in _GOING and num_motions == 1
+    if words[-1] in _DIRECTIONS:
+        return "from" not in words[:-2] and _DIRECTIONS[words[-1]] in seen.direction
     if words[0] in _RESTING:
-        return is_still and num_ways == 1
+        return is_still and num_motions == 1
     if words[0] in _TURNING:
-        return num_ways == 2 and not is_still
+        return num_motions == 2 and not is_still
     return words[0] in _GOING and not is_still
 
 
-def _place_words(scene: Scene, target: Thing, shown: Sequence[int]) -> list[str]:
-    """A place beside another candidate that the query names, else a place farthest out."""
+def _place_words(scene: Scene, target: Candidate, shown: Sequence[int]) -> list[str]:
+    """Sentences on the side of another candidate that the query names, or else on a place farthest out."""
     query, found = scene.task.expression.lower(), []
     named = [other for other in scene.others if other.name.lower() in query]
     for word in scene.parsed.places:
         for other in named[:1]:
-            both = [t for t in other.seen_in(shown) if target.seen_in((t,))]
+            both = [t for t in other.visible_in(shown) if target.visible_in((t,))]
             wanted = _SIDES.get(word.lower(), "")
             if both and side(target.masks, other.masks, both[0]) == wanted:
                 found.append(
-                    f'"{word}" fits: the {target.name} {be(target)} {wanted} the {other.name} in frame {both[0]}.'
+                    f'"{word}" fits: the {target.name} {be_verb(target)} {wanted} the {other.name} in frame {both[0]}.'
                 )
-        way = _ENDS.get(word.lower())
-        if way and not named:
-            frames = [t for t in shown if is_farthest(target, scene.things, way, t)]
+        direction = _ENDS.get(word.lower())
+        if direction and not named:
+            frames = [t for t in shown if is_farthest(target, scene.candidates, direction, t)]
             if frames:
-                found.append(f'"{word}" fits: the {target.name} {be(target)} farthest {way} in frame {frames[0]}.')
+                found.append(
+                    f'"{word}" fits: the {target.name} {be_verb(target)} farthest {direction} in frame {frames[0]}.'
+                )
     return found
 
 
-def _time_words(scene: Scene, target: Thing, shown: Sequence[int]) -> list[str]:
+def _time_words(scene: Scene, target: Candidate, shown: Sequence[int]) -> list[str]:
     words = {word.lower(): word for word in scene.parsed.times}
     verbs = [(verb, True) for verb in _COMING & set(words)] + [(verb, False) for verb in _LEAVING & set(words)]
     for verb, is_entry in sorted(verbs):

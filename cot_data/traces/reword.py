@@ -1,8 +1,8 @@
-"""A teacher's wording of a trace: the words between the statements may change, the statements may not.
+"""Let a teacher model reword a trace: the words between the claims may change, the claims may not.
 
-The teacher gets every step of every turn with its statements in guillemets, and gives back the same steps in its own
-words. What it gives back has to make the same statements, turn by turn, and to pass the validator; else it is told what
-is wrong and tries again, and at last the trace keeps its own wording.
+The teacher gets every step of every turn with its claims in guillemets, and returns the same steps in its own words.
+Its text must make the same claims, turn by turn, and pass the validator. If it does not, the teacher gets the faults
+and tries again. After `ATTEMPTS` the trace keeps its original wording.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from cot_data.formats.vts_cot import Message, Record
 from cot_data.traces.candidates import Scene
 from cot_data.traces.claims import Claim
 from cot_data.traces.teacher import Teacher
-from cot_data.traces.validate import faults_of, reading_of
+from cot_data.traces.validate import find_faults, read_thinking
 
 ATTEMPTS = 2
 STEPS = ("temporal", "spatial", "linguistic", "action")
@@ -35,15 +35,28 @@ number, place, direction, size, order or negation. Words of that kind may stand 
 
 @dataclass(frozen=True)
 class Reworded:
-    """A record, whose wording it has ("teacher" or "template"), and why that of the teacher was turned down."""
+    """A record and the origin of its wording."""
 
     record: Record
-    words_by: str
-    faults: tuple[str, ...] = ()
+    words_by: str  # "teacher" or "template"
+    faults: tuple[str, ...] = ()  # why the teacher's wording was rejected
 
 
 def reword(record: Record, scene: Scene, config: EnvConfig, teacher: Teacher) -> Reworded:
-    """The record in the teacher's words where those hold, else as it is; also where the cap leaves no room to ask."""
+    """Return the record in the teacher's words if they are valid, else as it is.
+
+    Args:
+        record: a valid trace in sentences.
+        scene: its task, target and candidates.
+        config: of the environment whose frames the trace refers to.
+        teacher: the model to ask; a request that its cap does not allow is not sent.
+
+    Returns:
+        The record, the origin of its wording and the faults of a rejected one.
+
+    Raises:
+        DataError: the teacher's endpoint gives no reply.
+    """
     query = f"Query: {json.dumps(record.exp)}\n{json.dumps(marked_turns(record, scene), ensure_ascii=False, indent=1)}"
     messages = [{"role": "system", "content": _SYSTEM}, {"role": "user", "content": query}]
     faults: list[str] = []
@@ -55,13 +68,13 @@ def reword(record: Record, scene: Scene, config: EnvConfig, teacher: Teacher) ->
         faults = wording_faults(record, worded, scene, config) if isinstance(worded, Record) else [worded]
         if isinstance(worded, Record) and not faults:
             return Reworded(worded, "teacher")
-        told = "That does not hold. Give the whole list again, mended:\n" + "\n".join(faults[:10])
-        messages += [{"role": "assistant", "content": reply.text}, {"role": "user", "content": told}]
+        request = "That does not hold. Give the whole list again, mended:\n" + "\n".join(faults[:10])
+        messages += [{"role": "assistant", "content": reply.text}, {"role": "user", "content": request}]
     return Reworded(record, "template", tuple(faults))
 
 
 def marked_turns(record: Record, scene: Scene) -> list[dict[str, str]]:
-    """The steps of each turn, their statements in guillemets."""
+    """Return the steps of each turn by name, with their claims in guillemets."""
     turns = []
     for text in record.gpt_turns:
         marked = _mark(_thinking(text), scene)
@@ -71,7 +84,7 @@ def marked_turns(record: Record, scene: Scene) -> list[dict[str, str]]:
 
 
 def with_wording(record: Record, reply: str) -> Record | str:
-    """The record with the steps of a teacher's reply; what is wrong with the reply where it has no such steps."""
+    """Return the record with the steps of a teacher's reply, or what is wrong with a reply that has no such steps."""
     start, end = reply.find("["), reply.rfind("]")
     try:
         turns = json.loads(reply[start : end + 1])
@@ -84,7 +97,7 @@ def with_wording(record: Record, reply: str) -> Record | str:
     for number, (turn, old) in enumerate(zip(turns, olds, strict=True)):
         if not isinstance(turn, dict) or not all(isinstance(turn.get(name), str) for name in STEPS):
             return f"turn {number}: expected the keys {', '.join(STEPS)}, each with a text"
-        # No mark-up and no line breaks: nothing but the thinking is the teacher's to write.
+        # No mark-up and no line breaks: the teacher may only write the thinking.
         steps = [re.sub(r"[«»<>\[\]\s]+", _plain, turn[name]).strip() for name in STEPS]
         thinking = " ".join(head + step for head, step in zip(_HEADS, steps, strict=True))
         match = _TURN.fullmatch(old)
@@ -94,22 +107,32 @@ def with_wording(record: Record, reply: str) -> Record | str:
 
 
 def wording_faults(old: Record, new: Record, scene: Scene, config: EnvConfig) -> list[str]:
-    """Statements that a wording lost or added, and what the validator says of it."""
+    """Return the claims that a new wording lost or added, and the faults that the validator finds in it.
+
+    Args:
+        old: the trace before rewording.
+        new: the trace after it, with as many turns.
+        scene: the task, target and candidates of both.
+        config: of the environment whose frames the trace refers to.
+
+    Returns:
+        Texts such as "turn 1: ..", none for a valid wording.
+    """
     found = []
     for number, (was, now) in enumerate(zip(old.gpt_turns, new.gpt_turns, strict=True)):
-        had = Counter(reading_of(_thinking(was), scene).claims)
-        has = Counter(reading_of(_thinking(now), scene).claims)
+        had = Counter(read_thinking(_thinking(was), scene).claims)
+        has = Counter(read_thinking(_thinking(now), scene).claims)
         for word, claims in (("leaves out", had - has), ("adds", has - had)):
             found += [f"turn {number}: {word} {' '.join(filter(None, _words(claim)))}" for claim in claims]
-    return found + faults_of(new, scene, config)
+    return found + find_faults(new, scene, config)
 
 
 def _words(claim: Claim) -> list[str]:
-    return [claim.kind, claim.who, claim.value, claim.other, " ".join(map(str, claim.frames))]
+    return [claim.kind, claim.subject, claim.value, claim.other, " ".join(map(str, claim.frames))]
 
 
 def _plain(match: re.Match[str]) -> str:
-    """White space as one space, guillemets and brackets as nothing."""
+    """One space for white space, nothing for guillemets and brackets."""
     return " " if any(char.isspace() for char in match[0]) else ""
 
 
@@ -120,9 +143,9 @@ def _thinking(turn: str) -> str:
 
 
 def _mark(thinking: str, scene: Scene) -> str:
-    """The text with its facts in guillemets; facts that overlap are one."""
+    """The text with its claims in guillemets; overlapping claims are joined."""
     spans: list[tuple[int, int]] = []
-    for start, end in reading_of(thinking, scene).spans:
+    for start, end in read_thinking(thinking, scene).spans:
         if spans and start <= spans[-1][1]:
             spans[-1] = (spans[-1][0], max(end, spans[-1][1]))
         else:

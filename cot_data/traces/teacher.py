@@ -1,8 +1,8 @@
-"""A teacher model behind an OpenAI-compatible endpoint (vLLM's `vllm serve` is one): text in, text out.
+"""Ask a teacher model at an OpenAI-compatible endpoint, such as `vllm serve`: text in, text out.
 
-Failures of the way there (no connection, a timeout, status 429 or 5xx, a broken reply) are tried again, a few times and
-ever later. A cap on tokens is kept to: a request is only sent if all of it and of its longest reply would still fit.
-The key, where the endpoint wants one, is read from VIDEOSEG_TEACHER_KEY.
+Transport failures (no connection, a timeout, status 429 or 5xx, a broken reply) are retried with exponential backoff.
+The cap on tokens is strict: a request is sent only if the prompt and the longest possible reply fit. If the endpoint
+needs a key, it is read from VIDEOSEG_TEACHER_KEY.
 """
 
 from __future__ import annotations
@@ -20,45 +20,53 @@ from env.errors import DataError
 
 KEY_ENV = "VIDEOSEG_TEACHER_KEY"
 TRIES = 4
-FIRST_WAIT = 1.0  # seconds; doubled before each further try
+FIRST_WAIT = 1.0  # seconds before the second try; doubled before each further one
 TIMEOUT = 120.0  # seconds for one reply
-REPLY_TOKENS = 2048  # most of one reply
-FRAMING_TOKENS = 64  # at most, that the chat template puts around the messages
+REPLY_TOKENS = 2048  # most tokens of one reply
+FRAMING_TOKENS = 64  # most tokens that the chat template adds to a message
 _RETRIED = frozenset({408, 409, 429, 500, 502, 503, 504})
 
 
 @dataclass(frozen=True)
 class Reply:
-    """What came back, and the tokens of request and reply together."""
+    """A reply, with the tokens of request and reply together."""
 
     text: str
     tokens: int
 
 
 class Teacher:
-    """One model of one endpoint, with the tokens it has cost so far in `spent`. Threads may share it."""
+    """One model at one endpoint. `spent` counts the tokens used so far. Threads may share it."""
 
     def __init__(
         self,
         url: str,
         model: str,
         max_tokens: int,
-        spent: int = 0,
         timeout: float = TIMEOUT,
         wait: Callable[[float], None] = time.sleep,
     ):
-        """`url` ends in the version, as in http://localhost:8000/v1; `max_tokens` 0 is no cap; `spent` counts to it."""
+        """Open a client; the first request is sent by `ask`.
+
+        Args:
+            url: of the endpoint, with its version, as in http://localhost:8000/v1.
+            model: name of the model there.
+            max_tokens: cap on `spent`, the tokens of all requests and replies; 0 is no cap.
+            timeout: seconds for one reply.
+            wait: sleeps for the given seconds between tries.
+        """
         key = os.environ.get(KEY_ENV, "")
-        self.url, self.model, self.max_tokens, self.spent = url.rstrip("/"), model, max_tokens, spent
+        self.url, self.model, self.max_tokens, self.spent = url.rstrip("/"), model, max_tokens, 0
         self._wait, self._lock = wait, Lock()
         headers = {"Authorization": f"Bearer {key}"} if key else {}
         self._client = httpx2.Client(timeout=timeout, headers=headers)
 
     def close(self) -> None:
+        """Close the connections."""
         self._client.close()
 
     def ask(self, messages: list[dict[str, str]]) -> Reply | None:
-        """The reply to a chat; None where the cap leaves no room for it. DataError where the endpoint gives none."""
+        """Return the reply to a chat, or None if it could exceed the cap. DataError if the endpoint gives no reply."""
         # A token is at least one byte of text, so this is more than the request can cost.
         most = sum(len(message["content"].encode()) + FRAMING_TOKENS for message in messages) + REPLY_TOKENS
         body = {"model": self.model, "messages": messages, "temperature": 0, "max_tokens": REPLY_TOKENS}
@@ -68,7 +76,7 @@ class Teacher:
                 self._wait(FIRST_WAIT * 2 ** (number - 1))
             if not self._reserve(most):
                 return None
-            cost = most  # what a request costs that got lost, nobody says
+            cost = most  # the cost of a lost request is unknown
             try:
                 response = self._client.post(f"{self.url}/chat/completions", json=body)
                 found = _reply(response) if response.status_code == 200 else None
@@ -83,25 +91,25 @@ class Teacher:
             except httpx2.TransportError as error:
                 problem = f"{type(error).__name__} {error}"
             finally:
-                self._settle(most, cost)
-        hint = "see that it runs and start again; what is done is kept"
+                self._release(most - cost)
+        hint = "check that it runs and start again; finished tasks are kept"
         raise DataError(self.url, f"expected a reply of {self.model!r}, found {problem} in {TRIES} tries; {hint}")
 
     def _reserve(self, tokens: int) -> bool:
-        """Set tokens aside for a request, if there are so many left; several threads ask."""
+        """Reserve tokens for a request if the cap allows it; threads call this concurrently."""
         with self._lock:
             if self.max_tokens and self.spent + tokens > self.max_tokens:
                 return False
             self.spent += tokens
             return True
 
-    def _settle(self, reserved: int, cost: int) -> None:
+    def _release(self, tokens: int) -> None:
         with self._lock:
-            self.spent += cost - reserved
+            self.spent -= tokens
 
 
 def _reply(response: httpx2.Response) -> Reply | None:
-    """The first choice, with -1 tokens where it does not count them; None where the body is no chat completion."""
+    """The first choice, with -1 tokens if the body has no count; None if the body is no chat completion."""
     try:
         body: Any = response.json()
         text = body["choices"][0]["message"]["content"]

@@ -1,4 +1,4 @@
-"""The parts of a turn, and names for the target. `prose_style` and `compact_style` beside this write the thinking."""
+"""Assemble the text of a turn, and name its target. `prose_style` and `compact_style` write the thinking."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ from env.types import Answer, Select, Task
 
 @dataclass(frozen=True)
 class Thought:
-    """The thinking of one turn, and what it leads to."""
+    """The thinking of one turn and the decision that follows from it."""
 
     text: str
     decision: Select | Answer
 
 
 def write_turn(thought: Thought) -> str:
-    """The text of a whole turn: thinking, then the block."""
+    """Return the text of a whole turn: the thinking, then the action block."""
     return f"<think>{thought.text}</think>\n{format_decision(thought.decision)}"
 
 
 def target_name(task: Task) -> str:
-    """What the target is called; the query in its own words where the data set does not know."""
+    """Return the target's caption, or the expression without its article where the data set has no caption."""
     return task.caption or task.expression.removeprefix("the ").removeprefix("The ")
 
 
 def noun(caption: str) -> str:
-    """A caption says what its object looks like and no more: "dark blue"."""
+    """Return a noun for a caption that only describes an appearance: "dark blue" becomes "dark blue one"."""
     return f"{caption} one"

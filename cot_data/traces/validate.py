@@ -1,8 +1,8 @@
-"""Does a trace in sentences contradict the masks? Every statement is read from its text and judged anew.
+"""Validate a trace in sentences: read every claim from its text and check it against the masks.
 
-Also that it plays: that its text parses, its numbers are those beside the text, each look shows something new, and the
-answer follows from the frames shown. What looks like a statement and cannot be read counts as a fault: a trace whose
-statements cannot be judged is not known to be true.
+A trace must also run: its text parses, `cot_trace` holds the numbers of the text, each zoom shows a new frame or shows
+one larger, and the answer follows from the frames shown. Text that could be a claim but cannot be read is a fault too,
+because a trace is only known to be true if all of its statements can be checked.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ import re
 from configs.schema import EnvConfig
 from cot_data.formats.vts_cot import Record
 from cot_data.traces.candidates import Scene
-from cot_data.traces.claim_checks import JUDGES, View
-from cot_data.traces.claims import Claim, Reading, read_claims
+from cot_data.traces.claim_checks import CHECKS, ClaimContext
+from cot_data.traces.claims import Claim, ReadClaims, read_claims
 from cot_data.traces.dialogue import to_trajectory
 from env.errors import DataError
 from env.types import Answer, Select, Turn
@@ -22,8 +22,17 @@ _STEPS = ["Step 1 (temporal):", "Step 2 (spatial):", "Step 3 (linguistic):", "Ac
 _THINKING = re.compile(r"<think>(.*)</think>", re.DOTALL)
 
 
-def faults_of(record: Record, scene: Scene, config: EnvConfig) -> list[str]:
-    """What is wrong with a trace about the task of `scene`, as "turn 1: .."; empty where nothing is."""
+def find_faults(record: Record, scene: Scene, config: EnvConfig) -> list[str]:
+    """Return what is wrong with a trace.
+
+    Args:
+        record: the trace.
+        scene: its task, target and candidates.
+        config: of the environment whose frames the trace refers to.
+
+    Returns:
+        Texts such as "turn 1: ..", none for a valid trace.
+    """
     try:
         turns = to_trajectory(record, scene.task, config).turns
     except DataError as error:
@@ -34,8 +43,8 @@ def faults_of(record: Record, scene: Scene, config: EnvConfig) -> list[str]:
         for frame in turn.observation.frames:
             pixels = frame.width * frame.height
             shown[frame.frame_idx] = max(pixels, shown.get(frame.frame_idx, 0))
-        adds = [] if shown != before else ["shows nothing that was not shown before"]
-        found += [f"turn {number}: {fault}" for fault in [*adds, *_turn_faults(turn, scene, tuple(sorted(shown)))]]
+        repeated = [] if shown != before else ["shows nothing that was not shown before"]
+        found += [f"turn {number}: {fault}" for fault in [*repeated, *_turn_faults(turn, scene, tuple(sorted(shown)))]]
     return found
 
 
@@ -43,53 +52,53 @@ def _turn_faults(turn: Turn, scene: Scene, shown: tuple[int, ...]) -> list[str]:
     decision = turn.decision
     assert isinstance(decision, Select | Answer)
     thinking = _THINKING.search(turn.action.text)
-    assert thinking is not None  # it was parsed
-    reading = reading_of(thinking[1], scene)
+    assert thinking is not None  # the action was parsed
+    read = read_thinking(thinking[1], scene)
     found = _step_faults(thinking[1])
-    found += [f"says {word!r} where it cannot be judged" for word in reading.loose_ends]
-    view = View(scene, shown, decision)
-    for claim in reading.claims:
-        fault = JUDGES[claim.kind](view, claim)
+    found += [f"has {word!r} outside of every statement that masks can check" for word in read.unread_words]
+    context = ClaimContext(scene, shown, decision)
+    for claim in read.claims:
+        fault = CHECKS[claim.kind](context, claim)
         if fault:
-            found.append(f"{_told(claim)}: {fault}")
-    kinds = {claim.kind for claim in reading.claims}
-    if {"means", "untold"} <= kinds:
-        found.append("says whom the query means, and that it cannot be told yet")
-    acts = "answer" if isinstance(decision, Answer) else "look"
-    if acts not in kinds:
-        found.append(f"does not say which frames it is to {acts} at, as its action does")
-    return found + (_answer_faults(view, kinds) if isinstance(decision, Answer) else [])
+            found.append(f"{_claim_text(claim)}: {fault}")
+    kinds = {claim.kind for claim in read.claims}
+    if {"means", "undecided"} <= kinds:
+        found.append("names the target and states that it is not known yet")
+    action = "answer" if isinstance(decision, Answer) else "select"
+    if action not in kinds:
+        found.append(f"does not state the frames of its {action}")
+    return found + (_answer_faults(context, kinds) if isinstance(decision, Answer) else [])
 
 
-def reading_of(thinking: str, scene: Scene) -> Reading:
-    """The claims of a turn's thinking, with the names of the scene."""
-    return read_claims(thinking, [thing.name for thing in scene.things])
+def read_thinking(thinking: str, scene: Scene) -> ReadClaims:
+    """Return the claims of a turn's thinking about the candidates of the scene."""
+    return read_claims(thinking, [candidate.name for candidate in scene.candidates])
 
 
 def _step_faults(thinking: str) -> list[str]:
     found = re.findall(r"Step \d \(\w+\):|Action:", thinking)
-    return (
-        [] if found == _STEPS else [f"expected {', '.join(_STEPS)} in this order, found {', '.join(found) or 'none'}"]
-    )
+    if found == _STEPS:
+        return []
+    return [f"expected {', '.join(_STEPS)} in this order, found {', '.join(found) or 'none'}"]
 
 
-def _answer_faults(view: View, kinds: set[str]) -> list[str]:
-    """The answer names the target, spans the frames that show it, and marks one of them; or says that there is none."""
-    target, answer = view.scene.target, view.decision
+def _answer_faults(context: ClaimContext, kinds: set[str]) -> list[str]:
+    """The answer names the target, spans the frames that show it, and marks one of them; or states there is none."""
+    target, answer = context.scene.target, context.decision
     if target is None:
-        return [] if "none" in kinds else ["does not say that nothing answers to the query"]
-    found = [] if "means" in kinds else ["does not say whom the query means"]
-    seen = target.seen_in(view.shown)
+        return [] if "no_target" in kinds else ["does not state that nothing matches the query"]
+    found = [] if "means" in kinds else ["does not name the target"]
+    seen = target.visible_in(context.shown)
     if not seen:
         return [*found, "no frame that was shown shows the target"]
     if (answer.interval.start, answer.interval.end - 1) != (seen[0], seen[-1]):
-        said = f"{answer.interval.start} to {answer.interval.end - 1}"
-        found.append(f"answers with frames {said}, the frames shown have the target from {seen[0]} to {seen[-1]}")
+        answered = f"{answer.interval.start} to {answer.interval.end - 1}"
+        found.append(f"answers with frames {answered}, the frames shown have the target from {seen[0]} to {seen[-1]}")
     if answer.key_frame not in seen:
         found.append(f"marks frame {answer.key_frame}, which does not show the target or was not shown")
     return found
 
 
-def _told(claim: Claim) -> str:
+def _claim_text(claim: Claim) -> str:
     frames = f" in {', '.join(map(str, claim.frames))}" if claim.frames else ""
-    return f"{claim.kind} {claim.value} {claim.who}".replace("  ", " ").rstrip() + frames
+    return f"{claim.kind} {claim.value} {claim.subject}".replace("  ", " ").rstrip() + frames

@@ -1,4 +1,4 @@
-"""What single frames show of an object, from its masks: how much of it, where, and in which frame it is seen best."""
+"""Measure from its masks how an object appears in single frames: its area, its place, and the best key frame."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from itertools import product
 import numpy as np
 
 from configs.schema import EnvConfig
-from cot_data.moving_shapes.expressions import SEEN_AREA
+from cot_data.moving_shapes.predicates import MIN_VISIBLE_AREA
 from env.frames import sample_indices
 from env.rle import decode
 from env.types import RLE, Interval, Task
 
-NEARLY = 0.7  # of the largest area: as good a key frame, and the earliest of them is easily named
+NEARLY_LARGEST = 0.7  # share of the largest area from which a key frame counts as equally good; the earliest one wins
 _ROWS, _COLUMNS = ("upper", "", "lower"), ("left", "", "right")
 PLACES = tuple(" ".join(filter(None, words)) or "center" for words in product(_ROWS, _COLUMNS))
 
 
 @dataclass(frozen=True)
-class Sight:
-    """What one frame shows of an object."""
+class ObjectView:
+    """How one frame shows an object."""
 
     area: int  # pixels
     is_cut: bool  # by the frame's border
@@ -30,48 +30,82 @@ class Sight:
 
 
 def first_frames(task: Task, config: EnvConfig) -> tuple[int, ...]:
-    """The frames of the first observation, in order."""
+    """Return the frame indices of the first observation, in order."""
     whole = Interval(0, task.video.num_frames)
     return tuple(sorted({*sample_indices(whole, config.strip_frames), *sample_indices(whole, config.detail_frames)}))
 
 
-def see(gold: tuple[RLE | None, ...], frames: Iterable[int], least: int = SEEN_AREA) -> dict[int, Sight]:
-    """What each of `frames` shows of an object, in order; those that show fewer than `least` pixels are left out."""
-    sights = {t: _sight(*rle["size"], rle["counts"]) for t in sorted(frames) if (rle := gold[t]) is not None}
-    return {t: sight for t, sight in sights.items() if sight.area >= least}
+def object_views(
+    masks: tuple[RLE | None, ...], frames: Iterable[int], min_area: int = MIN_VISIBLE_AREA
+) -> dict[int, ObjectView]:
+    """Return how each of `frames` shows an object.
+
+    Args:
+        masks: [T] RLEs of the object, None where it is absent.
+        frames: frame indices, in any order.
+        min_area: frames that show fewer pixels are left out.
+
+    Returns:
+        Frame index to view, in order of the frames.
+    """
+    views = {t: _object_view(*rle["size"], rle["counts"]) for t in sorted(frames) if (rle := masks[t]) is not None}
+    return {t: view for t, view in views.items() if view.area >= min_area}
 
 
 @lru_cache(maxsize=2**18)
-def _sight(height: int, width: int, counts: str) -> Sight:
-    """Kept, because a cold start writes traces from the same masks again and again."""
+def _object_view(height: int, width: int, counts: str) -> ObjectView:
+    """Cached, because a cold start writes traces from the same masks many times."""
     mask_HW = decode({"size": [height, width], "counts": counts})
-    is_cut = bool(mask_HW[[0, -1]].any() or mask_HW[:, [0, -1]].any())
-    return Sight(int(mask_HW.sum()), is_cut, place_in(mask_HW))
+    return ObjectView(int(mask_HW.sum()), reaches_border(mask_HW), place_in(mask_HW))
 
 
-def best_frame(gold: tuple[RLE | None, ...], shown: set[int], least: int = SEEN_AREA) -> int:
-    """The frame that shows the target largest and whole, among the `shown` ones that show it, else among all.
+def reaches_border(mask_HW: np.ndarray) -> bool:
+    """Return whether a mask has pixels at the frame's border."""
+    return bool(mask_HW[[0, -1]].any() or mask_HW[:, [0, -1]].any())
 
-    Of sizes that are nearly the largest the earliest wins; a target cut by the border only if all are.
+
+def best_frame(masks: tuple[RLE | None, ...], shown: set[int], min_area: int = MIN_VISIBLE_AREA) -> int:
+    """Return the frame that shows an object large and whole: of the frames shown if any shows it, else of all frames.
+
+    The earliest frame with at least `NEARLY_LARGEST` of the largest area wins. Frames in which the border cuts the
+    object count only if it is cut in all of them.
+
+    Args:
+        masks: [T] RLEs of the object, at least one of them not None.
+        shown: frame indices that the policy has seen.
+        min_area: fewest pixels by which the object counts as visible.
+
+    Returns:
+        A frame index.
     """
-    sights = see(gold, shown, least) or see(gold, range(len(gold))) or see(gold, range(len(gold)), least=1)
-    whole = {t: sight for t, sight in sights.items() if not sight.is_cut} or sights
-    largest = max(sight.area for sight in whole.values())
-    return next(t for t, sight in whole.items() if sight.area >= NEARLY * largest)
+    every = range(len(masks))
+    views = object_views(masks, shown, min_area) or object_views(masks, every) or object_views(masks, every, min_area=1)
+    whole = {t: view for t, view in views.items() if not view.is_cut} or views
+    largest = max(view.area for view in whole.values())
+    return next(t for t, view in whole.items() if view.area >= NEARLY_LARGEST * largest)
 
 
-def visible_frames(gold: tuple[RLE | None, ...]) -> list[int]:
-    """Frames that show an object at all."""
-    return [t for t, rle in enumerate(gold) if rle is not None]
+def visible_frames(masks: tuple[RLE | None, ...]) -> list[int]:
+    """Return the frames that show any pixel of an object."""
+    return [t for t, rle in enumerate(masks) if rle is not None]
 
 
 def place_of(center: tuple[float, float], height: int, width: int) -> str:
-    """One of nine places for a point (x, y) in pixels: "upper left", "center", "lower", .."""
+    """Return which of nine places a point lies in: "upper left", "center", "lower", ..
+
+    Args:
+        center: (x, y) in pixels.
+        height: of the frame, in pixels.
+        width: of the frame, in pixels.
+
+    Returns:
+        A member of `PLACES`.
+    """
     x, y = center
     return PLACES[3 * min(int(3 * y / height), 2) + min(int(3 * x / width), 2)]
 
 
 def place_in(mask_HW: np.ndarray) -> str:
-    """The place of a mask's centre."""
+    """Return the place of a mask's centre."""
     ys, xs = np.nonzero(mask_HW)
     return place_of((float(xs.mean()) + 0.5, float(ys.mean()) + 0.5), *mask_HW.shape)

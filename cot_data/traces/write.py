@@ -1,8 +1,9 @@
-"""Cold-start traces (VTS-CoT) from ground truth, for any data set with masks.
+"""Write cold-start traces (VTS-CoT) from ground truth masks, for any data set.
 
-In sentences (`full`) a trace looks closer for what the frames shown so far leave open (`cot_data.traces.plan`), and
-says no more than its frames show: it answers with the interval from the first to the last that show the target, and
-marks the one that shows it best. `cot_data.traces.compact_style` has the other style.
+A trace in sentences (style `full`) zooms on what the frames shown so far leave open (`cot_data.traces.plan`) and states
+only what its frames show. It answers with the interval from the first to the last shown frame that shows the target,
+and its key frame is the one that shows the target best. The style `brief` is in `cot_data.traces.compact_style`. Both
+are named after the prompt of the config's `env` that they go with.
 """
 
 from __future__ import annotations
@@ -11,15 +12,17 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from configs.load import ConfigError
 from configs.schema import EnvConfig
+from cot_data.faults import suggest
 from cot_data.formats.vts_cot import Message, Record, TraceStep
 from cot_data.moving_shapes.labels import LabelledObject
 from cot_data.traces.candidates import Scene, labelled_scene
-from cot_data.traces.compact_style import brief_thoughts
-from cot_data.traces.plan import frames_shown, plan_looks
-from cot_data.traces.prose_style import Moment, think
+from cot_data.traces.compact_style import compact_turns
+from cot_data.traces.plan import frames_shown, plan_zooms
+from cot_data.traces.prose_style import TurnState, write_thinking
 from cot_data.traces.turn_text import Thought, write_turn
-from cot_data.traces.visibility import NEARLY, best_frame, first_frames, see, visible_frames
+from cot_data.traces.visibility import NEARLY_LARGEST, best_frame, first_frames, object_views, visible_frames
 from env.errors import DataError
 from env.frames import sample_indices
 from env.prompts import PROMPTS
@@ -31,22 +34,47 @@ def write_trace(
     config: EnvConfig,
     rng: np.random.Generator,
     style: str = "full",
-    anno_id: tuple[int | str, ...] = (),
     objects: tuple[LabelledObject, ...] = (),
     zoom_share: float = 0.45,
 ) -> Record:
-    """A dialogue that finds the target of `task` within `config.max_turns`; DataError where its masks are unknown.
+    """Write a dialogue that finds the target of a task.
 
-    `style` is a key of `STYLES`; `zoom_share` is that of `cold_start`. With `objects` all of them are told of where
-    they are seen, without them the target.
+    Args:
+        task: a task with known masks.
+        config: frames per observation and the most turns.
+        rng: decides whether to zoom where that is optional.
+        style: a key of `STYLES`.
+        objects: all labelled objects of the video, which the trace mentions too; if empty, it mentions the target only.
+        zoom_share: probability of a zoom in the style `brief`, see `cold_start.zoom_share`.
+
+    Returns:
+        A record of at most `config.max_turns` turns, without `anno_id`.
+
+    Raises:
+        ConfigError: the style is unknown.
+        DataError: the task's masks are unknown.
     """
+    if style not in STYLES:
+        raise ConfigError(f"env.prompt: expected a style of traces, found {style!r}; {suggest(style, STYLES)}")
     if not task.gold:
         raise DataError(f"task {task.task_id}", "expected gold masks to write a trace from, found none")
-    return to_record(task, config, STYLES[style](task, config, rng, objects, zoom_share), anno_id)
+    return to_record(task, config, STYLES[style](task, config, rng, objects, zoom_share))
 
 
-def to_record(task: Task, config: EnvConfig, thoughts: Sequence[Thought], anno_id: tuple[int | str, ...]) -> Record:
-    """The dialogue of these turns in the published form."""
+def to_record(
+    task: Task, config: EnvConfig, thoughts: Sequence[Thought], anno_id: tuple[int | str, ...] = ()
+) -> Record:
+    """Put the turns of a trace into the published form.
+
+    Args:
+        task: the task of the trace.
+        config: names the prompt, and how many large frames the first observation has.
+        thoughts: one per turn, the answer last.
+        anno_id: keys of the target's masks in the mask dictionary; empty where the data set has none.
+
+    Returns:
+        The record.
+    """
     video_name, exp_id = names_in(task.task_id)
     turns = [write_turn(thought) for thought in thoughts]
     whole = Interval(0, task.video.num_frames)
@@ -57,53 +85,80 @@ def to_record(task: Task, config: EnvConfig, thoughts: Sequence[Thought], anno_i
         anno_id=anno_id,
         sample_frame_indice=sample_indices(whole, config.detail_frames),
         round_num=len(turns),
-        cot_trace=tuple(_numbers(thought) for thought in thoughts),
+        cot_trace=tuple(_trace_step(thought) for thought in thoughts),
         conversations=_conversation(task, config, turns),
         exp_id=exp_id,
     )
 
 
-def full_thoughts(
+def labelled_prose_turns(
     task: Task, config: EnvConfig, rng: np.random.Generator, objects: tuple[LabelledObject, ...], zoom_share: float
 ) -> list[Thought]:
-    """Looks and an answer in sentences. It looks wherever something is left open, whatever `zoom_share` is."""
-    return explore(labelled_scene(task, objects), config, rng)
+    """Return the turns of a trace in sentences, with labelled objects as candidates.
+
+    Args:
+        task: a task with known masks.
+        config: frames per observation and the most turns.
+        rng: decides on an optional zoom.
+        objects: all objects of the video; if empty, the target is the only candidate.
+        zoom_share: not used: it zooms wherever something is left open.
+
+    Returns:
+        One thought per turn, the answer last.
+    """
+    return prose_turns(labelled_scene(task, objects), config, rng)
 
 
-def explore(scene: Scene, config: EnvConfig, rng: np.random.Generator) -> list[Thought]:
-    """The turns of a trace in sentences, from coarse to fine."""
+def prose_turns(scene: Scene, config: EnvConfig, rng: np.random.Generator) -> list[Thought]:
+    """Return the turns of a trace in sentences, from coarse to fine.
+
+    Args:
+        scene: the task and its candidates.
+        config: frames per observation and the most turns.
+        rng: decides on an optional zoom.
+
+    Returns:
+        One thought per turn, the answer last.
+    """
     shown = set(new := first_frames(scene.task, config))
     thoughts: list[Thought] = []
     large: list[int] = []
-    is_told = False
-    for look in plan_looks(scene, config, rng):
-        moment = Moment(scene, _ordered(shown), _ordered(new), look.select, look.reason, not thoughts, is_told)
-        thoughts.append(Thought(think(moment), look.select))
-        is_told = is_told or moment.named is not None
-        new = frames_shown(look.select, config) - shown or {look.select.key_frame}
+    was_named = False
+    for zoom in plan_zooms(scene, config, rng):
+        turn = TurnState(scene, _ordered(shown), _ordered(new), zoom.select, zoom.reason, not thoughts, was_named)
+        thoughts.append(Thought(write_thinking(turn), zoom.select))
+        was_named = was_named or turn.known_target is not None
+        new = frames_shown(zoom.select, config) - shown or {zoom.select.key_frame}
         shown |= new
-        large.append(look.select.key_frame)
-    answer = answer_of(scene, shown, large)
-    moment = Moment(scene, _ordered(shown), _ordered(new), answer, "", not thoughts, is_told)
-    return [*thoughts, Thought(think(moment), answer)]
+        large.append(zoom.select.key_frame)
+    answer = final_answer(scene, shown, large)
+    turn = TurnState(scene, _ordered(shown), _ordered(new), answer, "", not thoughts, was_named)
+    return [*thoughts, Thought(write_thinking(turn), answer)]
 
 
-def answer_of(scene: Scene, shown: set[int], large: Sequence[int]) -> Answer:
-    """What follows from the frames shown; a query that nothing answers to gets the whole video and its middle frame.
+def final_answer(scene: Scene, shown: set[int], large: Sequence[int]) -> Answer:
+    """Return the answer that follows from the frames shown.
 
-    Of the frames that were shown `large` the best stays the key frame if it is nearly as good as the best of all.
+    Args:
+        scene: the task and its target.
+        shown: indices of all frames shown.
+        large: those shown as key frames; the best of them stays the key frame if it is nearly as good as any.
+
+    Returns:
+        The interval from the first to the last shown frame of the target; the whole video and its middle frame where
+        nothing matches the query.
     """
     target, num_frames = scene.target, scene.task.video.num_frames
     if target is None:
         return Answer(Interval(0, num_frames), num_frames // 2)
-    seen = target.seen_in(_ordered(shown))
-    if not seen:  # no turn was left to look for it: what the masks say
+    seen = target.visible_in(_ordered(shown))
+    if not seen:  # no turn was left to search for it: use the masks
         between = visible_frames(target.masks)
-        return Answer(Interval(between[0], between[-1] + 1), best_frame(target.masks, shown, target.least))
-    sights = see(target.masks, seen, target.least)
-    whole = {t: sight.area for t, sight in sights.items() if not sight.is_cut}
-    good = [t for t in large if t in whole and whole[t] >= NEARLY * max(whole.values())]
-    key_frame = max(good, key=whole.__getitem__) if good else best_frame(target.masks, shown, target.least)
+        return Answer(Interval(between[0], between[-1] + 1), best_frame(target.masks, shown, target.min_area))
+    views = object_views(target.masks, seen, target.min_area)
+    whole = {t: view.area for t, view in views.items() if not view.is_cut}
+    good = [t for t in large if t in whole and whole[t] >= NEARLY_LARGEST * max(whole.values())]
+    key_frame = max(good, key=whole.__getitem__) if good else best_frame(target.masks, shown, target.min_area)
     return Answer(Interval(seen[0], seen[-1] + 1), key_frame)
 
 
@@ -111,7 +166,7 @@ def _ordered(frames: set[int] | tuple[int, ...]) -> tuple[int, ...]:
     return tuple(sorted(frames))
 
 
-def _numbers(thought: Thought) -> TraceStep:
+def _trace_step(thought: Thought) -> TraceStep:
     interval = thought.decision.interval
     return TraceStep(interval.start, interval.end - 1, thought.decision.key_frame)
 
@@ -126,6 +181,6 @@ def _conversation(task: Task, config: EnvConfig, turns: list[str]) -> tuple[Mess
 
 Style = Callable[[Task, EnvConfig, np.random.Generator, tuple[LabelledObject, ...], float], list[Thought]]
 STYLES: dict[str, Style] = {
-    "full": full_thoughts,
-    "brief": brief_thoughts,
+    "full": labelled_prose_turns,
+    "brief": compact_turns,
 }

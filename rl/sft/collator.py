@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from configs.schema import StageConfig
-from cot_data.traces.claims import UNTOLD
+from cot_data.traces.claims import UNDECIDED
 from cot_data.traces.compact_style import UNCLEAR
 from env.rle import mask_or_empty
 from env.types import Answer, Select, Task, Trajectory
@@ -116,4 +116,6 @@ def _is_named(task: Task, look: str) -> bool:
 
     Where the data set has no names, a look says so if it does not know yet.
     """
-    return not task.explore and (task.caption in look if task.caption else UNTOLD not in look and UNCLEAR not in look)
+    return not task.explore and (
+        task.caption in look if task.caption else UNDECIDED not in look and UNCLEAR not in look
+    )

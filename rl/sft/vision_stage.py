@@ -18,8 +18,8 @@ from torch import Tensor, nn
 
 from configs.load import ConfigError
 from configs.schema import EnvConfig, StageConfig
-from cot_data.moving_shapes.expressions import SEEN_AREA
 from cot_data.moving_shapes.labels import LabelledVideo
+from cot_data.moving_shapes.predicates import MIN_VISIBLE_AREA
 from cot_data.moving_shapes.scene import COLORS, MARKS, SHADES
 from cot_data.traces.visibility import PLACES, place_in
 from env.frames import frame_refs
@@ -163,4 +163,4 @@ def _cells(mask_HW: np.ndarray, rows: int, columns: int) -> np.ndarray:
     height, width = mask_HW.shape
     counts = mask_HW[: height // rows * rows, : width // columns * columns]
     counts = counts.reshape(rows, height // rows, columns, width // columns).sum(axis=(1, 3))
-    return np.flatnonzero(counts.ravel() >= SEEN_AREA)
+    return np.flatnonzero(counts.ravel() >= MIN_VISIBLE_AREA)

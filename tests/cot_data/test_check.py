@@ -1,4 +1,4 @@
-"""`cot_data.check` tells every planted fault by file, record and field, and finds none where none is."""
+"""`cot_data.check` reports every planted fault with file, record and field, and no others."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ from tests.helpers.published_layouts import LAYOUTS
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_nothing_is_found_where_nothing_is_wrong(layout: str, tmp_path: Path) -> None:
+def test_valid_data_has_no_faults(layout: str, tmp_path: Path) -> None:
     name, write = LAYOUTS[layout]
     assert check(name, write(tmp_path)) == []
 
 
 @pytest.mark.parametrize("layout", FAULTS)
-def test_every_planted_fault_is_told(layout: str, tmp_path: Path) -> None:
+def test_every_planted_fault_is_reported(layout: str, tmp_path: Path) -> None:
     name, root = damaged(layout, tmp_path)
-    told = [cells(fault) for fault in check(name, root)]
-    for _, file, record, field, said in FAULTS[layout]:
+    reported = [cells(fault) for fault in check(name, root)]
+    for _, file, record, field, problem in FAULTS[layout]:
         fits = [
             row
-            for row in told
-            if row[0].endswith(file) and row[1:3] == (record, field) and said in row[3] and row[4] != ""
+            for row in reported
+            if row[0].endswith(file) and row[1:3] == (record, field) and problem in row[3] and row[4] != ""
         ]
-        assert len(fits) >= 1, (file, record, field, said, told)
-    assert len({row[:4] for row in told}) == len(told), "each fault once"
+        assert len(fits) >= 1, (file, record, field, problem, reported)
+    assert len({row[:4] for row in reported}) == len(reported), "each fault once"
 
 
 def test_there_are_enough_faults() -> None:
@@ -40,7 +40,7 @@ def test_there_are_enough_faults() -> None:
 
 
 @pytest.mark.parametrize("layout", FAULTS)
-def test_a_loader_raises_what_the_check_lists(layout: str, tmp_path: Path) -> None:
+def test_a_loader_raises_a_fault_that_the_check_lists(layout: str, tmp_path: Path) -> None:
     name, root = damaged(layout, tmp_path)
     listed = {(fault.where, fault.problem) for fault in check(name, root)}
     with pytest.raises(DataError) as caught:
@@ -58,11 +58,11 @@ def test_the_command_prints_a_table_and_fails(tmp_path: Path) -> None:
     done = run(root, name)
     assert done.returncode == 1
     assert "2 faults" in done.stdout and "type_id" in done.stdout and "what to do" in done.stdout
-    sound = LAYOUTS["revos"][1](tmp_path / "sound")
-    done = run(sound, name)
-    assert (done.returncode, done.stdout) == (0, f"{sound}: 0 faults\n")
+    valid = LAYOUTS["revos"][1](tmp_path / "valid")
+    done = run(valid, name)
+    assert (done.returncode, done.stdout) == (0, f"{valid}: 0 faults\n")
 
 
-def test_a_root_that_is_not_there_is_one_fault(tmp_path: Path) -> None:
+def test_a_missing_root_is_one_fault(tmp_path: Path) -> None:
     (fault,) = check("mevis", tmp_path / "nowhere")
     assert "expected a JSON file, found none" in fault.problem

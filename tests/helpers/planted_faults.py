@@ -131,7 +131,7 @@ FAULTS: dict[str, list[tuple[Change, str, str, str, str]]] = {
         (further_video("4"), "meta_expressions.json", "videos['4']", "", "expected the folder"),
         (
             further_video("d", height=48, width=81),
-            "mask_dict.json", "['7']", "[0].size", "expected [48, 81] as the frames are",
+            "mask_dict.json", "['7']", "[0].size", "expected [48, 81]",
         ),
     ],
     "ref_youtube_vos": [
@@ -220,7 +220,7 @@ FAULTS: dict[str, list[tuple[Change, str, str, str, str]]] = {
         (question("0", q_type="Why"), "test_v2.json", "videos['match_0010_0012'].questions['0']", "q_type", "'Why'"),
         (
             question("1", action_start="00:12"),
-            "test_v2.json", "videos['match_0010_0012'].questions['1']", "action_end", "behind action_start",
+            "test_v2.json", "videos['match_0010_0012'].questions['1']", "action_end", "after action_start",
         ),
     ],
 }  # fmt: skip

@@ -1,4 +1,4 @@
-"""Every loader on its published layout: tasks, words, subsets, and gold masks against what was drawn."""
+"""Every loader on its published layout: tasks, expressions, subsets, and gold masks against the drawn ones."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tests.helpers.published_layouts import LAYOUTS, clip_target, target
 
 NOTHING = target(9)
 
-# layout -> [(end of the task id, expression, subset, masks or None where gold is unknown)]
+# layout -> [(end of the task id, expression, subset, masks, or None if they are unknown)]
 EXPECTED: dict[str, list[tuple[str, str, str, np.ndarray | None]]] = {
     "mevis": [
         ("train/clip/10", "what moves left", "", target(2)),
@@ -77,8 +77,8 @@ EXPECTED["revos, short names"] = [
 ]
 
 
-def drawn(task: Task) -> np.ndarray | None:
-    """bool [T, H, W] of the gold masks by pycocotools."""
+def decoded(task: Task) -> np.ndarray | None:
+    """The gold masks, bool [T, H, W], decoded by pycocotools; None if they are unknown."""
     if not task.gold:
         return None
     shape = (task.video.height, task.video.width)
@@ -100,7 +100,7 @@ def test_a_loader_reads_its_published_layout(layout: str, tmp_path: Path) -> Non
     for task, (task_id, expression, subset, masks_THW) in zip(tasks, EXPECTED[layout], strict=True):
         assert (task.task_id, task.expression, task.subset) == (task_id, expression, subset)
         assert cache.full(task.video, task.video.num_frames - 1).shape == (task.video.height, task.video.width, 3)
-        found_THW = drawn(task)
+        found_THW = decoded(task)
         if masks_THW is None:
             assert found_THW is None
         else:
@@ -109,7 +109,7 @@ def test_a_loader_reads_its_published_layout(layout: str, tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_slices_and_copies_hold_the_same_tasks(layout: str, tmp_path: Path) -> None:
+def test_slices_and_copies_have_the_same_tasks(layout: str, tmp_path: Path) -> None:
     name, write = LAYOUTS[layout]
     tasks = load_tasks(name, write(tmp_path))
     every = list(tasks)
@@ -126,21 +126,21 @@ def test_ref_sav_takes_every_fourth_frame(tmp_path: Path) -> None:
     assert shown == [0, 4, 8, 12]
 
 
-def test_a_pickle_of_youtube_vos_counts_its_expressions(tmp_path: Path) -> None:
+def test_a_pickle_of_youtube_vos_numbers_its_expressions(tmp_path: Path) -> None:
     root = published_layouts.ref_youtube_vos(tmp_path)
-    masks = {str(i): published_layouts.rles(2 - i) for i in range(2)}  # the other way round: it must come from here
+    masks = {str(i): published_layouts.rles(2 - i) for i in range(2)}  # swapped, so that they differ from the PNGs
     (root.parent / "mask_dict.pkl").write_bytes(pickle.dumps(masks))
     first, second = load_tasks("ref_youtube_vos", root)
-    np.testing.assert_array_equal(drawn(first), target(2))
-    np.testing.assert_array_equal(drawn(second), target(1))
+    np.testing.assert_array_equal(decoded(first), target(2))
+    np.testing.assert_array_equal(decoded(second), target(1))
 
 
-def test_counting_wants_videos_in_string_order(tmp_path: Path) -> None:
+def test_numbered_masks_need_videos_in_string_order(tmp_path: Path) -> None:
     root = published_layouts.ref_davis17(tmp_path)
     meta = root.parent / "meta_expressions" / "valid" / "meta_expressions.json"
     videos = json.loads(meta.read_text())["videos"]
     meta.write_text(json.dumps({"videos": {"z": videos["clip"], "clip": videos["clip"]}}))
-    with pytest.raises(DataError, match=r"videos: expected videos in string order.* found 'clip' too late"):
+    with pytest.raises(DataError, match=r"videos: expected videos in string order.* found 'clip' after 'z'"):
         load_tasks("ref_davis17", root)
 
 
@@ -154,10 +154,10 @@ def test_converted_reason_vos_reads_as_mevis(tmp_path: Path) -> None:
     (root / "JPEGImages").rename(out / "JPEGImages")
     for task, row in zip(load_mevis(out), EXPECTED["reason_vos"], strict=True):
         assert task.expression == row[1]
-        np.testing.assert_array_equal(drawn(task), row[3])
+        np.testing.assert_array_equal(decoded(task), row[3])
 
 
-def test_a_root_that_names_no_split_is_told_what_to_name(tmp_path: Path) -> None:
+def test_an_error_explains_a_root_without_a_split(tmp_path: Path) -> None:
     root = published_layouts.revos(tmp_path)
     with pytest.raises(DataError, match=r"<split> as root, with the metadata in .*meta_expressions_revos_\.json"):
         load_tasks("revos", root.parent)

@@ -1,8 +1,10 @@
-"""The loader of the MeViS layout: what it reads, and how it names what is wrong."""
+"""The loader of the MeViS layout: its tasks and its error messages."""
 
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -61,7 +63,7 @@ def test_expressions_come_in_string_order_with_the_union_of_their_masks(tmp_path
     assert tasks["unknown"].gold == ()
     assert tasks["left"].gold == (rle(LEFT_HW), None, None)
     union = tasks["both"].gold
-    assert union[0] is not None and union[1] == rle(RIGHT_HW) and union[2] is None  # an empty mask is no mask
+    assert union[0] is not None and union[1] == rle(RIGHT_HW) and union[2] is None  # an empty mask counts as none
     np.testing.assert_array_equal(coco_mask.decode(union[0]), LEFT_HW | RIGHT_HW)  # type: ignore[arg-type]
     video = tasks["left"].video
     assert (video.root, video.path, video.frames) == (str(tmp_path / "set"), "JPEGImages/b", tuple(FRAMES))
@@ -73,7 +75,7 @@ def test_without_masks_gold_is_unknown(tmp_path: Path) -> None:
 
 
 def video(change: Callable[[dict[str, Any]], None]) -> tuple[Any, Any]:
-    """The files with one change to the video's record."""
+    """Both files, with one change to the video's record."""
     made = meta()
     change(made["videos"]["b"])
     return made, masks()
@@ -127,7 +129,7 @@ FAULTS = {
 
 
 @pytest.mark.parametrize("name", FAULTS)
-def test_faults_are_named_by_file_record_and_field(tmp_path: Path, name: str) -> None:
+def test_errors_name_file_record_and_field(tmp_path: Path, name: str) -> None:
     (meta_json, masks_json), message = FAULTS[name]
     with pytest.raises(DataError, match=message):
         list(load_mevis(write(tmp_path, meta_json, masks_json)))
@@ -142,7 +144,7 @@ def test_a_video_stays_in_its_root(tmp_path: Path, name: str) -> None:
         load_mevis(write(tmp_path / "set", made, masks()))
 
 
-def test_a_link_out_of_the_root_is_refused(tmp_path: Path) -> None:
+def test_a_link_out_of_the_root_is_rejected(tmp_path: Path) -> None:
     root = write(tmp_path / "set", meta(), masks())
     (root / "JPEGImages" / "b").rename(tmp_path / "b")
     (root / "JPEGImages" / "b").symlink_to(tmp_path / "b")
@@ -150,7 +152,7 @@ def test_a_link_out_of_the_root_is_refused(tmp_path: Path) -> None:
         list(load_mevis(root))
 
 
-def test_damaged_files_are_named(tmp_path: Path) -> None:
+def test_errors_name_damaged_files(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"meta_expressions\.json: expected a JSON file, found none"):
         load_mevis(tmp_path)
     root = write(tmp_path / "set", meta(), masks())
@@ -162,12 +164,22 @@ def test_damaged_files_are_named(tmp_path: Path) -> None:
         load_mevis(root)
 
 
-def test_unknown_layout_is_named() -> None:
-    with pytest.raises(DataError, match=r"expected one of mevis, .*, found 'mevi'"):
+def test_an_unknown_data_set_suggests_the_nearest_one() -> None:
+    with pytest.raises(DataError, match=r"expected one of mevis, .*, found 'mevi'; did you mean 'mevis'\?"):
         load_tasks("mevi", "nowhere")
+    with pytest.raises(DataError, match=r"data\.dataset: .*found 'xyz'; known are mevis, ref_youtube_vos"):
+        load_tasks("xyz", "nowhere")
 
 
-def test_labels_of_the_wrong_kind_are_named(tmp_path: Path) -> None:
+def test_data_sets_are_listed_without_heavy_imports() -> None:
+    """A config names data sets, and is checked before anything heavy is imported."""
+    heavy = ("torch", "transformers", "vllm", "ray", "datasets")
+    code = f"import sys, cot_data.datasets; print([name for name in {heavy} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_errors_name_labels_of_the_wrong_type(tmp_path: Path) -> None:
     root = write(tmp_path, meta(), masks())
     label = {"family": "motion", "explore": "", "evidence": [3], "caption": ""}
     (root / "moving_shapes.json").write_text(json.dumps({"videos": {"b": {"expressions": {"2": label}}}}))

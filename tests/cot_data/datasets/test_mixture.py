@@ -1,4 +1,4 @@
-"""Mixing of data sets: shares, distinct tasks, purity; and its way through configs, GRPO's schedule and lessons."""
+"""Mixtures of data sets: shares, distinct tasks, reproducibility; and their use in configs, GRPO and the cold start."""
 
 from __future__ import annotations
 
@@ -23,32 +23,32 @@ from tests.helpers.rl_parts import MICRO, write_shapes
 SIZES, WEIGHTS = (100, 20, 40), (1.0, 2.0, 1.0)
 
 
-def draw(sizes: tuple[int, ...], weights: tuple[float, ...], seed: int, position: int) -> tuple[int, int]:
+def sample(sizes: tuple[int, ...], weights: tuple[float, ...], seed: int, position: int) -> tuple[int, int]:
     """(set, item of the set) at a position of the stream of epochs."""
     epoch, at = divmod(position, epoch_length(sizes, weights))
     return epoch_order(sizes, weights, seed, epoch)[at]
 
 
-def test_a_draw_is_a_pure_function_of_its_position() -> None:
-    backwards = [draw(SIZES, WEIGHTS, 3, position) for position in reversed(range(400))]
-    assert backwards[::-1] == [draw(SIZES, WEIGHTS, 3, position) for position in range(400)]
-    assert backwards != [draw(SIZES, WEIGHTS, 4, position) for position in reversed(range(400))]
+def test_a_sample_is_a_pure_function_of_its_position() -> None:
+    backwards = [sample(SIZES, WEIGHTS, 3, position) for position in reversed(range(400))]
+    assert backwards[::-1] == [sample(SIZES, WEIGHTS, 3, position) for position in range(400)]
+    assert backwards != [sample(SIZES, WEIGHTS, 4, position) for position in reversed(range(400))]
 
 
 def test_shares_follow_the_weights_in_every_stretch() -> None:
     assert epoch_length(SIZES, WEIGHTS) == 160
-    drawn = [draw(SIZES, WEIGHTS, 0, position) for position in range(160)]
+    sampled = [sample(SIZES, WEIGHTS, 0, position) for position in range(160)]
     for start in range(0, 160, 16):
-        counts = Counter(number for number, _ in drawn[start : start + 16])
+        counts = Counter(number for number, _ in sampled[start : start + 16])
         assert all(abs(counts[number] - share) <= 1 for number, share in ((0, 4), (1, 8), (2, 4)))
 
 
-def test_a_small_set_comes_round_before_it_repeats() -> None:
-    drawn = [draw(SIZES, WEIGHTS, 0, position) for position in range(160)]
-    small, large = ([item for number, item in drawn if number == which] for which in (1, 0))
+def test_a_small_data_set_is_used_up_before_it_repeats() -> None:
+    sampled = [sample(SIZES, WEIGHTS, 0, position) for position in range(160)]
+    small, large = ([item for number, item in sampled if number == which] for which in (1, 0))
     assert set(Counter(small).values()) == {4}
     assert all(len(set(small[at : at + 20])) == 20 for at in range(61))
-    assert len(large) == len(set(large)) == 40, "a set that its share does not exhaust gives no task twice"
+    assert len(large) == len(set(large)) == 40, "a data set larger than its number of samples gives no task twice"
 
 
 def mixture(tmp_path: Path) -> Mixture:
@@ -56,7 +56,7 @@ def mixture(tmp_path: Path) -> Mixture:
     return Mixture([first, load_tasks("ref_sav", published_layouts.ref_sav(tmp_path))], [3.0, 1.0])
 
 
-def test_a_step_takes_different_tasks_of_all_sets(tmp_path: Path) -> None:
+def test_a_step_takes_different_tasks_of_all_data_sets(tmp_path: Path) -> None:
     tasks = mixture(tmp_path)
     assert [outline.task_id.split("/")[0] for outline in tasks.outlines] == ["valid"] * 3 + ["ref_sav_eval"] * 2
     stream = TaskStream(tasks, 2, 0)
@@ -67,7 +67,7 @@ def test_a_step_takes_different_tasks_of_all_sets(tmp_path: Path) -> None:
         tasks.places_for_step(6, 0, 0)
 
 
-def test_ids_must_be_told_apart(tmp_path: Path) -> None:
+def test_task_ids_must_be_distinct(tmp_path: Path) -> None:
     tasks = load_tasks("revos", published_layouts.revos(tmp_path))
     with pytest.raises(DataError, match=r"data\.train\.1: task valid/.*/0 is also in data\.train\.0"):
         Mixture([tasks, tasks], [1.0, 1.0])
@@ -88,17 +88,17 @@ def test_a_config_names_several_roots() -> None:
             load_config("tiny", [override])
 
 
-def test_lessons_come_from_all_roots(tmp_path: Path) -> None:
+def test_cold_start_data_comes_from_all_roots(tmp_path: Path) -> None:
     from rl.sft.data import SftDataset
 
     roots = [write_shapes(tmp_path / name, videos=1, seed=seed) for name, seed in (("a", 3), ("b", 4))]
     sets = f"data.train=[{{root: {roots[0]}, weight: 3}}, {{root: {roots[1]}}}]"
-    lessons = SftDataset(load_config("smoke", [*MICRO, sets]))
-    sizes = [len(part) for part in lessons.parts]
-    assert len(lessons) == sum(sizes)
-    counts = Counter(lessons[row][1].task_id.split("/")[0] for row in range(len(lessons)))
+    dataset = SftDataset(load_config("smoke", [*MICRO, sets]))
+    sizes = [len(part) for part in dataset.parts]
+    assert len(dataset) == sum(sizes)
+    counts = Counter(dataset[row][1].task_id.split("/")[0] for row in range(len(dataset)))
     assert counts["a"] == round(0.75 * sum(sizes))
-    assert lessons.dialogue(0).turns and lessons.text_only(0).turns and lessons.corpus()
+    assert dataset.dialogue(0).turns and dataset.text_only(0).turns and dataset.corpus()
 
 
 def rl_row(**changes: object) -> dict[str, object]:
@@ -106,7 +106,7 @@ def rl_row(**changes: object) -> dict[str, object]:
     return row | {"mask_existence": [1, 1, 1, 0], "exp_id": "10", "obj_id": [2]} | changes
 
 
-def test_the_rl_file_of_the_release_chooses_tasks(tmp_path: Path) -> None:
+def test_the_rl_file_of_the_release_selects_tasks(tmp_path: Path) -> None:
     root = published_layouts.mevis(tmp_path)
     file = tmp_path / "rl_mevis_data.json"
     file.write_text(json.dumps([[rl_row(), {"ignored": True}], [rl_row()]]))
@@ -121,15 +121,15 @@ def test_the_rl_file_of_the_release_chooses_tasks(tmp_path: Path) -> None:
     ("groups", "message"),
     [
         ({}, "expected a list of lists"),
-        ([rl_row()], "record 0: expected a list of records"),
-        ([[]], "record 0: expected a list of records"),
+        ([rl_row()], "record 0: expected a list of at least one record"),
+        ([[]], "record 0: expected a list of at least one record"),
         ([[rl_row(mask_existence=[1])]], r"record 0\.mask_existence: expected 0 or 1 for each of 4 frames"),
         ([[rl_row(mask_existence=[1, 1, 1, 2])]], r"record 0\.mask_existence"),
         ([[rl_row(frames=[0])]], r"record 0\.frames\[0\]: expected a string"),
         ([[rl_row(exp=None)]], r"record 0\.exp: expected str"),
     ],
 )
-def test_damaged_rl_files_are_named(groups: object, message: str, tmp_path: Path) -> None:
+def test_errors_name_damaged_rl_files(groups: object, message: str, tmp_path: Path) -> None:
     (tmp_path / "rl.json").write_text(json.dumps(groups))
     with pytest.raises(DataError, match=message):
         read_rl_records(tmp_path / "rl.json")

@@ -18,7 +18,7 @@ from datasets import Dataset
 from cot_data.datasets import load_tasks
 from cot_data.formats import json_stream
 from cot_data.formats.json_stream import read_members
-from cot_data.formats.mask_table import CACHE, CACHE_ENV, MaskTable, converted
+from cot_data.formats.mask_table import CACHE, CACHE_ENV, MaskTable, convert_to_arrow
 from cot_data.formats.safe_pickle import read_pickle
 from env.errors import DataError
 from tests.helpers import published_layouts
@@ -33,7 +33,9 @@ TEXTS = [
 
 @pytest.mark.parametrize("text", TEXTS)
 @pytest.mark.parametrize("chunk", [1, 7, 1 << 20])
-def test_members_are_those_of_json(text: str, chunk: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_members_equal_those_of_the_json_module(
+    text: str, chunk: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(json_stream, "_CHUNK", chunk)
     (tmp_path / "m.json").write_text(text)
     assert dict(read_members(tmp_path / "m.json")) == json.loads(text)
@@ -56,14 +58,16 @@ NO_OBJECTS = [
 
 @pytest.mark.parametrize("text", NO_OBJECTS)
 @pytest.mark.parametrize("chunk", [1, 1 << 20])
-def test_what_is_no_object_is_named(text: str, chunk: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_errors_name_a_file_without_an_object(
+    text: str, chunk: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(json_stream, "_CHUNK", chunk)
     (tmp_path / "m.json").write_text(text)
     with pytest.raises(DataError, match=r"m\.json: expected"):
         list(read_members(tmp_path / "m.json"))
 
 
-def test_an_endless_member_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_endless_member_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(json_stream, "_CHUNK", 16)
     monkeypatch.setattr(json_stream, "MAX_MEMBER", 100)
     (tmp_path / "m.json").write_text('{"a": [' + "1, " * 1000 + "1]}")
@@ -79,7 +83,7 @@ def test_plain_pickles_are_read(protocol: int, tmp_path: Path) -> None:
 
 
 class Runs:
-    """What a hostile pickle does."""
+    """An object whose pickle runs code."""
 
     def __reduce__(self) -> Any:
         return os.mkdir, ("ran",)
@@ -95,12 +99,12 @@ class Runs:
         (eval, "eval"),
     ],
 )
-def test_other_pickles_are_refused_by_name(
+def test_pickles_of_other_classes_are_rejected_by_name(
     value: Any, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "m.pkl").write_bytes(pickle.dumps(value, 2))
-    with pytest.raises(DataError, match=f"it names .*{name}.*, which is not read"):
+    with pytest.raises(DataError, match=f"it names .*{name}.*, which is not allowed"):
         read_pickle(tmp_path / "m.pkl")
     assert not (tmp_path / "ran").exists()
 
@@ -108,7 +112,7 @@ def test_other_pickles_are_refused_by_name(
 @pytest.mark.parametrize(
     "data", [b"", b"\x80", b"junk", b"\x80\x04}q", b"\x80\x04\x95\xff\xff\xff\xff\xff\xff\xff\x7f"]
 )
-def test_damaged_pickles_are_named(data: bytes, tmp_path: Path) -> None:
+def test_errors_name_damaged_pickles(data: bytes, tmp_path: Path) -> None:
     (tmp_path / "m.pkl").write_bytes(data)
     with pytest.raises(DataError, match=r"m\.pkl: expected"):
         read_pickle(tmp_path / "m.pkl")
@@ -120,7 +124,7 @@ def test_only_pkl_files_are_unpickled(tmp_path: Path) -> None:
         read_pickle(tmp_path / "m.json")
 
 
-def test_masks_are_converted_once_and_anew_when_they_change(tmp_path: Path) -> None:
+def test_masks_are_converted_once_and_again_when_they_change(tmp_path: Path) -> None:
     root = published_layouts.mevis(tmp_path)
     load_tasks("mevis", root)
     (table,) = (root / CACHE).iterdir()
@@ -137,14 +141,14 @@ def test_masks_are_converted_once_and_anew_when_they_change(tmp_path: Path) -> N
     assert fresh.name != table.name
 
 
-def test_the_cache_may_lie_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_cache_folder_can_be_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(CACHE_ENV, str(tmp_path / "cache"))
     first, second = published_layouts.mevis(tmp_path / "a"), published_layouts.mevis(tmp_path / "b")
     assert load_tasks("mevis", first)[0].gold == load_tasks("mevis", second)[0].gold
     assert len(list((tmp_path / "cache").iterdir())) == 2 and not (first / CACHE).exists()
 
 
-def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+def test_an_error_names_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
     root = published_layouts.mevis(tmp_path)
     (root / CACHE).write_text("in the way")
     with pytest.raises(DataError, match=f"name a folder for converted masks in {CACHE_ENV}"):
@@ -152,10 +156,10 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     assert (root / CACHE).is_file()
 
 
-def test_what_fails_leaves_nothing_behind(tmp_path: Path) -> None:
+def test_a_failed_conversion_leaves_no_file(tmp_path: Path) -> None:
     (tmp_path / "mask_dict.json").write_text('{"7": [null], "8": [')
     with pytest.raises(DataError):
-        converted(tmp_path / "mask_dict.json")
+        convert_to_arrow(tmp_path / "mask_dict.json")
     assert list((tmp_path / CACHE).iterdir()) == []
 
 

@@ -48,7 +48,7 @@ def test_captions_name_what_each_frame_shows(tmp_path: Path) -> None:
 def test_real_clips_convert_load_and_get_traces(tmp_path: Path) -> None:
     source = clips_folder()
     if not source.is_dir():
-        pytest.skip(f"left out: no clips at {source}; name their folder in VIDEOSEG_CLIPS")
+        pytest.skip(f"no clips at {source}; name their folder in VIDEOSEG_CLIPS")
     convert_clips(source, tmp_path / "clips")
     tasks = {task.task_id: task for task in load_mevis(tmp_path / "clips")}
     assert len(tasks) == 8
@@ -68,7 +68,7 @@ def test_real_clips_convert_load_and_get_traces(tmp_path: Path) -> None:
         assert {frame.frame_idx for frame in trajectory.turns[0].observation.frames} >= set(first)
 
 
-def test_clips_with_faults_are_named(tmp_path: Path) -> None:
+def test_errors_name_broken_clips(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="VIDEOSEG_CLIPS"):
         convert_clips(tmp_path, tmp_path / "out")
     clip = tmp_path / "c"

@@ -1,35 +1,35 @@
-"""Evidence from masks and words, by cases worked out by hand: boxes in frames of 100 x 100, so pixels are percent."""
+"""Evidence from masks and words, on hand-made cases: boxes in frames of 100 x 100, so that pixels are percent."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 
-from cot_data.traces.candidates import distinct_names, scene_of
-from cot_data.traces.mask_evidence import Change, Motion, changes, growth, is_cut, motion, percent, side, touches
+from cot_data.traces.candidates import build_scene, distinct_names
+from cot_data.traces.mask_evidence import Change, Motion, changes, growth, is_cut, motions, percent, side, touches
 from cot_data.traces.parse_expression import parse_expression
-from cot_data.traces.plan import plan_looks
+from cot_data.traces.plan import plan_zooms
 from cot_data.traces.query_evidence import comes_first, is_farthest, query_words, reasons
 from env.types import Interval, Select
 from tests.helpers.cot_parts import DOG, FRAMES, HAND, WOMAN, boxes, dog_and_woman, hand_task
 
 
-def test_changes_lie_between_shown_frames() -> None:
+def test_changes_are_between_shown_frames() -> None:
     assert changes({10, 20, 30}, [0, 10, 20, 30, 40]) == [Change(True, 0, 10), Change(False, 30, 40)]
     assert changes({0, 40}, [0, 20, 40]) == [Change(False, 0, 20), Change(True, 20, 40)]
     assert changes({0, 1}, [0, 1]) == [] == changes(set(), [0, 1])
 
 
-def test_motion_goes_one_way_or_two_or_none() -> None:
-    assert motion(DOG, [10, 20, 30]) == [Motion("to the right", 10, 30)]  # 40 of 100 to the right
-    assert motion(WOMAN, [0, 40]) == [Motion("almost still", 0, 40)]
-    assert motion(WOMAN, [0]) == [] == motion(WOMAN, [])
+def test_a_path_has_one_motion_or_two_or_none() -> None:
+    assert motions(DOG, [10, 20, 30]) == [Motion("to the right", 10, 30)]  # 40 of 100 to the right
+    assert motions(WOMAN, [0, 40]) == [Motion("almost still", 0, 40)]
+    assert motions(WOMAN, [0]) == [] == motions(WOMAN, [])
     there_and_back = boxes({0: (10, 10, 8, 8), 1: (50, 10, 8, 8), 2: (10, 50, 8, 8)})
-    assert motion(there_and_back, [0, 1, 2]) == [Motion("to the right", 0, 1), Motion("to the left and down", 1, 2)]
+    assert motions(there_and_back, [0, 1, 2]) == [Motion("to the right", 0, 1), Motion("to the left and down", 1, 2)]
     zigzag = boxes({t: (10 + 30 * (t % 2), 10, 8, 8) for t in range(6)})
-    assert motion(zigzag, range(6)) == []
-    slight = boxes({0: (10, 10, 8, 8), 1: (15, 10, 8, 8)})  # 5: more than still, less than moved
-    assert motion(slight, [0, 1]) == []
+    assert motions(zigzag, range(6)) == []
+    slight = boxes({0: (10, 10, 8, 8), 1: (15, 10, 8, 8)})  # a shift of 5: too much for still, too little for motion
+    assert motions(slight, [0, 1]) == []
 
 
 def test_sizes_sides_and_borders() -> None:
@@ -56,7 +56,7 @@ PARSES = {
 
 
 @pytest.mark.parametrize("text", PARSES)
-def test_expressions_are_taken_apart(text: str) -> None:
+def test_expressions_are_parsed(text: str) -> None:
     parsed = parse_expression(text)
     head, noun, rest, attributes = PARSES[text]
     assert (parsed.head, parsed.noun, parsed.rest) == (head, noun, rest)
@@ -81,7 +81,7 @@ def test_words_of_motion_place_time_and_quantity() -> None:
     ]
 
 
-def test_names_are_as_short_as_they_can_be() -> None:
+def test_names_are_as_short_as_possible() -> None:
     texts = ["a white dog with black patches", "a white dog with grey patches", "a woman in red", "moving left"]
     tasks = [hand_task(text, WOMAN, number) for number, text in enumerate(texts)]
     names = ["white dog with black patches", "white dog with grey patches", "woman", "moving left"]
@@ -95,47 +95,49 @@ def test_candidates_are_the_other_objects_of_the_video() -> None:
     both_gold = tuple(a or b for a, b in zip(DOG, WOMAN, strict=True))  # where the dog is, its masks alone
     group = hand_task("both of them", both_gold, 3)
     nobody = hand_task("a red bus", (None,) * FRAMES, 4)
-    scene = scene_of(dog, [dog, woman, again, group, nobody])
+    scene = build_scene(dog, [dog, woman, again, group, nobody])
     assert scene.target is not None and scene.target.name == "dog" and [each.name for each in scene.others] == ["woman"]
-    scene = scene_of(nobody, [dog, woman, nobody])
+    scene = build_scene(nobody, [dog, woman, nobody])
     assert scene.target is None and len(scene.others) == 2
-    assert scene_of(dog).others == ()
+    assert build_scene(dog).others == ()
 
 
-def test_words_of_the_query_are_weighed() -> None:
-    dog, woman = (scene_of(task, dog_and_woman()) for task in dog_and_woman())
+def test_confirmed_words_of_the_query_are_stated() -> None:
+    dog, woman = (build_scene(task, dog_and_woman()) for task in dog_and_woman())
     assert dog.target and woman.target
     shown = (0, 10, 20, 30, 40)
     assert query_words(dog) == 'The query says "white dog" and "walking right".'
     assert reasons(dog, dog.target, shown) == ['"walking right" fits the dog: to the right from frame 10 to frame 30.']
     assert reasons(woman, woman.target, shown) == []
-    wrong = scene_of(hand_task("a dog walking left", DOG))
-    assert wrong.target and reasons(wrong, wrong.target, shown) == []  # what does not fit is not said to
+    wrong = build_scene(hand_task("a dog walking left", DOG))
+    assert wrong.target and reasons(wrong, wrong.target, shown) == []  # unconfirmed words are not mentioned
     assert comes_first(woman.target, woman.others, shown, is_entry=True, is_first=True)
     assert not comes_first(dog.target, dog.others, shown, is_entry=True, is_first=True)
     assert comes_first(dog.target, dog.others, shown, is_entry=False, is_first=True)
-    assert is_farthest(woman.target, woman.things, "up", 20) and not is_farthest(dog.target, dog.things, "up", 20)
-    assert not is_farthest(woman.target, woman.things, "up", 0), "the only one in sight is not the farthest"
+    assert is_farthest(woman.target, woman.candidates, "up", 20) and not is_farthest(
+        dog.target, dog.candidates, "up", 20
+    )
+    assert not is_farthest(woman.target, woman.candidates, "up", 0), "the only visible candidate is not the farthest"
 
 
-def test_looks_go_into_the_gaps_at_both_ends_of_a_stay() -> None:
-    scene = scene_of(dog_and_woman()[0], dog_and_woman())
-    looks = plan_looks(scene, HAND, np.random.default_rng(0))
-    # shown are 0, 10, .., 40; the dog is there from 8 to 32. Both gaps are ten wide: the first comes first.
-    assert [(look.select, look.reason) for look in looks] == [
+def test_zooms_go_into_the_gaps_before_and_after_the_target() -> None:
+    scene = build_scene(dog_and_woman()[0], dog_and_woman())
+    zooms = plan_zooms(scene, HAND, np.random.default_rng(0))
+    # Frames 0, 10, .., 40 are shown; the dog is visible from 8 to 32. Both gaps have ten frames: the first comes first.
+    assert [(zoom.select, zoom.reason) for zoom in zooms] == [
         (Select(Interval(1, 11), 10), "entry"),
         (Select(Interval(30, 40), 30), "exit"),
     ]
 
 
-def test_what_one_frame_shows_is_searched_in_its_gap() -> None:
+def test_a_target_visible_in_one_frame_is_searched_in_its_gap() -> None:
     once = boxes({17: (40, 40, 20, 20)})
-    looks = plan_looks(scene_of(hand_task("a bird", once)), HAND, np.random.default_rng(0))
-    assert (looks[0].select, looks[0].reason) == (Select(Interval(11, 20), 17), "hidden")
-    assert [look.reason for look in looks[1:]] == ["entry"] or len(looks) == 1
+    zooms = plan_zooms(build_scene(hand_task("a bird", once)), HAND, np.random.default_rng(0))
+    assert (zooms[0].select, zooms[0].reason) == (Select(Interval(11, 20), 17), "hidden")
+    assert [zoom.reason for zoom in zooms[1:]] == ["entry"] or len(zooms) == 1
 
 
-def test_what_stays_in_view_is_answered_at_once_or_seen_large() -> None:
-    scene = scene_of(dog_and_woman()[1], dog_and_woman())
-    reasons_seen = [[look.reason for look in plan_looks(scene, HAND, np.random.default_rng(i))] for i in range(40)]
+def test_a_target_that_stays_in_view_is_answered_at_once_or_after_a_larger_view() -> None:
+    scene = build_scene(dog_and_woman()[1], dog_and_woman())
+    reasons_seen = [[zoom.reason for zoom in plan_zooms(scene, HAND, np.random.default_rng(i))] for i in range(40)]
     assert reasons_seen.count(["close"]) + reasons_seen.count([]) == 40 and 4 <= reasons_seen.count(["close"]) <= 20

@@ -1,4 +1,4 @@
-"""The teacher's client against a real server: vLLM's, with the shipped policy, whose wording holds nowhere."""
+"""The teacher's client with a real vLLM server of the shipped policy, whose wordings are never valid."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ import httpx2
 import numpy as np
 import pytest
 
-from cot_data.traces.candidates import scene_of
+from cot_data.traces.candidates import build_scene
 from cot_data.traces.reword import reword
 from cot_data.traces.teacher import Teacher
-from cot_data.traces.write import explore, to_record
+from cot_data.traces.write import prose_turns, to_record
 from env.errors import DataError
 from policy import SHIPPED
 from policy.engines.env import ENGINE_ENV
 from tests.helpers.cot_parts import HAND, dog_and_woman
 
-PATIENCE = 240  # seconds for the server to come up
+START_TIMEOUT = 240  # seconds until the server is up
 pytestmark = pytest.mark.timeout(400)
 
 
@@ -40,7 +40,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     with log.open("wb") as file:
         process = subprocess.Popen(command, stdout=file, stderr=file, env=ENGINE_ENV | os.environ)
     try:
-        deadline = time.monotonic() + PATIENCE
+        deadline = time.monotonic() + START_TIMEOUT
         while not is_up(port):
             assert process.poll() is None and time.monotonic() < deadline, log.read_text()[-2000:]
             time.sleep(0.5)
@@ -67,16 +67,18 @@ def served_tokens(server: str) -> float:
 
 def test_requests_are_answered_and_their_tokens_counted_as_the_server_does(server: str):
     task, *_ = tasks = dog_and_woman()
-    scene = scene_of(task, tasks)
-    record = to_record(task, HAND, explore(scene, HAND, np.random.default_rng(3)), ())
+    scene = build_scene(task, tasks)
+    record = to_record(task, HAND, prose_turns(scene, HAND, np.random.default_rng(3)))
     teacher = Teacher(f"{server}/v1", "tutor", max_tokens=0)
-    told = reword(record, scene, HAND, teacher)
-    assert told.words_by == "template" and told.record == record and told.faults, "a noisy teacher changes nothing"
+    result = reword(record, scene, HAND, teacher)
+    assert result.words_by == "template" and result.record == record and result.faults, (
+        "an invalid wording changes nothing"
+    )
     assert teacher.spent == served_tokens(server) > 100
     teacher.close()
 
 
-def test_a_model_that_is_not_served_is_named(server: str):
+def test_an_error_names_a_model_that_is_not_served(server: str):
     teacher = Teacher(f"{server}/v1", "nobody", max_tokens=0)
     with pytest.raises(DataError, match=r"refused the request: status 404.*nobody.*see --teacher"):
         teacher.ask([{"role": "user", "content": "hello"}])

@@ -1,4 +1,4 @@
-"""VTS-CoT: records in the published form, traces from ground truth, and their way through the environment."""
+"""VTS-CoT: records in the published form, traces from ground truth, and running them through the environment."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from configs.load import ConfigError
 from cot_data.datasets.matching import match
 from cot_data.datasets.mevis import load_mevis
 from cot_data.formats.vts_cot import Message, Record, TraceStep, read_records, validate, write_records
@@ -66,7 +67,8 @@ def square(left: int, top: int, side: int) -> dict[str, Any]:
 
 
 def test_records_survive_a_round_trip(tmp_path: Path, tasks: list[Task]) -> None:
-    records = [write_trace(task, TINY, np.random.default_rng(i), "full", (i, "x")) for i, task in enumerate(tasks)]
+    records = [write_trace(task, TINY, np.random.default_rng(i), "full") for i, task in enumerate(tasks)]
+    records = [replace(record, anno_id=(i, "x")) for i, record in enumerate(records)]
     write_records(tmp_path / "traces.json", records)
     assert read_records(tmp_path / "traces.json") == records
     published = json.loads((tmp_path / "traces.json").read_text())[0]
@@ -75,7 +77,7 @@ def test_records_survive_a_round_trip(tmp_path: Path, tasks: list[Task]) -> None
     assert set(published["conversations"][0]) == {"from", "value"}
 
 
-def test_a_published_record_reads_as_it_is() -> None:
+def test_a_published_record_is_read() -> None:
     record = validate(row([block(2, 9, 4, "select"), block(3, 8, 4)], [(2, 9, 4), (3, 8, 4)]), "file: record 0")
     assert record.cot_trace == (TraceStep(2, 9, 4), TraceStep(3, 8, 4))
     assert record.anno_id == (3, "4") and record.exp_id == ""
@@ -98,7 +100,7 @@ FAULTS = {
 
 
 @pytest.mark.parametrize("name", FAULTS)
-def test_a_wrong_field_is_named_with_its_file_and_record(tmp_path: Path, name: str) -> None:
+def test_an_error_names_file_record_and_field(tmp_path: Path, name: str) -> None:
     good = row([block(3, 8, 4)], [(3, 8, 4)])
     value, message = FAULTS[name]
     (tmp_path / "cot.json").write_text(json.dumps([good, good | {name: value}]))
@@ -109,7 +111,7 @@ def test_a_wrong_field_is_named_with_its_file_and_record(tmp_path: Path, name: s
         validate(good, "x: record 0")
 
 
-def test_traces_and_turns_must_be_as_many() -> None:
+def test_a_trace_needs_an_entry_per_turn() -> None:
     with pytest.raises(DataError, match=r"cot_trace: expected 2 entries, one per gpt turn, found 0"):
         validate(row([block(2, 9, 4, "select"), block(3, 8, 4)], []), "x")
 
@@ -123,23 +125,23 @@ def test_a_file_of_records_is_a_list(tmp_path: Path) -> None:
 # Dialogues
 
 
-def play(turns: list[str], trace: list[tuple[int, int, int]]) -> list[Any]:
+def run(turns: list[str], trace: list[tuple[int, int, int]]) -> list[Any]:
     record = validate(row(turns, trace), "x")
     trajectory = to_trajectory(record, task_of(), replace(TINY, max_turns=1))
     assert trajectory.stop_reason is StopReason.ANSWERED and trajectory.trajectory_id == "-1/set/v/0/0"
     return [turn.decision for turn in trajectory.turns]
 
 
-def test_a_record_plays_through_the_environment() -> None:
-    decisions = play([block(2, 9, 4, "select"), block(3, 8, 4)], [(2, 9, 4), (3, 8, 4)])
+def test_a_record_runs_through_the_environment() -> None:
+    decisions = run([block(2, 9, 4, "select"), block(3, 8, 4)], [(2, 9, 4), (3, 8, 4)])
     assert decisions == [Select(Interval(2, 10), 4), Answer(Interval(3, 9), 4)]
-    assert play([block(3, 8, 4)], [(3, 8, 4)]) == [Answer(Interval(3, 9), 4)]  # answers at once
+    assert run([block(3, 8, 4)], [(3, 8, 4)]) == [Answer(Interval(3, 9), 4)]  # an answer without a zoom
 
 
-def test_an_exclusive_end_is_mended_and_one_frame_is_an_interval() -> None:
-    assert play([block(0, 20, 4)], [(0, 20, 4)]) == [Answer(Interval(0, 20), 4)]
+def test_an_exclusive_end_is_corrected_and_one_frame_is_an_interval() -> None:
+    assert run([block(0, 20, 4)], [(0, 20, 4)]) == [Answer(Interval(0, 20), 4)]
     select, answer = block(5, 5, 5, "select"), block(3, 8, 4)
-    assert play([select, answer], [(5, 5, 5)]) == [Select(Interval(5, 6), 5), Answer(Interval(3, 9), 4)]
+    assert run([select, answer], [(5, 5, 5)]) == [Select(Interval(5, 6), 5), Answer(Interval(3, 9), 4)]
 
 
 @pytest.mark.parametrize(
@@ -153,12 +155,12 @@ def test_an_exclusive_end_is_mended_and_one_frame_is_an_interval() -> None:
         ([block(3, 8, 4), block(3, 8, 4)], [(3, 8, 4)] * 2, "turn 0: expected 2 turns of which the last one answers"),
     ],
 )
-def test_a_record_that_cannot_be_played_is_named(turns: list[str], trace: list[Any], message: str) -> None:
+def test_an_error_names_a_record_that_cannot_be_run(turns: list[str], trace: list[Any], message: str) -> None:
     with pytest.raises(DataError, match=message):
-        play(turns, trace)
+        run(turns, trace)
 
 
-def test_records_find_their_tasks_by_id_or_words(tasks: list[Task], shapes: Path) -> None:
+def test_records_match_their_tasks_by_id_or_expression(tasks: list[Task], shapes: Path) -> None:
     outlines = load_mevis(shapes).outlines
     records = [write_trace(task, TINY, np.random.default_rng(0), "brief") for task in tasks]
     assert match(records, outlines) == list(range(len(tasks)))
@@ -190,7 +192,8 @@ def test_every_trace_answers_with_what_its_frames_show(tasks: list[Task], style:
             assert answer.interval == Interval(0, task.video.num_frames)
             assert "nothing here answers" in text or "none" in text
             continue
-        turns = trajectory.turns[:1] if style == "brief" else trajectory.turns  # a brief look only adds its key frame
+        # A zoom in the compact style only adds its key frame.
+        turns = trajectory.turns[:1] if style == "brief" else trajectory.turns
         shown = {frame.frame_idx for turn in turns for frame in turn.observation.frames}
         assert answer.key_frame in seen and task.caption in text
         areas = {t: decode(rle).sum() for t, rle in enumerate(task.gold) if rle}
@@ -202,13 +205,13 @@ def test_every_trace_answers_with_what_its_frames_show(tasks: list[Task], style:
 
 
 @pytest.mark.parametrize("style", STYLES)
-def test_looks_go_where_the_evidence_is_before_the_target_is_named(tasks: list[Task], style: str) -> None:
+def test_zooms_are_on_the_evidence_before_the_target_is_named(tasks: list[Task], style: str) -> None:
     explored = [task for task in tasks if task.explore]
     assert len(explored) >= 15
     for i, task in enumerate(explored):
         trajectory = to_trajectory(written(task, style, i), task, TINY)
         if len(trajectory.turns) == 1:
-            assert style == "brief", "only a style whose looks are blind leaves evidence unseen"
+            assert style == "brief", "only the compact style, whose zooms are random, leaves evidence unseen"
             continue
         first, second, *_ = trajectory.turns
         assert isinstance(first.decision, Select) and task.caption not in first.action.text
@@ -216,7 +219,7 @@ def test_looks_go_where_the_evidence_is_before_the_target_is_named(tasks: list[T
         assert "key" in roles or (style == "brief" and task.explore == "brief_event" and "zoom" in roles)
 
 
-def test_some_of_the_other_tasks_are_looked_into(tasks: list[Task]) -> None:
+def test_some_of_the_other_tasks_have_a_zoom(tasks: list[Task]) -> None:
     plain = [task for task in tasks if not task.explore and any(task.gold)]
     turns = [len(written(task, "brief", i).gpt_turns) for i, task in enumerate(plain)]
     assert set(turns) == {1, 2} and abs(turns.count(2) / len(turns) - 0.25) <= 0.15
@@ -229,9 +232,11 @@ def test_turns_think_in_three_steps_before_they_act(tasks: list[Task], style: st
             assert re.findall(r"Step (\d)", text) == ["1", "2", "3"] and text.index("Action:") > text.index("Step 3")
 
 
-def test_a_trace_needs_gold_and_keeps_to_the_turn_limit(tasks: list[Task]) -> None:
+def test_a_trace_needs_gold_masks_and_keeps_the_turn_limit(tasks: list[Task]) -> None:
     with pytest.raises(DataError, match="task set/v/0: expected gold masks"):
         written(task_of())
+    with pytest.raises(ConfigError, match=r"expected a style of traces, found 'breif'; did you mean 'brief'\?"):
+        written(tasks[0], "breif")
     one_turn = replace(TINY, max_turns=1)
     for task in tasks:
         assert len(write_trace(task, one_turn, np.random.default_rng(1), "brief").gpt_turns) == 1
@@ -242,10 +247,10 @@ def test_the_key_frame_shows_the_target_large_and_whole_among_shown_frames() -> 
     assert best_frame(gold, set(range(6))) == 3  # frame 2 is larger but cut by the border; 3 is nearly as large as 4
     assert best_frame(gold, {0, 1, 5}) == 1
     assert best_frame(gold, {2}) == 2  # cut in all shown frames
-    assert best_frame(gold, {0, 5}) == 3  # shown in none: any frame
+    assert best_frame(gold, {0, 5}) == 3  # visible in none: any frame
 
 
-def test_evidence_without_frames_in_the_query_is_looked_at_from_both_sides() -> None:
+def test_a_zoom_on_evidence_that_the_query_does_not_name_has_a_margin() -> None:
     gold = tuple(square(8, 8, 12) for _ in range(20))
     record = written(task_of(20, gold, explore="brief_event", evidence=(17, 18), caption="brown dog"), "full")
     assert record.cot_trace == (TraceStep(13, 19, 17), TraceStep(0, 19, 17))

@@ -12,10 +12,10 @@ import torch
 
 from configs.load import load_config
 from configs.schema import StageConfig
-from cot_data.build import build
+from cot_data.build import BuildOptions, build
 from cot_data.datasets import load_tasks
 from cot_data.moving_shapes.generate import ShapesConfig, write_moving_shapes
-from cot_data.traces.claims import UNTOLD
+from cot_data.traces.claims import UNDECIDED
 from cot_data.traces.dialogue import to_trajectory
 from cot_data.traces.visibility import first_frames, visible_frames
 from cot_data.traces.write import write_trace
@@ -50,7 +50,7 @@ def test_a_cold_start_on_built_traces_trains(tmp_path: Path) -> None:
     places = [f"run_dir={tmp_path / 'cold'}", f"data.train_root={data}", f"data.traces={traces}"]
     few = "cold_start.stages=[{kind: dialogue, steps: 8, batch_size: 1, lr: 3.0e-3, mask_coef: 0.5}]"
     config = load_config("smoke", [*FULL, *places, few])
-    done = build(load_tasks("mevis", data), traces, config.env, 0, 0, None, {})
+    done = build(load_tasks("mevis", data), traces, BuildOptions(config.env))
     assert all(built.record for built in done)
     train(config)
     losses = [row["loss/tokens"] for row in read_lines(tmp_path / "cold" / "stage-0-dialogue" / "metrics.jsonl")]
@@ -87,7 +87,7 @@ def test_a_look_that_does_not_know_its_target_yet_gets_no_mask(micro: Micro, pol
         gold = tuple(rle if t in seen else None for t, rle in enumerate(task.gold))
         nameless = replace(task, gold=gold, caption="", explore="", evidence=(), expression="a bird")
         item = to_trajectory(write_trace(nameless, env, np.random.default_rng(0)), nameless, env)
-        assert len(item.turns) > 1 and (UNTOLD not in item.turns[0].action.text) is is_named
+        assert len(item.turns) > 1 and (UNDECIDED not in item.turns[0].action.text) is is_named
         rows = [row for row, _, _ in lesson_of(policy, [item]).targets]
         assert rows == list(range(0 if is_named else 1, len(item.turns)))
 
