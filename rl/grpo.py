@@ -62,7 +62,7 @@ def train(config: RunConfig, resume: bool = False) -> None:
     cores = SharedCores(config.grpo.workers if policy.device.type == "cpu" else 0)
     assign = partial(assign_advantages, config=config)
     score_groups = partial(score_without_update, learner, assign=assign)
-    rollouts = RolloutPrefetcher(config, pool, run_dir / "pending", stream, cursor, score_groups)
+    rollouts = RolloutPrefetcher(config, pool, stream, cursor, score_groups)
     for step in range(first_step, config.grpo.steps):
         timer = Timer()
 
@@ -153,6 +153,7 @@ class _Recorder:
         )
 
     def close(self) -> None:
+        """Close the files."""
         self._journal.close()
 
 

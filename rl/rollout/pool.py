@@ -35,7 +35,7 @@ class _WorkerHandle:
 
     actor: Any
     calls: deque[Any] = field(default_factory=deque)
-    heard: float = field(default_factory=time.monotonic)  # when it last answered, or was called after a pause
+    last_answer: float = field(default_factory=time.monotonic)  # or its first call after a pause
     is_up: bool = False  # whether it has answered once
 
 
@@ -105,7 +105,7 @@ class Pool:
         dispatcher = Dispatcher(groups, self._capacity, self.config.grpo.max_attempts)
         deadline = time.monotonic() + seconds
         for handle in self._workers:
-            handle.heard = time.monotonic()  # answers between two runs are not awaited
+            handle.last_answer = time.monotonic()  # answers between two runs are not awaited
         while dispatcher.unfinished:
             self._call(dispatcher, option)
             for worker, answer in self._answers():
@@ -136,7 +136,7 @@ class Pool:
         for worker in callable_:
             handle = self._workers[worker]
             if not handle.calls:
-                handle.heard = time.monotonic()
+                handle.last_answer = time.monotonic()
             batch = WorkBatch(self._run, option, tuple(batches.get(worker, ())))
             while dispatcher.load(worker) and len(handle.calls) < CALLS:
                 handle.calls.append(handle.actor.exchange.remote(batch))
@@ -158,7 +158,7 @@ class Pool:
                 answers.append((worker, error))
                 continue
             handle.calls.popleft()
-            handle.heard = time.monotonic()
+            handle.last_answer = time.monotonic()
             if isinstance(answer, WorkResult):
                 answers.append((worker, answer))
             handle.is_up = True
@@ -171,7 +171,7 @@ class Pool:
         found: list[tuple[int, Exception]] = []
         for worker in called:
             handle = self._workers[worker]
-            if now - handle.heard > limits[handle.is_up]:
+            if now - handle.last_answer > limits[handle.is_up]:
                 found.append((worker, WorkerStuckError(f"silent for more than {limits[handle.is_up]:g} seconds")))
         return found
 

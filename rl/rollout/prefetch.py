@@ -29,7 +29,6 @@ class RolloutPrefetcher:
         self,
         config: RunConfig,
         pool: RolloutPool,
-        pending: Path,
         stream: TaskStream,
         cursor: int,
         score_without_update: Callable[[Sequence[Group]], None],
@@ -37,16 +36,16 @@ class RolloutPrefetcher:
         """Start nothing yet.
 
         Args:
-            config: The run's configuration.
+            config: The run's configuration. Finished trajectories of steps that are not trained on yet are stored in
+                `<run_dir>/pending`.
             pool: Workers that run the episodes.
-            pending: Folder for finished trajectories of steps that are not trained on yet.
             stream: The tasks of the run.
             cursor: Position in the stream after the last step that was trained on.
             score_without_update: Fills in scores and advantages, for `rl.rollout.dynamic_sampling`.
         """
         self.config = config
         self.pool = pool
-        self.pending = pending
+        self.pending = Path(config.run_dir) / "pending"
         self.stream = stream
         self.cursor = cursor
         self.score_without_update = score_without_update

@@ -95,6 +95,7 @@ class _Shared:
 
     @classmethod
     def of(cls, tensor: Tensor) -> _Shared:
+        """Copy a tensor's bytes to the CPU."""
         import torch
 
         flat = tensor.detach().cpu().contiguous().reshape(-1)

@@ -45,16 +45,16 @@ class Workers:
             yield Trajectory(item.trajectory_id, item.task, item.step, item.sibling, stop_reason=StopReason.ANSWERED)
 
 
-def settings(ahead: int) -> RunConfig:
+def settings(folder: Path, ahead: int) -> RunConfig:
     config = load_config("smoke", [])
     grpo = replace(config.grpo, steps=3, tasks_per_step=2, group_size=2, max_oversampling=1, rollout_ahead=ahead)
-    return replace(config, grpo=grpo)
+    return replace(config, grpo=grpo, run_dir=str(folder))
 
 
 def make(folder: Path, ahead: int) -> tuple[RolloutPrefetcher, Workers]:
     workers = Workers()
     score_without_update = pytest.fail
-    return RolloutPrefetcher(settings(ahead), workers, folder, Stream(), 0, score_without_update), workers  # pyright: ignore[reportArgumentType]
+    return RolloutPrefetcher(settings(folder, ahead), workers, Stream(), 0, score_without_update), workers  # pyright: ignore[reportArgumentType]
 
 
 def names(step: int) -> list[str]:
@@ -118,13 +118,13 @@ def test_pending_episodes_are_not_run_again_and_trained_ones_are_removed(tmp_pat
     first, _ = make(tmp_path, ahead=1)
     first.take(0)
     first.wait()
-    assert sorted(folder.name for folder in tmp_path.iterdir()) == ["step-000000", "step-000001"]
+    assert sorted(folder.name for folder in (tmp_path / "pending").iterdir()) == ["step-000000", "step-000001"]
     resumed, workers = make(tmp_path, ahead=1)
     resumed.take(0)
     resumed.take(1)
     resumed.wait()
     assert workers.asked == [[], [], names(2)]
-    assert sorted(folder.name for folder in tmp_path.iterdir()) == ["step-000001", "step-000002"]
+    assert sorted(folder.name for folder in (tmp_path / "pending").iterdir()) == ["step-000001", "step-000002"]
 
 
 @pytest.mark.parametrize(
