@@ -54,6 +54,8 @@ def build(
 ) -> list[Built]:
     """Write the traces of `tasks` (the first `limit`, 0 is all) to `out`; `settings` say what else they depend on."""
     numbers = {name: value for name, value in asdict(config).items() if name in _ENV_NUMBERS}
+    if config.tools != EnvConfig().tools:  # builds from before `env.tools` do not name the default ones
+        numbers["tools"] = list(config.tools)
     model = teacher.model if teacher else ""
     journal = BuildJournal(out, settings | numbers | {"seed": seed, "limit": limit, "teacher": model})
     if teacher and journal.done:

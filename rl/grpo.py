@@ -16,6 +16,7 @@ from cot_data.datasets.mixture import Mixture
 from cot_data.datasets.training_sources import load_source, training_sources
 from env.errors import command
 from env.store import TrajectoryStore
+from env.tools import enabled_tools
 from env.types import StopReason
 from policy.videoseg.checkpoint import POLICIES, save_policy
 from rl.evaluation.validation import held_out_metrics
@@ -96,7 +97,7 @@ def train(config: RunConfig, resume: bool = False) -> None:
         # 4. RECORD. The logged trajectories are the stored ones, so `env.replay` can score them again.
         everything = [trajectory for group in step_groups.sampled for trajectory in group]
         failed = sum(trajectory.stop_reason is StopReason.ERROR for trajectory in everything)
-        metrics |= trajectory_metrics(step_groups.valid) | timer.seconds
+        metrics |= trajectory_metrics(step_groups.valid, enabled_tools(config.env)) | timer.seconds
         oversampled = len(step_groups.sampled) - config.grpo.tasks_per_step
         metrics |= {"rollout/failed": float(failed), "rollout/oversampled": float(oversampled)}
         metrics |= worker_metrics(stats := pool.take_stats(), pool.failures)

@@ -108,7 +108,7 @@ class _Scene:
 
     def _closeup(self, look: Select | Answer) -> str:
         """Frame by frame, as the strip: of a mark that one of them shows it has to be told which one that is."""
-        zoom = sample_indices(look.interval, self.config.zoom_frames)
+        zoom = sample_indices(look.interval, self.config.zoom_frames)  # those that the tool `zoom` shows
         large = {look.key_frame, *(zoom if self.config.zoom_pixels >= self.config.key_pixels else ())}
         labels = {look.key_frame: KEY_LABEL} | frame_labels(zoom, ZOOM_LETTERS)
         return " ".join(f"{labels[t]}{self._who((t,), large)}" for t in sorted(labels))

@@ -17,7 +17,8 @@ from cot_data.traces.candidates import Scene, Thing
 from cot_data.traces.mask_evidence import area, changes
 from cot_data.traces.visibility import best_frame, first_frames
 from env.frames import sample_indices
-from env.types import Interval, Select, Task
+from env.tools import frames_by_tool
+from env.types import Interval, Select, Task, VideoRef
 
 AROUND = 4  # frames looked at on either side of a frame that the query or the evidence names
 OPEN_SHARE = 0.04  # of the video: an end of the stay that is known to within less is not looked for
@@ -50,13 +51,13 @@ def plan_looks(scene: Scene, config: EnvConfig, rng: np.random.Generator) -> lis
         if look is None:
             break
         looks.append(look)
-        shown |= frames_shown(look.select, config)
+        shown |= frames_shown(task.video, look.select, config)
     return looks
 
 
-def frames_shown(select: Select, config: EnvConfig) -> set[int]:
-    """The frames that answer a select."""
-    return {select.key_frame, *sample_indices(select.interval, config.zoom_frames)}
+def frames_shown(video: VideoRef, select: Select, config: EnvConfig) -> set[int]:
+    """Return the source frames that the enabled tools show for a select."""
+    return {frame.frame_idx for _, frames in frames_by_tool(video, select, config) for frame in frames}
 
 
 def evidence_select(task: Task) -> Select:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from configs.load import ConfigError
 from configs.schema import EnvConfig
 from cot_data.formats.vts_cot import Message, Record, TraceStep
 from cot_data.moving_shapes.labels import LabelledObject
@@ -23,6 +24,7 @@ from cot_data.traces.visibility import NEARLY, best_frame, first_frames, see, vi
 from env.errors import DataError
 from env.frames import sample_indices
 from env.prompts import PROMPTS
+from env.tools import enabled_tools
 from env.types import Answer, Interval, Task, names_in
 
 
@@ -47,6 +49,11 @@ def write_trace(
 
 def to_record(task: Task, config: EnvConfig, thoughts: Sequence[Thought], anno_id: tuple[int | str, ...]) -> Record:
     """The dialogue of these turns in the published form."""
+    if not {"zoom", "key_frame"} <= set(config.tools):
+        tools = ", ".join(config.tools)
+        raise ConfigError(
+            f"env.tools: written traces use zoom and key_frame, got {tools}; name both, or set data.traces"
+        )
     video_name, exp_id = names_in(task.task_id)
     turns = [write_turn(thought) for thought in thoughts]
     whole = Interval(0, task.video.num_frames)
@@ -80,7 +87,7 @@ def explore(scene: Scene, config: EnvConfig, rng: np.random.Generator) -> list[T
         moment = Moment(scene, _ordered(shown), _ordered(new), look.select, look.reason, not thoughts, is_told)
         thoughts.append(Thought(think(moment), look.select))
         is_told = is_told or moment.named is not None
-        new = frames_shown(look.select, config) - shown or {look.select.key_frame}
+        new = frames_shown(scene.task.video, look.select, config) - shown or {look.select.key_frame}
         shown |= new
         large.append(look.select.key_frame)
     answer = answer_of(scene, shown, large)
@@ -117,7 +124,8 @@ def _numbers(thought: Thought) -> TraceStep:
 
 
 def _conversation(task: Task, config: EnvConfig, turns: list[str]) -> tuple[Message, ...]:
-    messages = [Message("system", PROMPTS[config.prompt].system)]
+    tools = enabled_tools(config).values()
+    messages = [Message("system", PROMPTS[config.prompt].system([tool.help for tool in tools]))]
     for i, turn in enumerate(turns):
         messages.append(Message("human", "<image>" if i else f"<image>\n{task.expression}"))
         messages.append(Message("gpt", turn))

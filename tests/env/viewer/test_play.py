@@ -68,12 +68,12 @@ def test_a_select_without_a_turn_left_ends_it(tmp_path):
 @pytest.mark.parametrize("line", ["", "zoom", "zoom 1 2", "zoom 1 2 3 4", "leap 1 2 3", "zoom -1 2 3", "zoom 1 2 x"])
 def test_a_bad_line_is_explained(line: str):
     with pytest.raises(ValueError, match=r"write `zoom|expected a frame"):
-        parse_command(line, 40)
+        parse_command(line, 40, {})
 
 
 def test_digits_of_other_scripts_are_no_numbers():
     with pytest.raises(ValueError, match="expected a frame from 0 to 39"):
-        parse_command("zoom \u0661 2 3", 40)
+        parse_command("zoom \u0661 2 3", 40, {})
 
 
 def test_two_pixels_make_one_character():
