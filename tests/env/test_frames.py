@@ -300,8 +300,8 @@ def test_a_region_is_cut_from_the_source_and_resized_once(tmp_path):
     left = cache.pixels(ref, FrameRef(0, 20, 12, "crop", (0, 0, 40, 24)))
     right = cache.pixels(ref, FrameRef(0, 20, 12, "crop", (40, 24, 80, 48)))
     blocks = source[24:, 40:].reshape(12, 2, 20, 2, 3).astype(float).mean(axis=(1, 3))
-    assert np.abs(right - blocks).max() <= 0.5
-    assert len({whole.tobytes(), left.tobytes(), right.tobytes()}) == 3  # none is taken for another, on the node neither
+    assert np.abs(right - blocks).max() <= 1  # PIL rounds after each axis
+    assert len({whole.tobytes(), left.tobytes(), right.tobytes()}) == 3  # none is taken for another
     native = cache.pixels(ref, FrameRef(0, 40, 24, "crop", (0, 0, 40, 24)))
     assert (native == source[:24, :40]).all() and native.base is None
     (tmp_path / "clip" / "00000.png").unlink()

@@ -108,6 +108,14 @@ def test_the_command_plays_a_data_root(tmp_path, capsys, monkeypatch):
     assert "key_frame: 1.000" in printed
 
 
+def test_the_task_of_a_trajectory_without_turns_can_be_played(tmp_path, capsys, monkeypatch):
+    one = Trajectory("-1/made/0", small_task(tmp_path / "video"), -1, 0, stop_reason=StopReason.SINGLE_PASS)
+    TrajectoryStore(tmp_path / "trajectories").append([one])
+    monkeypatch.setattr(sys, "stdin", io.StringIO("answer 10 19 12\n"))
+    assert main([str(tmp_path), "--play"]) == 0
+    assert "interval_iou: 1.000" in capsys.readouterr().out
+
+
 def test_the_command_plays_a_stored_task(tmp_path, capsys, monkeypatch):
     task = small_task(tmp_path / "video")
     TrajectoryStore(tmp_path / "trajectories").append([episode(task, [answer_text(0, 3, 1)], {})])
