@@ -160,6 +160,8 @@ def _training_problems(policy: PolicyConfig) -> list[str]:
 
 def _env_problems(env: EnvConfig) -> list[str]:
     found = []
+    if len(set(env.tools)) < len(env.tools):
+        found.append(f"env.tools: expected each tool once, got {', '.join(env.tools)}")
     for name in ("strip_pixels", "detail_pixels", "zoom_pixels", "key_pixels"):
         if getattr(env, name) < env.size_factor**2:
             found.append(f"env.{name}: expected at least size_factor squared ({env.size_factor**2}), one vision token")

@@ -44,6 +44,8 @@ class DataConfig:
 class EnvConfig:
     prompt: str = "full"
     """Prompt wording, a key of `env.prompts.PROMPTS`: `full` for pretrained models, `brief` for tiny ones."""
+    tools: tuple[str, ...] = ("zoom", "key_frame")
+    """Tools that the policy may use, keys of `env.tools.TOOLS`; their frames are shown in this order."""
     strip_frames: int = 10
     """Low-resolution frames of the first observation, evenly spaced over the video."""
     detail_frames: int = 5

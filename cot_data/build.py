@@ -63,6 +63,8 @@ class BuildOptions:
     def settings(self) -> dict[str, Any]:
         """Return all settings that the traces depend on."""
         numbers = {name: value for name, value in asdict(self.config).items() if name in _ENV_KEYS}
+        if self.config.tools != EnvConfig().tools:  # builds from before `env.tools` do not name the default ones
+            numbers["tools"] = list(self.config.tools)
         model = self.teacher.model if self.teacher else ""
         return self.source | numbers | {"seed": self.seed, "limit": self.limit, "teacher": model}
 

@@ -1,20 +1,24 @@
-"""What the policy wrote -> a decision, and back. The one place where the grammar of an action lives.
+"""The grammar of an action: text of the policy to a decision, and back. No other module knows it.
 
 An action is one `<think>..</think>`, then exactly one block, `<select>` or `<answer>`, that holds
 `<VTG>{"start": s, "end": e, "keyframe": k}</VTG>, <RefSeg>[SEG]</RefSeg>`; the VTG tags may be left out.
-On the wire `end` is the last frame of the interval. Whatever the model writes becomes a value, in linear time.
+In the JSON, `end` is the last frame of the interval. The JSON of a `<select>` may also hold the arguments of the tools
+that are enabled (`env.tools`). Whatever the model writes becomes a value, in linear time.
 """
 
 from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterable, Sequence
 from itertools import pairwise
+from typing import Any
 
+from env.tools.base import Tool
 from env.types import Answer, Decision, Interval, Malformed, Select
 
 SEG = "[SEG]"
-KEYS = ("start", "end", "keyframe")
+KEYS = ("start", "end", "keyframe")  # every action names them
 
 REASONS: dict[str, str] = {
     "cut_off": "The action reached the token limit before its end.",
@@ -29,9 +33,9 @@ REASONS: dict[str, str] = {
     "outside_text": "There is text outside of the thinking, the JSON and [SEG].",
     "json": "The JSON object does not parse.",
     "keys": "The JSON object has missing, unknown or repeated keys.",
-    "not_integer": "start, end or keyframe is not an integer.",
+    "not_integer": "A value of the JSON object is not a whole number, or not as many of them as it should be.",
     "reversed": "The interval ends before it starts.",
-    "out_of_range": "The interval or the key frame lies outside of the video.",
+    "out_of_range": "The interval or the key frame lies outside of the video, or an argument outside of its limits.",
 }
 
 _MAX_TEXT = 1 << 17  # characters
@@ -50,26 +54,42 @@ class _Bad(Exception):
         self.decision = Malformed(reason, detail[:80])
 
 
-def parse_action(text: str, num_frames: int, finish: str = "stop") -> Decision:
-    """The decision in `text` about a video of `num_frames` frames, its interval half-open; never raises.
+def parse_action(text: str, num_frames: int, finish: str = "stop", tools: Iterable[Tool] = ()) -> Decision:
+    """Return the decision that a text states, with its interval half-open. Never raises.
 
-    `finish` is `Action.finish`: text that was cut off is malformed however it looks.
+    Args:
+        text: What the policy wrote.
+        num_frames: Length of the video.
+        finish: `Action.finish`; "length" makes the action malformed, whatever its text.
+        tools: The tools whose own arguments a `<select>` may hold.
     """
+    tools = tuple(tools)
     try:
         if finish == "length":
             raise _Bad("cut_off")
         block, fields = _split(_checked(text))
-        return _decision(block, _read_json(fields), num_frames)
+        if block == "answer":
+            return Answer(*_place(_read_json(fields, ()), num_frames))
+        values = _read_json(fields, tools)
+        place = _place(values, num_frames)
+        return _within_limits(Select(*place, values), num_frames, tools)
     except _Bad as bad:
         return bad.decision
 
 
 def format_decision(decision: Select | Answer) -> str:
-    """The block that `parse_action` reads back as `decision`."""
-    block = "select" if isinstance(decision, Select) else "answer"
+    """Return the block that `parse_action` reads back as `decision`."""
     interval = decision.interval
-    values = json.dumps(dict(zip(KEYS, (interval.start, interval.end - 1, decision.key_frame), strict=True)))
-    return f"<{block}><VTG>{values}</VTG>, <RefSeg>{SEG}</RefSeg></{block}>"
+    values: dict[str, Any] = dict(zip(KEYS, (interval.start, interval.end - 1, decision.key_frame), strict=True))
+    block = "answer"
+    if isinstance(decision, Select):
+        block = "select"
+        values |= {name: _json_value(numbers) for name, numbers in decision.arguments.items()}
+    return f"<{block}><VTG>{json.dumps(values)}</VTG>, <RefSeg>{SEG}</RefSeg></{block}>"
+
+
+def _json_value(numbers: Sequence[int]) -> int | list[int]:
+    return numbers[0] if len(numbers) == 1 else list(numbers)
 
 
 def _checked(text: str) -> str:
@@ -117,30 +137,46 @@ def _json_text(gaps: list[str], has_vtg: bool) -> str:
     return fields
 
 
-def _read_json(fields: str) -> list[int]:
-    """The values of `KEYS`."""
+def _read_json(fields: str, tools: Iterable[Tool]) -> dict[str, tuple[int, ...]]:
+    """Return the numbers of each key: all of `KEYS`, and all or none of the arguments of each tool."""
+    counts = {name: count for tool in tools for name, count in tool.arguments.items()}
     fields = fields.strip()
-    # The object is flat: refusing nesting here keeps the JSON parser from recursing at the model's will.
-    if len(fields) > _MAX_JSON or fields[:1] != "{" or fields.count("{") > 1 or "[" in fields:
+    # The object is flat but for the lists of arguments: the JSON parser cannot be made to recurse deeply.
+    num_lists = sum(count > 1 for count in counts.values())
+    if len(fields) > _MAX_JSON or fields[:1] != "{" or fields.count("{") > 1 or fields.count("[") > num_lists:
         raise _Bad("json", fields)
     try:
         pairs = json.loads(fields, object_pairs_hook=list)
     except ValueError as error:
         raise _Bad("json", str(error)) from error
-    if sorted(key for key, _ in pairs) != sorted(KEYS):
-        raise _Bad("keys", ", ".join(key for key, _ in pairs))
+    names = [name for name, _ in pairs]
+    called = [tool for tool in tools if any(name in names for name in tool.arguments)]
+    if sorted(names) != sorted({*KEYS, *(name for tool in called for name in tool.arguments)}):
+        raise _Bad("keys", ", ".join(names))
     values = dict(pairs)
-    for key in KEYS:
-        if type(values[key]) is not int:  # a bool is an int to isinstance
-            raise _Bad("not_integer", f"{key} = {values[key]!r}")
-    return [values[key] for key in KEYS]
+    return {name: _numbers(name, values[name], counts.get(name, 1)) for name in (*KEYS, *counts) if name in values}
 
 
-def _decision(block: str, values: list[int], num_frames: int) -> Select | Answer:
-    start, last, key_frame = values
+def _numbers(name: str, value: Any, count: int) -> tuple[int, ...]:
+    numbers = value if count > 1 else [value]
+    # A bool is an int to isinstance.
+    if not isinstance(numbers, list) or len(numbers) != count or any(type(number) is not int for number in numbers):
+        raise _Bad("not_integer", f"{name} = {value!r}")
+    return tuple(numbers)
+
+
+def _place(values: dict[str, tuple[int, ...]], num_frames: int) -> tuple[Interval, int]:
+    """Take `KEYS` out of `values`; return the interval and the key frame that they name."""
+    (start,), (last,), (key_frame,) = (values.pop(key) for key in KEYS)
     if start > last:
         raise _Bad("reversed", f"{start} to {last}")
     if start < 0 or last >= num_frames or not 0 <= key_frame < num_frames:
         raise _Bad("out_of_range", f"{start} to {last}, key frame {key_frame}, of {num_frames} frames")
-    kind = Select if block == "select" else Answer
-    return kind(Interval(start, last + 1), key_frame)
+    return Interval(start, last + 1), key_frame
+
+
+def _within_limits(select: Select, num_frames: int, tools: Iterable[Tool]) -> Select:
+    for tool in tools:
+        if tool.is_called(select) and (problem := tool.problem(select, num_frames)):
+            raise _Bad("out_of_range", problem)
+    return select

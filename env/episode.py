@@ -10,8 +10,8 @@ from configs.schema import EnvConfig
 from env.actions import parse_action
 from env.errors import DataError, EnvError
 from env.frames import frame_refs, sample_indices
-from env.prompts import PROMPTS, first_observation, next_observation
-from env.tools import TOOLS
+from env.prompts import PROMPTS, first_parts, next_parts
+from env.tools import enabled_tools, frames_by_tool
 from env.types import Action, Decision, Interval, Malformed, Observation, Select, StopReason, Task
 
 
@@ -42,6 +42,7 @@ class VideoSegEnv:
         self.config = config
         self._clock = clock
         self._prompt = PROMPTS[config.prompt]
+        self._tools = tuple(enabled_tools(config).values())
         self._started: float | None = None
         self._num_turns = 0
         self._is_over = False
@@ -60,13 +61,14 @@ class VideoSegEnv:
         whole = Interval(0, video.num_frames)
         strip = sample_indices(whole, config.strip_frames)
         detail = sample_indices(whole, config.detail_frames)
-        return first_observation(
+        parts = first_parts(
             self._prompt,
             self.task.expression,
             video.num_frames,
             frame_refs(video, strip, "strip", config.strip_pixels, config.size_factor),
             frame_refs(video, detail, "detail", config.detail_pixels, config.size_factor),
         )
+        return Observation(parts, self._prompt.system([tool.help for tool in self._tools]))
 
     def step(self, action: Action) -> StepResult:
         """Judge one action. EnvError before the first observation and after the end."""
@@ -75,7 +77,7 @@ class VideoSegEnv:
         if self._is_over:
             raise EnvError("step() was called after the episode ended; make a new VideoSegEnv")
         self._num_turns += 1
-        decision = parse_action(action.text, self.task.video.num_frames, action.finish)
+        decision = parse_action(action.text, self.task.video.num_frames, action.finish, self._tools)
         stop_reason = self._stop_reason(action, decision, self.seconds)
         if stop_reason is None and isinstance(decision, Select):
             return StepResult(decision, self._look_closer(decision), None)
@@ -94,7 +96,9 @@ class VideoSegEnv:
         return StopReason.MAX_TURNS if self._num_turns >= self.config.max_turns else None
 
     def _look_closer(self, select: Select) -> Observation:
-        video, config = self.task.video, self.config
-        zoom = TOOLS["zoom"].show(video, select, config)
-        (key,) = TOOLS["key_frame"].show(video, select, config)
-        return next_observation(self._prompt, self.task.expression, select.interval, zoom, key)
+        shown = [
+            part
+            for tool, frames in frames_by_tool(self.task.video, select, self.config)
+            for part in tool.layout[self.config.prompt](select, frames)
+        ]
+        return Observation(next_parts(self._prompt, self.task.expression, shown))

@@ -18,14 +18,14 @@ from PIL import Image
 
 from env.errors import DataError
 from env.node_cache import NodeCache
-from env.types import FrameRef, Interval, Role, VideoRef
+from env.types import FIRST_ROLES, FrameRef, Interval, Region, VideoRef
 from env.video_file import VideoFile
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
 MAX_FRAME_PIXELS = 8192 * 8192  # larger frames are refused before they are decoded
 _GREY = 127  # what a blind policy is shown
-LOOK_ROLES: tuple[Role, ...] = ("zoom", "key")  # of frames that answer a select
-ALL_ROLES: tuple[Role, ...] = ("strip", "detail", *LOOK_ROLES)
+
+_Key = tuple[VideoRef, int, int, int, Region | None]  # video, frame, width, height (0, 0: native size), region
 
 
 def sample_indices(interval: Interval, count: int) -> tuple[int, ...]:
@@ -72,7 +72,7 @@ def fit_size(height: int, width: int, max_pixels: int, factor: int) -> tuple[int
 
 
 def frame_refs(
-    video: VideoRef, indices: Sequence[int], role: Role, max_pixels: int, factor: int
+    video: VideoRef, indices: Sequence[int], role: str, max_pixels: int, factor: int
 ) -> tuple[FrameRef, ...]:
     """The frames `indices` of a video, all at the size that `fit_size` gives."""
     width, height = fit_size(video.height, video.width, max_pixels, factor)
@@ -165,29 +165,53 @@ class FrameCache:
         that were asked for; `full` still sees. Resized frames are looked for, and left, at `node`."""
         self._max_bytes = max_bytes
         self._node = node
-        self._grey_roles = ALL_ROLES if blind else LOOK_ROLES if blind_zooms else ()
+        self._blind = blind
+        self._blind_zooms = blind_zooms
         self._max_videos = max_videos  # open video files
         self._videos: OrderedDict[VideoRef, tuple[RLock, Video]] = OrderedDict()
-        self._arrays: OrderedDict[tuple[VideoRef, int, int, int], np.ndarray] = OrderedDict()
+        self._arrays: OrderedDict[_Key, np.ndarray] = OrderedDict()
         self._bytes = 0
         self._lock = Lock()  # of the three above
 
     def pixels(self, video: VideoRef, frame: FrameRef) -> np.ndarray:
-        """The frame as the policy is shown it: uint8 RGB [frame.height, frame.width, 3]."""
-        if frame.role in self._grey_roles:
+        """Return the frame as the policy is shown it: uint8 RGB [frame.height, frame.width, 3]."""
+        if self._blind or (self._blind_zooms and frame.role not in FIRST_ROLES):
             return np.full((frame.height, frame.width, 3), _GREY, np.uint8)
-        key = (video, frame.frame_idx, frame.width, frame.height)
+        key = (video, frame.frame_idx, frame.width, frame.height, frame.region)
 
         def make() -> np.ndarray:
-            return _resize(self.full(video, frame.frame_idx), frame.width, frame.height)
+            return _resize(self.native(video, frame.frame_idx, frame.region), frame.width, frame.height)
 
         return self._read(key, make if self._node is None else partial(self._node.get, key, make))
 
     def full(self, video: VideoRef, frame_idx: int) -> np.ndarray:
-        """The frame at native size: uint8 RGB [H,W,3]."""
-        return self._read((video, frame_idx, 0, 0), lambda: self._open(video)[1].frame(frame_idx))  # no side is 0
+        """Return the frame at native size: uint8 RGB [H,W,3]."""
+        return self._read((video, frame_idx, 0, 0, None), lambda: self._open(video)[1].frame(frame_idx))
 
-    def _read(self, key: tuple[VideoRef, int, int, int], make: Callable[[], np.ndarray]) -> np.ndarray:
+    def native(self, video: VideoRef, frame_idx: int, region: Region | None) -> np.ndarray:
+        """Return a region of a frame (None: all of it) at native size, as an array of its own.
+
+        Args:
+            video: The video.
+            frame_idx: Source frame.
+            region: Left, top, right and bottom in source pixels; right and bottom are the first ones outside.
+
+        Returns:
+            uint8 RGB [bottom - top, right - left, 3].
+
+        Raises:
+            DataError: The frame cannot be read, or the region leaves it.
+        """
+        pixels_HWC = self.full(video, frame_idx)
+        if region is None:
+            return pixels_HWC
+        left, top, right, bottom = region
+        if not (0 <= left < right <= video.width and 0 <= top < bottom <= video.height):
+            size = f"{video.width}x{video.height}"
+            raise DataError(video.path, f"region {region} of frame {frame_idx} is empty or leaves its {size} pixels")
+        return pixels_HWC[top:bottom, left:right].copy()  # a view would keep the whole frame in memory
+
+    def _read(self, key: _Key, make: Callable[[], np.ndarray]) -> np.ndarray:
         """What is kept under `key`, else made and kept now."""
         pixels_HWC = self._look_up(key)
         if pixels_HWC is not None:
@@ -209,14 +233,14 @@ class FrameCache:
             self._videos.move_to_end(ref)
             return self._videos[ref]
 
-    def _look_up(self, key: tuple[VideoRef, int, int, int]) -> np.ndarray | None:
+    def _look_up(self, key: _Key) -> np.ndarray | None:
         with self._lock:
             if key not in self._arrays:
                 return None
             self._arrays.move_to_end(key)
             return self._arrays[key]
 
-    def _keep(self, key: tuple[VideoRef, int, int, int], pixels_HWC: np.ndarray) -> None:
+    def _keep(self, key: _Key, pixels_HWC: np.ndarray) -> None:
         pixels_HWC.setflags(write=False)
         with self._lock:
             if key in self._arrays or pixels_HWC.nbytes > self._max_bytes:

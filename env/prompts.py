@@ -8,8 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from string import ascii_lowercase, ascii_uppercase
 
-from env.tools import TOOLS
-from env.types import FrameRef, Interval, Observation
+from env.types import FrameRef
 
 Parts = tuple[str | FrameRef, ...]
 FrameRefs = Sequence[FrameRef]
@@ -17,21 +16,35 @@ FrameRefs = Sequence[FrameRef]
 
 @dataclass(frozen=True)
 class Prompt:
-    """One wording: the system text (may be empty), and how the first and every later observation is laid out."""
+    """One wording of the observations. How a tool's frames are worded stands in the tool's own entry (`env.tools`)."""
 
-    system: str
-    first: Callable[[str, int, FrameRefs, FrameRefs], Parts]
-    next: Callable[[str, Interval, FrameRefs, FrameRef], Parts]
-
-
-def first_observation(prompt: Prompt, query: str, num_frames: int, strip: FrameRefs, detail: FrameRefs) -> Observation:
-    """What opens an episode: the whole video as small frames (`strip`), some large ones (`detail`), the query."""
-    return Observation(_merge(prompt.first(clean_query(query), num_frames, strip, detail)), prompt.system)
+    system: Callable[[Sequence[str]], str]  # the system text (may be empty), given the lines of the enabled tools
+    first: Callable[[str, int, FrameRefs, FrameRefs], Parts]  # query, number of frames, strip, detail
+    ask_again: Callable[[str], Parts]  # the end of every later observation, given the query
 
 
-def next_observation(prompt: Prompt, query: str, interval: Interval, zoom: FrameRefs, key: FrameRef) -> Observation:
-    """What answers a select: frames of the interval, then the key frame."""
-    return Observation(_merge(prompt.next(clean_query(query), interval, zoom, key)))
+def first_parts(prompt: Prompt, query: str, num_frames: int, strip: FrameRefs, detail: FrameRefs) -> Parts:
+    """Return text and frames of the observation that opens an episode.
+
+    Args:
+        prompt: The wording.
+        query: The expression, as the data set has it.
+        num_frames: Length of the video.
+        strip: The whole video as small frames.
+        detail: Some large frames.
+    """
+    return _merge(prompt.first(clean_query(query), num_frames, strip, detail))
+
+
+def next_parts(prompt: Prompt, query: str, shown: Iterable[str | FrameRef]) -> Parts:
+    """Return text and frames of the observation that answers a select.
+
+    Args:
+        prompt: The wording.
+        query: The expression, as the data set has it.
+        shown: What the tools show, laid out in the same wording.
+    """
+    return _merge((*shown, *prompt.ask_again(clean_query(query))))
 
 
 def clean_query(query: str) -> str:
@@ -43,7 +56,9 @@ def clean_query(query: str) -> str:
     return re.sub(r"<(?=[|/A-Za-z])|\[(?=SEG\])", r"\g<0> ", " ".join(printable.split()))
 
 
-_FULL_SYSTEM = f"""\
+def _full_system(tool_lines: Sequence[str]) -> str:
+    tools = "".join(f"{line}\n" for line in tool_lines)
+    return f"""\
 You watch a video and find the one object that a text query refers to: when it is there, and where. You mark it with \
 [SEG], which a segmentation model turns into a mask on your key frame and follows through the whole video.
 
@@ -59,9 +74,7 @@ Action: look closer, or answer, and why.
 Acting is exactly one of two blocks.
 To look closer:
 <select><VTG>{{"start": 12, "end": 40, "keyframe": 25}}</VTG>, <RefSeg>[SEG]</RefSeg></select>
-{TOOLS["zoom"].help}
-{TOOLS["key_frame"].help}
-To answer:
+{tools}To answer:
 <answer><VTG>{{"start": 12, "end": 40, "keyframe": 25}}</VTG>, <RefSeg>[SEG]</RefSeg></answer>
 "start" and "end" are the first and the last frame of the interval that the query is about, "keyframe" the frame on \
 which your [SEG] marks the object.
@@ -73,22 +86,15 @@ else, and nothing after the block. The number of turns is limited: end with an a
 def _full_first(query: str, num_frames: int, strip: FrameRefs, detail: FrameRefs) -> Parts:
     return (
         *strip,
-        f"\nSmall frames of the whole video ({len(strip)}), at the frame indices {_indices(strip)}.\n",
+        f"\nSmall frames of the whole video ({len(strip)}), at the frame indices {index_list(strip)}.\n",
         *detail,
-        f"\nLarge frames ({len(detail)}), at the frame indices {_indices(detail)}.\n",
+        f"\nLarge frames ({len(detail)}), at the frame indices {index_list(detail)}.\n",
         f'Query: "{query}"\nThe video has {num_frames} frames, 0 to {num_frames - 1}.',
     )
 
 
-def _full_next(query: str, interval: Interval, zoom: FrameRefs, key: FrameRef) -> Parts:
-    return (
-        *zoom,
-        f"\nSmall frames from {interval.start} to {interval.end - 1} ({len(zoom)}), at the frame indices "
-        f"{_indices(zoom)}.\n",
-        key,
-        f"\nKey frame {key.frame_idx}, large.\n",
-        f'Query: "{query}"\nLook closer again with <select>, or end with <answer>.',
-    )
+def _full_ask_again(query: str) -> Parts:
+    return (f'Query: "{query}"\nLook closer again with <select>, or end with <answer>.',)
 
 
 KEY_LABEL = "z"  # of a frame that was asked for
@@ -109,13 +115,8 @@ def _brief_first(query: str, num_frames: int, strip: FrameRefs, detail: FrameRef
     return (f"{num_frames} frames |", *shown, f" | {query}")
 
 
-def _brief_next(query: str, interval: Interval, zoom: FrameRefs, key: FrameRef) -> Parts:
-    labels = frame_labels((frame.frame_idx for frame in zoom), ZOOM_LETTERS)
-    shown = [part for frame in zoom for part in (f" {labels[frame.frame_idx]} {frame.frame_idx}", frame)]
-    return (f"{interval.start} to {interval.end - 1} |", *shown, f" | {KEY_LABEL} {key.frame_idx}", key, f" | {query}")
-
-
-def _indices(frames: FrameRefs) -> str:
+def index_list(frames: FrameRefs) -> str:
+    """Return the frame indices as the wordings write them: `[0, 33, 65]`."""
     return str([frame.frame_idx for frame in frames])
 
 
@@ -131,6 +132,6 @@ def _merge(parts: Parts) -> Parts:
 
 
 PROMPTS: dict[str, Prompt] = {
-    "full": Prompt(_FULL_SYSTEM, _full_first, _full_next),
-    "brief": Prompt("", _brief_first, _brief_next),
+    "full": Prompt(_full_system, _full_first, _full_ask_again),
+    "brief": Prompt(lambda tool_lines: "", _brief_first, lambda query: (f" | {query}",)),
 }

@@ -7,8 +7,9 @@ first rows they meet. What is absent is told by a flag or a count beside it; mas
 
 from __future__ import annotations
 
+import re
 from dataclasses import asdict
-from typing import Any, TypeVar, get_args
+from typing import Any, TypeVar
 
 from env.types import (
     RLE,
@@ -19,7 +20,7 @@ from env.types import (
     Interval,
     Malformed,
     Observation,
-    Role,
+    Region,
     Scores,
     Select,
     StopReason,
@@ -29,11 +30,11 @@ from env.types import (
     VideoRef,
 )
 
-VERSION = 2  # 1 knew no `subset` of a task and no `stride` of a video
+VERSION = 3  # 1 had no `subset` of a task and no `stride` of a video; 1 and 2 no tools of a user's own
 Row = dict[str, Any]
 _Value = TypeVar("_Value")
-_NO_FRAME: Row = {"frame_idx": -1, "width": 0, "height": 0, "role": ""}
-_DECISIONS = {"select": Select, "answer": Answer}
+_NO_FRAME: Row = {"frame_idx": -1, "width": 0, "height": 0, "role": "", "region": []}
+_ROLE = re.compile(r"[a-z_]{1,40}")
 
 
 def task_to_row(task: Task) -> Row:
@@ -108,7 +109,7 @@ def trajectory_to_row(trajectory: Trajectory) -> Row:
 
 def trajectory_from_row(row: Row, tasks: dict[str, Task]) -> Trajectory:
     """The inverse of `trajectory_to_row`, given the tasks by id. ValueError names the offending field."""
-    task_id = take(row, "task_id", str)
+    task_id, version = take(row, "task_id", str), take(row, "version", int)
     if task_id not in tasks:
         raise ValueError(f"field `task_id`: there is no task {task_id!r}")
     scores = None
@@ -122,7 +123,7 @@ def trajectory_from_row(row: Row, tasks: dict[str, Task]) -> Trajectory:
         task=tasks[task_id],
         step=take(row, "step", int),
         sibling=take(row, "sibling", int),
-        turns=[_turn_from_row(turn) for turn in _rows(row, "turns")],
+        turns=[_turn_from_row(turn, version) for turn in _rows(row, "turns")],
         stop_reason=StopReason(take(row, "stop_reason", str)),
         error=take(row, "error", str),
         masks=_masks_from_rows(_rows(row, "masks")),
@@ -150,12 +151,12 @@ def _turn_to_row(turn: Turn) -> Row:
     }
 
 
-def _turn_from_row(row: Row) -> Turn:
+def _turn_from_row(row: Row, version: int) -> Turn:
     finish = take(row, "finish", str)
     if finish != "stop" and finish != "length":
         raise ValueError(f"field `finish`: expected stop or length, found {finish!r}")
     key_frame, key_mask = next(iter(_masks_from_rows(_rows(row, "key_masks")).items()), (-1, None))
-    parts = tuple(_part_from_row(part) for part in _rows(row, "parts"))
+    parts = tuple(_part_from_row(part, version) for part in _rows(row, "parts"))
     return Turn(
         observation=Observation(parts, take(row, "system", str)),
         action=Action(
@@ -165,7 +166,7 @@ def _turn_from_row(row: Row) -> Turn:
             weights_version=take(row, "weights_version", int),
             finish=finish,
         ),
-        decision=_decision_from_row(take(row, "decision", dict)),
+        decision=_decision_from_row(take(row, "decision", dict), version),
         observation_ids=_list(row, "observation_ids", int),
         old_logprobs=_list(row, "old_logprobs", float),
         key_mask=key_mask,
@@ -177,38 +178,57 @@ def _turn_from_row(row: Row) -> Turn:
 def _part_to_row(part: str | FrameRef) -> Row:
     if isinstance(part, str):
         return {"text": part, "frame": _NO_FRAME}
-    return {"text": "", "frame": asdict(part)}
+    return {"text": "", "frame": {**asdict(part), "region": list(part.region or ())}}
 
 
-def _part_from_row(row: Row) -> str | FrameRef:
+def _part_from_row(row: Row, version: int) -> str | FrameRef:
     frame = take(row, "frame", dict)
     role = take(frame, "role", str)
     if role == "":
         return take(row, "text", str)
-    for known in get_args(Role):
-        if role == known:
-            sizes = [take(frame, name, int) for name in ("frame_idx", "width", "height")]
-            return FrameRef(*sizes, role=known)
-    raise ValueError(f"field `role`: expected one of {', '.join(get_args(Role))}, found {role!r}")
+    # Any name: the tool that showed the frame need not be installed where the store is read.
+    if not _ROLE.fullmatch(role):
+        raise ValueError(f"field `role`: expected lowercase letters and underscores, found {role!r:.60}")
+    return FrameRef(
+        frame_idx=take(frame, "frame_idx", int),
+        width=take(frame, "width", int),
+        height=take(frame, "height", int),
+        role=role,
+        region=_region(frame) if version >= 3 else None,
+    )
+
+
+def _region(frame: Row) -> Region | None:
+    sides = _list(frame, "region", int)
+    if not sides:
+        return None
+    if len(sides) != 4:
+        raise ValueError(f"field `region`: expected left, top, right and bottom, or nothing, found {sides!r:.60}")
+    return sides
 
 
 def _decision_to_row(decision: Decision) -> Row:
     if isinstance(decision, Malformed):
-        nowhere = {"start": -1, "end": -1, "key_frame": -1}
+        nowhere = {"start": -1, "end": -1, "key_frame": -1, "arguments": []}
         return {"kind": "malformed", **nowhere, "reason": decision.reason, "detail": decision.detail}
     kind = "select" if isinstance(decision, Select) else "answer"
     where = {"start": decision.interval.start, "end": decision.interval.end, "key_frame": decision.key_frame}
-    return {"kind": kind, **where, "reason": "", "detail": ""}
+    given = decision.arguments if isinstance(decision, Select) else {}
+    arguments = [{"name": name, "values": list(values)} for name, values in given.items()]
+    return {"kind": kind, **where, "arguments": arguments, "reason": "", "detail": ""}
 
 
-def _decision_from_row(row: Row) -> Decision:
+def _decision_from_row(row: Row, version: int) -> Decision:
     kind = take(row, "kind", str)
     if kind == "malformed":
         return Malformed(take(row, "reason", str), take(row, "detail", str))
-    if kind not in _DECISIONS:
+    if kind not in ("select", "answer"):
         raise ValueError(f"field `kind`: expected select, answer or malformed, found {kind!r}")
-    interval = Interval(take(row, "start", int), take(row, "end", int))
-    return _DECISIONS[kind](interval, take(row, "key_frame", int))
+    interval, key_frame = Interval(take(row, "start", int), take(row, "end", int)), take(row, "key_frame", int)
+    if kind == "answer":
+        return Answer(interval, key_frame)
+    arguments = _rows(row, "arguments") if version >= 3 else []
+    return Select(interval, key_frame, {take(one, "name", str): _list(one, "values", int) for one in arguments})
 
 
 def _mask_to_row(frame: int, rle: RLE) -> Row:

@@ -9,6 +9,7 @@ Intervals are half-open `[start, end)` in *source* frame indices; key frames are
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Literal
@@ -16,7 +17,9 @@ from typing import Any, Literal
 # COCO run-length encoding of one mask: {"size": [height, width], "counts": str}.
 RLE = dict[str, Any]
 
-Role = Literal["strip", "detail", "zoom", "key"]
+FIRST_ROLES = ("strip", "detail")  # of the frames that every episode begins with
+
+Region = tuple[int, int, int, int]  # part of a frame in source pixels: left, top, right, bottom; the ends are outside
 
 
 class StopReason(StrEnum):
@@ -27,6 +30,7 @@ class StopReason(StrEnum):
     MALFORMED = "malformed"  # the last action could not be parsed
     TOO_LONG = "too_long"  # a token or context limit was reached
     ERROR = "error"  # infrastructure or data failed; the trajectory is counted and kept out of the loss
+    SINGLE_PASS = "single_pass"  # a model family without turns segmented the video in one pass
 
 
 @dataclass(frozen=True)
@@ -67,7 +71,8 @@ class FrameRef:
     frame_idx: int
     width: int
     height: int
-    role: Role
+    role: str  # one of `FIRST_ROLES`, or the role of the tool that shows it (`env.tools`)
+    region: Region | None = None  # the part of the frame that is shown; None: all of it
 
 
 @dataclass(frozen=True)
@@ -120,10 +125,11 @@ class Action:
 
 @dataclass(frozen=True)
 class Select:
-    """The policy asks to zoom to `interval` and to see `key_frame` at high resolution."""
+    """The policy asks to look closer; `env.tools` answers with frames of `interval` and with `key_frame`."""
 
     interval: Interval
     key_frame: int
+    arguments: Mapping[str, tuple[int, ...]] = field(default_factory=dict, hash=False)  # what further tools are told
 
 
 @dataclass(frozen=True)

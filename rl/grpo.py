@@ -17,6 +17,7 @@ from cot_data.datasets.mixture import Mixture
 from cot_data.datasets.training_sources import load_source, training_sources
 from env.errors import command
 from env.store import TrajectoryStore
+from env.tools import enabled_tools
 from env.types import StopReason
 from policy.videoseg.checkpoint import POLICIES, save_policy
 from policy.videoseg.model import SegPolicy
@@ -124,6 +125,7 @@ class _Recorder:
         """Open the files; records of `first_step` and later, left by an interrupted run, are removed."""
         run_dir = Path(config.run_dir)
         self._tasks_per_step = config.grpo.tasks_per_step
+        self._tools = enabled_tools(config.env)
         self._journal, self._gauges = Journal(run_dir), WorkerGauges()
         self._store = TrajectoryStore(run_dir / "trajectories")
         self._journal.drop_from(first_step)
@@ -146,7 +148,7 @@ class _Recorder:
         self._journal.log(
             step,
             metrics
-            | trajectory_metrics(groups.valid)
+            | trajectory_metrics(groups.valid, self._tools)
             | {"rollout/failed": float(failed)}
             | {"rollout/oversampled": float(len(groups.sampled) - self._tasks_per_step)}
             | worker_metrics(stats, pool.failures),

@@ -122,7 +122,7 @@ class CompactWriter:
 
     def _closeup(self, zoom: Select | Answer) -> str:
         """The objects in each zoomed frame: the frame that shows a mark has to be identified."""
-        frames = sample_indices(zoom.interval, self.config.zoom_frames)
+        frames = sample_indices(zoom.interval, self.config.zoom_frames)  # those that the tool `zoom` shows
         large = {zoom.key_frame, *(frames if self.config.zoom_pixels >= self.config.key_pixels else ())}
         labels = {zoom.key_frame: KEY_LABEL} | frame_labels(frames, ZOOM_LETTERS)
         return " ".join(f"{labels[t]}{self._names((t,), large)}" for t in sorted(labels))

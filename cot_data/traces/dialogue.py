@@ -11,6 +11,7 @@ from cot_data.formats.vts_cot import Record
 from env.actions import parse_action
 from env.episode import VideoSegEnv
 from env.errors import DataError
+from env.tools import enabled_tools
 from env.types import Action, Answer, Malformed, Select, StopReason, Task, Trajectory, Turn
 
 _NUMBERS = re.compile(r"\{[^{}]{1,200}\}")
@@ -37,7 +38,7 @@ def to_trajectory(record: Record, task: Task, config: EnvConfig) -> Trajectory:
     turns: list[Turn] = []
     for i, text in enumerate(texts):
         where = f"record {record.video_name!r} {record.exp!r}, turn {i}"
-        action = Action(_with_inclusive_end(text, task.video.num_frames))
+        action = Action(_with_inclusive_end(text, task.video.num_frames, config))
         result = env.step(action)
         if isinstance(result.decision, Malformed):
             raise DataError(where, f"does not parse ({result.decision.reason}: {result.decision.detail})")
@@ -63,9 +64,9 @@ def _check_cot_trace(record: Record, turn: int, decision: Select | Answer, where
         raise DataError(f"{where}, cot_trace", f"expected the numbers of the text ({numbers}), found {noted}")
 
 
-def _with_inclusive_end(text: str, num_frames: int) -> str:
+def _with_inclusive_end(text: str, num_frames: int, config: EnvConfig) -> str:
     """The text, in which an interval that ends at `num_frames` (meant as exclusive) ends at the last frame."""
-    decision = parse_action(text, num_frames)
+    decision = parse_action(text, num_frames, tools=enabled_tools(config).values())
     if not isinstance(decision, Malformed) or decision.reason != "out_of_range":
         return text
     found = list(_NUMBERS.finditer(text))[-1]

@@ -18,7 +18,8 @@ from cot_data.traces.candidates import Candidate, Scene
 from cot_data.traces.mask_evidence import area, changes
 from cot_data.traces.visibility import best_frame, first_frames
 from env.frames import sample_indices
-from env.types import Interval, Select, Task
+from env.tools import frames_by_tool
+from env.types import Interval, Select, Task, VideoRef
 
 MARGIN = 4  # frames zoomed in on before and after a frame that the query or the evidence names
 MAX_OPEN_SHARE = 0.04  # of the video: a first or last frame known to within this many frames is not searched for
@@ -60,13 +61,13 @@ def plan_zooms(scene: Scene, config: EnvConfig, rng: np.random.Generator) -> lis
         if zoom is None:
             break
         zooms.append(zoom)
-        shown |= frames_shown(zoom.select, config)
+        shown |= frames_shown(task.video, zoom.select, config)
     return zooms
 
 
-def frames_shown(select: Select, config: EnvConfig) -> set[int]:
-    """Return the indices of the frames that the environment shows after a select."""
-    return {select.key_frame, *sample_indices(select.interval, config.zoom_frames)}
+def frames_shown(video: VideoRef, select: Select, config: EnvConfig) -> set[int]:
+    """Return the indices of the source frames that the enabled tools show for a select."""
+    return {frame.frame_idx for _, frames in frames_by_tool(video, select, config) for frame in frames}
 
 
 def evidence_select(task: Task) -> Select:

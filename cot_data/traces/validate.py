@@ -41,10 +41,11 @@ def find_faults(record: Record, scene: Scene, config: EnvConfig) -> list[str]:
     for number, turn in enumerate(turns):
         before = dict(shown)
         for frame in turn.observation.frames:
-            pixels = frame.width * frame.height
-            shown[frame.frame_idx] = max(pixels, shown.get(frame.frame_idx, 0))
+            view = (frame.frame_idx, frame.region)
+            shown[view] = max(frame.width * frame.height, shown.get(view, 0))
         repeated = [] if shown != before else ["shows nothing that was not shown before"]
-        found += [f"turn {number}: {fault}" for fault in [*repeated, *_turn_faults(turn, scene, tuple(sorted(shown)))]]
+        frames = tuple(sorted({frame_idx for frame_idx, _ in shown}))
+        found += [f"turn {number}: {fault}" for fault in [*repeated, *_turn_faults(turn, scene, frames)]]
     return found
 
 

@@ -26,6 +26,7 @@ from cot_data.traces.visibility import NEARLY_LARGEST, best_frame, first_frames,
 from env.errors import DataError
 from env.frames import sample_indices
 from env.prompts import PROMPTS
+from env.tools import enabled_tools
 from env.types import Answer, Interval, Task, names_in
 
 
@@ -74,7 +75,15 @@ def to_record(
 
     Returns:
         The record.
+
+    Raises:
+        ConfigError: `env.tools` lacks a tool that written traces use.
     """
+    if not {"zoom", "key_frame"} <= set(config.tools):
+        tools = ", ".join(config.tools)
+        raise ConfigError(
+            f"env.tools: written traces use zoom and key_frame, got {tools}; name both, or set data.traces"
+        )
     video_name, exp_id = names_in(task.task_id)
     turns = [write_turn(thought) for thought in thoughts]
     whole = Interval(0, task.video.num_frames)
@@ -128,7 +137,7 @@ def prose_turns(scene: Scene, config: EnvConfig, rng: np.random.Generator) -> li
         turn = TurnState(scene, _ordered(shown), _ordered(new), zoom.select, zoom.reason, not thoughts, was_named)
         thoughts.append(Thought(write_thinking(turn), zoom.select))
         was_named = was_named or turn.known_target is not None
-        new = frames_shown(zoom.select, config) - shown or {zoom.select.key_frame}
+        new = frames_shown(scene.task.video, zoom.select, config) - shown or {zoom.select.key_frame}
         shown |= new
         large.append(zoom.select.key_frame)
     answer = final_answer(scene, shown, large)
@@ -172,7 +181,8 @@ def _trace_step(thought: Thought) -> TraceStep:
 
 
 def _conversation(task: Task, config: EnvConfig, turns: list[str]) -> tuple[Message, ...]:
-    messages = [Message("system", PROMPTS[config.prompt].system)]
+    tools = enabled_tools(config).values()
+    messages = [Message("system", PROMPTS[config.prompt].system([tool.help for tool in tools]))]
     for i, turn in enumerate(turns):
         messages.append(Message("human", "<image>" if i else f"<image>\n{task.expression}"))
         messages.append(Message("gpt", turn))

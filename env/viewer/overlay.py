@@ -11,7 +11,7 @@ import numpy as np
 from env.errors import DataError
 from env.frames import FrameCache
 from env.rle import decode, is_empty
-from env.types import RLE, Task, VideoRef
+from env.types import RLE, Region, Task, VideoRef
 
 MAX_IMAGES = 4000  # most frames of one page, about 10 KB each
 
@@ -25,22 +25,36 @@ class ImageBook:
 
     cache: FrameCache
     uris: list[str] = field(default_factory=list)
-    known: dict[tuple[str, str, int, int, int], int | None] = field(default_factory=dict)
+    known: dict[tuple[str, str, int, int, int, Region | None], int | None] = field(default_factory=dict)
 
-    def add(self, video: VideoRef, frame_idx: int, width: int, height: int, max_side: int) -> int | None:
-        """Position in `uris` of this frame at `width` x `height`, its longest side shrunk to `max_side` pixels."""
+    def add(
+        self, video: VideoRef, frame_idx: int, width: int, height: int, max_side: int, region: Region | None = None
+    ) -> int | None:
+        """Add one frame, unless the page has it already.
+
+        Args:
+            video: The video.
+            frame_idx: Source frame.
+            width: Width in pixels at which the policy was shown the frame.
+            height: Height in pixels at which the policy was shown the frame.
+            max_side: Pixels to which the longer side is shrunk for the page.
+            region: The part of the frame that is shown, in source pixels; None: all of it.
+
+        Returns:
+            Position of the image in `uris`; None where the frame cannot be read or the page is full.
+        """
         scale = min(1.0, max_side / max(width, height))
         size = (max(1, round(width * scale)), max(1, round(height * scale)))
-        key = (video.root, video.path, frame_idx, *size)
+        key = (video.root, video.path, frame_idx, *size, region)
         if key not in self.known:
-            self.known[key] = self._embed(video, frame_idx, size)
+            self.known[key] = self._embed(video, frame_idx, size, region)
         return self.known[key]
 
-    def _embed(self, video: VideoRef, frame_idx: int, size: tuple[int, int]) -> int | None:
+    def _embed(self, video: VideoRef, frame_idx: int, size: tuple[int, int], region: Region | None) -> int | None:
         if len(self.uris) >= MAX_IMAGES:
             return None
         try:
-            pixels_HWC = self.cache.full(video, frame_idx)
+            pixels_HWC = self.cache.native(video, frame_idx, region)
         except DataError:
             return None
         self.uris.append(jpeg_uri(cv2.resize(pixels_HWC, size, interpolation=cv2.INTER_AREA)))

@@ -15,14 +15,17 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from env.frames import FrameCache
 from env.rle import is_empty
-from env.types import RLE, FrameRef, StopReason, Task, Trajectory, Turn
+from env.tools import TOOLS
+from env.types import FIRST_ROLES, RLE, FrameRef, StopReason, Task, Trajectory, Turn
 from env.viewer.overlay import ImageBook, gold_mask, outline_path, region_iou, visible_runs
-from env.viewer.table import decision_word, frames_shown, summary
+from env.viewer.table import decision_word, frames_shown, region_text, summary
 
 THINK = re.compile(r"<think>(.*?)(?:</think>|$)", re.DOTALL)
 SHOWN_SIDE = 288  # longest side in pixels of an embedded frame as the policy saw it
 MASK_SIDE = 480  # longest side in pixels of an embedded frame under masks
 FINAL_FRAMES = 6  # frames of the strip of final masks
+SINGLE_PASS_FRAMES = 12  # the same for a trajectory without turns, whose masks are all that there is to see
+NUM_COLOURS = 8  # classes role0 to role7 of page.html
 LOWEST_POWER = -7  # differences of 1e-7 and below are blank in the heat strip, 1 and above are full
 
 
@@ -32,6 +35,8 @@ class ShownFrame:
 
     ref: FrameRef
     image: int | None
+    colour: str  # CSS class of its role
+    region: str  # "part 10,20 to 300,400" in source pixels; empty where the whole frame is shown
 
 
 @dataclass(frozen=True)
@@ -90,6 +95,8 @@ class TrajectoryView:
     axis: list[int]
     finals: list[MaskView]
     rewards: list[RewardRow]
+    has_turns: bool  # whether its model family acts in turns
+    legend: list[tuple[str, str]]  # CSS class and name of each role of its frames
 
 
 def render_page(
@@ -125,25 +132,37 @@ def _csp_hash(text: str) -> str:
     return "sha256-" + base64.b64encode(digest).decode("ascii")
 
 
+def role_colours(trajectory: Trajectory) -> dict[str, str]:
+    """Return the CSS class of every role: those of the first observation, of the tools, then of unknown tools."""
+    known = [*FIRST_ROLES, *(tool.role for tool in TOOLS.values())]
+    unknown = {frame.role for turn in trajectory.turns for frame in turn.observation.frames} - {*known}
+    return {role: f"role{at % NUM_COLOURS}" for at, role in enumerate([*known, *sorted(unknown)])}
+
+
 def _trajectory_view(trajectory: Trajectory, weights: Mapping[str, float], images: ImageBook) -> TrajectoryView:
     task = trajectory.task
     predicted = [trajectory.masks.get(frame_idx) for frame_idx in range(task.video.num_frames)]
+    colours = role_colours(trajectory)
+    seen = {frame.role for turn in trajectory.turns for frame in turn.observation.frames}
     return TrajectoryView(
         trajectory=trajectory,
-        turns=[_turn_view(turn, task, images) for turn in trajectory.turns],
+        turns=[_turn_view(turn, task, images, colours) for turn in trajectory.turns],
         gold_runs=visible_runs(list(task.gold)),
         predicted_runs=visible_runs(predicted),
         axis=_axis(task.video.num_frames),
         finals=[_mask_view(task, idx, trajectory.masks.get(idx), images) for idx in _final_frames(trajectory)],
         rewards=_reward_rows(trajectory, weights),
+        has_turns=trajectory.stop_reason is not StopReason.SINGLE_PASS,
+        legend=[(colour, role) for role, colour in colours.items() if role in seen],
     )
 
 
-def _turn_view(turn: Turn, task: Task, images: ImageBook) -> TurnView:
+def _turn_view(turn: Turn, task: Task, images: ImageBook, colours: Mapping[str, str]) -> TurnView:
     text = turn.action.text
     frames = []
     for ref in turn.observation.frames:
-        frames.append(ShownFrame(ref, images.add(task.video, ref.frame_idx, ref.width, ref.height, SHOWN_SIDE)))
+        image = images.add(task.video, ref.frame_idx, ref.width, ref.height, SHOWN_SIDE, ref.region)
+        frames.append(ShownFrame(ref, image, colours[ref.role], region_text(ref)))
     key = None
     if turn.key_mask_frame is not None:
         key = _mask_view(task, turn.key_mask_frame, turn.key_mask, images)
@@ -208,9 +227,10 @@ def _final_frames(trajectory: Trajectory) -> list[int]:
     indices = sorted(trajectory.masks)
     if not indices:
         indices = [idx for idx, rle in enumerate(trajectory.task.gold) if not is_empty(rle)]
-    if len(indices) <= FINAL_FRAMES:
+    most = SINGLE_PASS_FRAMES if trajectory.stop_reason is StopReason.SINGLE_PASS else FINAL_FRAMES
+    if len(indices) <= most:
         return indices
-    return [indices[round(i * (len(indices) - 1) / (FINAL_FRAMES - 1))] for i in range(FINAL_FRAMES)]
+    return [indices[round(i * (len(indices) - 1) / (most - 1))] for i in range(most)]
 
 
 def _reward_rows(trajectory: Trajectory, weights: Mapping[str, float]) -> list[RewardRow]:

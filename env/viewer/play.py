@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -11,14 +13,28 @@ from rich.console import Console
 from rich.text import Text
 
 from configs.schema import EnvConfig
-from env.actions import format_decision
+from env.actions import REASONS, format_decision, parse_action
 from env.episode import VideoSegEnv
 from env.frames import FrameCache
-from env.types import Action, Answer, FrameRef, Interval, Observation, Select, Task, Trajectory, Turn, VideoRef
+from env.tools import enabled_tools
+from env.tools.base import Tool
+from env.types import (
+    Action,
+    Answer,
+    FrameRef,
+    Interval,
+    Malformed,
+    Observation,
+    Select,
+    Task,
+    Trajectory,
+    Turn,
+    VideoRef,
+)
 from env.viewer.table import decision_word, frames_shown, plain
 
 ScorePlay = Callable[[Trajectory], Mapping[str, float | None]]
-KINDS = {"zoom": Select, "answer": Answer}
+WORDS = ("zoom", "answer")
 HELP = "write `zoom START END KEY` to look closer or `answer START END KEY` to finish; END is the last frame, 0-based"
 HALF_BLOCK = "\N{UPPER HALF BLOCK}"
 GREYS = " .:-=+*#%@"
@@ -33,19 +49,25 @@ def play(task: Task, config: EnvConfig, score: ScorePlay, console: Console, line
     read raises DataError.
     """
     env = VideoSegEnv(task, config)
+    tools = enabled_tools(config)
     frames = FrameCache()
     commands = iter(lines)
     trajectory = Trajectory(f"-1/{task.task_id}/0", task, step=-1, sibling=0)
     observation: Observation | None = env.first_observation()
     console.print(Text(f"Find: {plain(task.expression)} (task {plain(task.task_id)})", style="bold"))
-    console.print(Text(f"{task.video.num_frames} frames, {config.max_turns} turns. {HELP[0].upper()}{HELP[1:]}."))
+    usage = command_help(tools)
+    console.print(Text(f"{task.video.num_frames} frames, {config.max_turns} turns. {usage[0].upper()}{usage[1:]}."))
+    large_roles = {"detail", *(tool.role for tool in tools.values() if tool.is_large)}
     while observation is not None:
-        _show(observation, len(trajectory.turns), task.video, frames, console)
-        wish = _next_wish(commands, task.video.num_frames, console)
+        console.rule(Text(f"turn {len(trajectory.turns)}: {frames_shown(observation)}"))
+        for is_large in (False, True):
+            refs = [ref for ref in observation.frames if (ref.role in large_roles) == is_large]
+            _show(refs, is_large, task.video, frames, console)
+        wish = _next_wish(commands, task.video.num_frames, tools, console)
         if wish is None:
             console.print(Text("No more input; the episode is left unfinished."))
             return None
-        action = Action(f"<think>played by hand</think>\n{format_decision(wish)}")
+        action = Action(_action_text(wish))
         result = env.step(action)
         trajectory.turns.append(Turn(observation, action, result.decision))
         observation = result.observation
@@ -55,11 +77,32 @@ def play(task: Task, config: EnvConfig, score: ScorePlay, console: Console, line
     return trajectory
 
 
-def parse_command(line: str, num_frames: int) -> Select | Answer:
-    """`zoom 10 24 17` as a decision. ValueError says what is wrong with the line."""
+def command_help(tools: Mapping[str, Tool]) -> str:
+    """Return the commands that a person may write, with the arguments of the enabled tools."""
+    usages = [HELP]
+    for tool_name, tool in tools.items():
+        arguments = " ".join(f"{name}={','.join('N' * count)}" for name, count in tool.arguments.items())
+        if arguments:
+            usages.append(f"add `{arguments}` to a zoom for the tool {tool_name}")
+    return "; ".join(usages)
+
+
+def parse_command(line: str, num_frames: int, tools: Mapping[str, Tool]) -> Select | Answer:
+    """Return the decision that a line such as `zoom 10 24 17` stands for.
+
+    Args:
+        line: What the person wrote.
+        num_frames: Length of the video.
+        tools: The enabled tools by name; their own arguments follow as `box=10,20,300,400`.
+
+    Raises:
+        ValueError: The line is no command; the message says why.
+    """
     words = line.split()
-    if len(words) != 4 or words[0].lower() not in KINDS:
-        raise ValueError(HELP)
+    given = [word for word in words if "=" in word]
+    words = [word for word in words if "=" not in word]
+    if len(words) != 4 or words[0].lower() not in WORDS or (given and words[0].lower() == "answer"):
+        raise ValueError(command_help(tools))
     numbers = []
     for name, word in zip(("START", "END", "KEY"), words[1:], strict=True):
         if not (word.isascii() and word.isdigit() and len(word) < 10):
@@ -70,7 +113,30 @@ def parse_command(line: str, num_frames: int) -> Select | Answer:
     start, last, key_frame = numbers
     if start > last:
         raise ValueError(f"START {start} comes after END {last}")
-    return KINDS[words[0].lower()](Interval(start, last + 1), key_frame)
+    interval = Interval(start, last + 1)
+    if words[0].lower() == "answer":
+        return Answer(interval, key_frame)
+    return _with_arguments(Select(interval, key_frame), given, num_frames, tools)
+
+
+def _with_arguments(select: Select, given: Sequence[str], num_frames: int, tools: Mapping[str, Tool]) -> Select:
+    """Return the select with `name=1,2` texts as arguments, within the limits that hold for the policy, too."""
+    arguments = {}
+    for text in given:
+        name, _, values = text.partition("=")
+        numbers = values.split(",")
+        if not all(re.fullmatch(r"-?[0-9]{1,9}", number) for number in numbers):
+            raise ValueError(f"{name} is {values!r}, expected whole numbers with commas between them")
+        arguments[name] = tuple(map(int, numbers))
+    decision = parse_action(_action_text(replace(select, arguments=arguments)), num_frames, tools=tools.values())
+    if isinstance(decision, Select):
+        return decision
+    assert isinstance(decision, Malformed)
+    raise ValueError(f"{REASONS[decision.reason]} ({decision.detail})")
+
+
+def _action_text(decision: Select | Answer) -> str:
+    return f"<think>played by hand</think>\n{format_decision(decision)}"
 
 
 def draw_frame(pixels_HWC: np.ndarray, columns: int, has_colour: bool) -> Text:
@@ -94,31 +160,25 @@ def draw_frame(pixels_HWC: np.ndarray, columns: int, has_colour: bool) -> Text:
     return text
 
 
-def _show(observation: Observation, turn_idx: int, video: VideoRef, frames: FrameCache, console: Console) -> None:
-    console.rule(Text(f"turn {turn_idx}: {frames_shown(observation)}"))
-    for is_large in (False, True):
-        refs = [ref for ref in observation.frames if (ref.role in ("detail", "key")) == is_large]
-        if refs:
-            console.print(Columns(_drawn(refs, is_large, video, frames, console), padding=(0, 1)))
-
-
-def _drawn(
-    refs: Sequence[FrameRef], is_large: bool, video: VideoRef, frames: FrameCache, console: Console
-) -> list[Text]:
+def _show(refs: Sequence[FrameRef], is_large: bool, video: VideoRef, frames: FrameCache, console: Console) -> None:
+    """Print frames side by side, large or small; nothing where there are none."""
     columns = min(console.width, LARGE_COLUMNS if is_large else STRIP_COLUMNS)
     has_colour = console.color_system is not None
     drawn = []
     for ref in refs:
         picture = draw_frame(frames.pixels(video, ref), columns, has_colour)
         drawn.append(Text(f"frame {ref.frame_idx} ({ref.role})\n", no_wrap=True).append_text(picture))
-    return drawn
+    if drawn:
+        console.print(Columns(drawn, padding=(0, 1)))
 
 
-def _next_wish(commands: Iterable[str], num_frames: int, console: Console) -> Select | Answer | None:
+def _next_wish(
+    commands: Iterable[str], num_frames: int, tools: Mapping[str, Tool], console: Console
+) -> Select | Answer | None:
     console.print(Text("> "), end="")
     for line in commands:
         try:
-            return parse_command(line, num_frames)
+            return parse_command(line, num_frames, tools)
         except ValueError as error:
             console.print(Text(plain(str(error)), style="yellow"))
             console.print(Text("> "), end="")

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from env.types import Decision, Malformed, Observation, StopReason, Trajectory, Turn
+from env.types import Answer, Decision, FrameRef, Malformed, Observation, StopReason, Trajectory, Turn
 
 NONE = "-"
 ESCAPE_SEQUENCES = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|.)", re.DOTALL)
@@ -23,6 +23,7 @@ STOP_STYLE = {
     StopReason.MALFORMED: "red",
     StopReason.TOO_LONG: "magenta",
     StopReason.ERROR: "bold red",
+    StopReason.SINGLE_PASS: "cyan",
 }
 
 
@@ -64,21 +65,36 @@ def plain(text: str, limit: int = 400) -> str:
 
 
 def decision_word(decision: Decision) -> str:
-    """One word for a decision, with the reason where it is malformed."""
+    """Return "answer", "select" with the arguments of its tools, or "malformed" with the reason."""
     if isinstance(decision, Malformed):
         return f"malformed: {decision.reason}"
-    return type(decision).__name__.lower()
+    if isinstance(decision, Answer):
+        return "answer"
+    arguments = [f"{name} {','.join(map(str, numbers))}" for name, numbers in decision.arguments.items()]
+    return ", ".join(["select", *arguments])
+
+
+def region_text(frame: FrameRef) -> str:
+    """Return the part of a frame that is shown, in source pixels, such as `part 10,20 to 300,400`; "" for all of it."""
+    if frame.region is None:
+        return ""
+    left, top, right, bottom = frame.region
+    return f"part {left},{top} to {right},{bottom}"
 
 
 def frames_shown(observation: Observation) -> str:
-    """Frames of one turn by role: `strip 10 (0..45), detail 5 (0..45)`."""
-    roles: dict[str, list[int]] = {}
+    """Return the frames of one turn by role: `strip 10 (0..45), detail 5 (0..45)`."""
+    roles: dict[str, list[FrameRef]] = {}
     for frame in observation.frames:
-        roles.setdefault(frame.role, []).append(frame.frame_idx)
-    return ", ".join(
-        f"{role} {indices[0]}" if len(indices) == 1 else f"{role} {len(indices)} ({min(indices)}..{max(indices)})"
-        for role, indices in roles.items()
-    )
+        roles.setdefault(frame.role, []).append(frame)
+    return ", ".join(f"{role} {_indices(frames)}" for role, frames in roles.items())
+
+
+def _indices(frames: Sequence[FrameRef]) -> str:
+    if len(frames) == 1:
+        return f"{frames[0].frame_idx} {region_text(frames[0])}".rstrip()
+    indices = [frame.frame_idx for frame in frames]
+    return f"{len(indices)} ({min(indices)}..{max(indices)})"
 
 
 def summary(trajectories: Sequence[Trajectory]) -> str:
@@ -91,9 +107,10 @@ def summary(trajectories: Sequence[Trajectory]) -> str:
     reward = f"mean reward {fmean(rewards):.3f}" if rewards else "no rewards"
     if rewards and len(rewards) < len(trajectories):
         reward += f" over {len(rewards)} scored"
-    turns = fmean(len(trajectory.turns) for trajectory in trajectories)
+    with_turns = [one for one in trajectories if one.stop_reason is not StopReason.SINGLE_PASS]
+    turns = f"mean turns {fmean(len(one.turns) for one in with_turns):.2f}" if with_turns else "no turns"
     noun = "trajectory" if len(trajectories) == 1 else "trajectories"
-    return f"{len(trajectories)} {noun}: {stops}; {reward}; mean turns {turns:.2f}"
+    return f"{len(trajectories)} {noun}: {stops}; {reward}; {turns}"
 
 
 def print_table(trajectories: Sequence[Trajectory], console: Console) -> None:
@@ -122,6 +139,9 @@ def _rows(trajectory: Trajectory) -> list[list[Text]]:
     reward = f"{trajectory.scores.total:.3f}" if trajectory.scores else NONE
     stop = Text(trajectory.stop_reason.value, style=STOP_STYLE[trajectory.stop_reason])
     rows = [_turn_cells(turn_idx, turn) for turn_idx, turn in enumerate(trajectory.turns)]
+    if trajectory.stop_reason is StopReason.SINGLE_PASS:
+        masks = f"masks on {len(trajectory.masks)} of {trajectory.task.video.num_frames} frames"
+        rows = [[NONE, masks, NONE, NONE, NONE, NONE], *rows]
     if not rows:
         rows = [[NONE, plain(trajectory.error) or NONE, NONE, NONE, NONE, NONE]]
     elif trajectory.error:

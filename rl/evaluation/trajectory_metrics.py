@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from env.rle import decode_tracklet
+from env.tools import TOOLS, num_uses
 from env.types import Answer, Malformed, Select, Trajectory
 from rewards.jf import tracklet_jf
 
@@ -46,5 +47,6 @@ def measure(trajectory: Trajectory) -> dict[str, Any]:
         "format": float(not any(isinstance(turn.decision, Malformed) for turn in trajectory.turns)),
         "turns": len(trajectory.turns),
         "tool_use": float(any(isinstance(turn.decision, Select) for turn in trajectory.turns)),
+        "tool_uses": {name: num_uses(trajectory, tool) for name, tool in TOOLS.items()},
         "stop": str(trajectory.stop_reason),
     }

@@ -7,13 +7,18 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from ray.util.metrics import Gauge
 
+from env.tools import num_uses
+from env.tools.base import Tool
 from env.types import Select, StopReason, Trajectory
 from rl.rollout.episode_worker import WorkerStats
 from rl.rollout.failures import Failure
 
 
-def trajectory_metrics(groups: Sequence[Sequence[Trajectory]]) -> dict[str, float]:
-    """Return means over scored groups: rewards, their spread, stop reasons, turns, tool use, sampler mismatch."""
+def trajectory_metrics(groups: Sequence[Sequence[Trajectory]], tools: Mapping[str, Tool]) -> dict[str, float]:
+    """Return means over scored groups: rewards, their spread, stop reasons, turns, tool use, sampler mismatch.
+
+    `rollout/tool_<name>/share` is the share of trajectories that were shown frames by each of `tools`.
+    """
     flat = [trajectory for group in groups for trajectory in group]
     metrics = _rewards(flat) | _stops(flat)
     spreads = [float(np.std([t.scores.total for t in group if t.scores], ddof=1)) for group in groups]
@@ -21,6 +26,8 @@ def trajectory_metrics(groups: Sequence[Sequence[Trajectory]]) -> dict[str, floa
     metrics["reward/dead_groups/share"] = float(np.mean([spread < 1e-6 for spread in spreads]))
     metrics["rollout/turns/mean"] = float(np.mean([len(t.turns) for t in flat]))
     metrics["rollout/tool_use/share"] = _share_with_tools(flat)
+    for name, tool in tools.items():
+        metrics[f"rollout/tool_{name}/share"] = float(np.mean([num_uses(t, tool) > 0 for t in flat]))
     for label in sorted({t.task.explore or "plain" for t in flat}):
         labelled = [t for t in flat if (t.task.explore or "plain") == label]
         metrics[f"rollout/tool_use_{label}/share"] = _share_with_tools(labelled)

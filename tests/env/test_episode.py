@@ -9,9 +9,9 @@ from configs.schema import EnvConfig
 from env.actions import format_decision
 from env.episode import StepResult, VideoSegEnv
 from env.errors import DataError, EnvError
-from env.prompts import PROMPTS, clean_query, first_observation, frame_labels, next_observation
+from env.prompts import PROMPTS, clean_query, first_parts, frame_labels, next_parts
 from env.tools import TOOLS
-from env.types import Action, Answer, FrameRef, Interval, Malformed, Role, Select, StopReason, Task, VideoRef
+from env.types import Action, Answer, FrameRef, Interval, Malformed, Observation, Select, StopReason, Task, VideoRef
 
 VIDEO = VideoRef("root", "clip", (), 66, 240, 432)
 TASK = Task("demo/clip/0", VIDEO, "the dog that jumps", ())
@@ -26,7 +26,7 @@ SELECT = Select(Interval(10, 20), 14)
 ANSWER = Answer(Interval(11, 19), 15)
 
 
-def strip(*indices, role: Role = "strip"):
+def strip(*indices, role: str = "strip"):
     return [FrameRef(frame_idx, 192, 128, role) for frame_idx in indices]
 
 
@@ -78,23 +78,25 @@ def test_full_follows_the_published_order():
 
 
 def test_the_system_text_teaches_the_form_that_is_parsed():
-    system = PROMPTS["full"].system
+    system = PROMPTS["full"].system([tool.help for tool in TOOLS.values()])
     example = Interval(12, 41)
     assert format_decision(Select(example, 25)) in system and format_decision(Answer(example, 25)) in system
     assert all(tool.help in system for tool in TOOLS.values())
     assert system.isascii()
+    assert PROMPTS["brief"].system(["a line"]) == ""
 
 
 @pytest.mark.parametrize("name", PROMPTS)
 def test_all_prompts_keep_the_contract(name):
     frames = strip(1, 2)
-    first = first_observation(PROMPTS[name], "a dog", 9, frames, strip(3, role="detail"))
-    then = next_observation(PROMPTS[name], "a dog", Interval(2, 5), frames, strip(4, role="key")[0])
+    first = Observation(first_parts(PROMPTS[name], "a dog", 9, frames, strip(3, role="detail")))
+    then = Observation(next_parts(PROMPTS[name], "a dog", ["seen: ", *frames, "and ", "last ", *strip(4), "end "]))
     for observation in (first, then):
         texts = [isinstance(part, str) for part in observation.parts]
-        assert not any(left and right for left, right in pairwise(texts))  # no seams
+        assert not any(left and right for left, right in pairwise(texts))  # texts side by side are joined
     assert [frame.frame_idx for frame in first.frames] == [1, 2, 3]
     assert [frame.frame_idx for frame in then.frames] == [1, 2, 4]
+    assert "a dog" in str(then.parts[-1])
     if name == "brief":
         assert not any("\n" in part for part in first.parts + then.parts if isinstance(part, str))
 

@@ -10,6 +10,7 @@ from PIL import Image
 
 from env.errors import DataError
 from env.frames import FrameCache, Video, fit_size, frame_refs, probe, sample_indices
+from env.node_cache import NodeCache
 from env.types import FrameRef, Interval, VideoRef
 from tests.helpers.env_videos import numbered_frame, read_number, write_folder, write_video
 
@@ -287,6 +288,32 @@ def test_blind_looks_show_grey_where_a_frame_was_asked_for(tmp_path):
         assert set(cache.pixels(ref, FrameRef(1, 40, 24, role)).ravel()) == {127}
     for role in ("strip", "detail"):
         assert len(set(cache.pixels(ref, FrameRef(1, 40, 24, role)).ravel())) > 1
+
+
+def test_a_region_is_cut_from_the_source_and_resized_once(tmp_path):
+    write_folder(tmp_path / "clip", 1, ".png")
+    source = np.random.default_rng(0).integers(0, 256, (48, 80, 3), np.uint8)
+    Image.fromarray(source).save(tmp_path / "clip" / "00000.png")
+    ref = probe(tmp_path / "clip")
+    cache = FrameCache(node=NodeCache(str(tmp_path), 1 << 24, tmp_path))
+    whole = cache.pixels(ref, FrameRef(0, 20, 12, "crop"))
+    left = cache.pixels(ref, FrameRef(0, 20, 12, "crop", (0, 0, 40, 24)))
+    right = cache.pixels(ref, FrameRef(0, 20, 12, "crop", (40, 24, 80, 48)))
+    blocks = source[24:, 40:].reshape(12, 2, 20, 2, 3).astype(float).mean(axis=(1, 3))
+    assert np.abs(right - blocks).max() <= 1  # PIL rounds after each axis
+    assert len({whole.tobytes(), left.tobytes(), right.tobytes()}) == 3  # none is taken for another
+    native = cache.pixels(ref, FrameRef(0, 40, 24, "crop", (0, 0, 40, 24)))
+    assert (native == source[:24, :40]).all() and native.base is None
+    (tmp_path / "clip" / "00000.png").unlink()
+    again = FrameCache(node=NodeCache(str(tmp_path), 1 << 24, tmp_path))
+    assert (again.pixels(ref, FrameRef(0, 20, 12, "crop", (40, 24, 80, 48))) == right).all()
+
+
+@pytest.mark.parametrize("region", [(-1, 0, 4, 4), (0, 0, 81, 4), (4, 0, 4, 4), (0, 5, 4, 4), (0, 0, 4, 49)])
+def test_a_region_outside_of_the_frame_is_refused(tmp_path, region):
+    ref = probe(write_folder(tmp_path / "clip", 1))
+    with pytest.raises(DataError, match="is empty or leaves its 80x48 pixels"):
+        FrameCache().pixels(ref, FrameRef(0, 40, 24, "crop", region))
 
 
 def test_frame_refs_share_one_size():

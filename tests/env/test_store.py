@@ -44,14 +44,18 @@ PLAIN_TASK = Task("demo/clip/1", VideoRef("data", "v.mp4", (), 3, 48, 80, stride
 ABSENT_TASK = Task("demo/clip/2", PLAIN_TASK.video, "no dog", (None, None, None), family="no_target")
 
 
-def full_trajectory(trajectory_id="3/demo/clip/0/1", step=3, task=FULL_TASK):
-    """Every field set to something that is not its default."""
+def full_trajectory(trajectory_id="3/demo/clip/0/1", step=3, task=FULL_TASK, version=VERSION):
+    """Every field set to something that is not its default, as far as stores of `version` knew it."""
     frames = tuple(FrameRef(i, 32, 64, role) for i, role in enumerate(("strip", "detail", "zoom", "key")))
+    arguments = {}
+    if version >= 3:
+        frames += (FrameRef(1, 32, 64, "a_tool", (1, 2, 30, 40)),)
+        arguments = {"box": (1, -2, 3, 4), "count": (5,)}
     turns = [
         Turn(
             observation=Observation(("a ", *frames, "", " b"), "system"),
             action=Action("<think>\u72d7</think>", (7, 9, 2), (-0.1, -1e-12, -3.0), 12, "stop"),
-            decision=Select(Interval(0, 2), 1),
+            decision=Select(Interval(0, 2), 1, arguments),
             observation_ids=(1, 5, 5),
             old_logprobs=(-0.1, -0.2, 0.1 + 0.2),
             key_mask=MASK,
@@ -234,17 +238,27 @@ def test_a_dropped_task_may_come_back_changed(tmp_path):
     assert [trajectory.task for trajectory in store.read()] == [FULL_TASK, changed]
 
 
-def test_a_store_of_the_first_version_is_read_and_appended_to(tmp_path):
-    store = TrajectoryStore(tmp_path)
-    task = replace(FULL_TASK, subset="")
-    store.append([full_trajectory("a", task=task)])
-    for path in (store.tasks_path, store.trajectories_path):
-        row = json.loads(path.read_text())
-        row["version"] = 1
+def as_version(row: dict, version: int) -> dict:
+    """The row as a release wrote it whose rows were of `version`."""
+    row = {**row, "version": version}
+    if version < 2:
         row.pop("subset", None)
         row.get("video", {}).pop("stride", None)
-        path.write_text(json.dumps(row) + "\n")
-    written = [full_trajectory("a", task=task), full_trajectory("b", task=task)]
+    for turn in row.get("turns", ()):
+        del turn["decision"]["arguments"]
+        for part in turn["parts"]:
+            del part["frame"]["region"]
+    return row
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_an_older_store_is_read_and_appended_to(tmp_path, version):
+    store = TrajectoryStore(tmp_path)
+    task = replace(FULL_TASK, subset="") if version < 2 else FULL_TASK
+    store.append([full_trajectory("a", task=task, version=version)])
+    for path in (store.tasks_path, store.trajectories_path):
+        path.write_text(json.dumps(as_version(json.loads(path.read_text()), version)) + "\n")
+    written = [full_trajectory("a", task=task, version=version), full_trajectory("b", task=task)]
     TrajectoryStore(tmp_path).append(written[1:])
     assert list(TrajectoryStore(tmp_path).read()) == written
 
@@ -289,6 +303,11 @@ def test_a_bad_line_is_named(tmp_path, change, problem):
     assert problem in caught.value.problem
 
 
+def part_row(**changes):
+    frame = {"role": "zoom", "frame_idx": 0, "width": 1, "height": 1, "region": []}
+    return {"frame": {**frame, **changes}, "text": ""}
+
+
 def test_bad_fields_inside_a_turn_are_named(tmp_path):
     row = trajectory_to_row(full_trajectory())
     tasks = {FULL_TASK.task_id: FULL_TASK}
@@ -297,7 +316,10 @@ def test_bad_fields_inside_a_turn_are_named(tmp_path):
         ({"decision": {"kind": "nap"}}, "expected select, answer or malformed"),
         ({"decision": {"kind": "select", "start": 5, "end": 5, "key_frame": 1}}, "empty or negative"),
         ({"token_ids": [1, 2.0]}, "field `token_ids`: expected a list of int, it holds 2.0"),
-        ({"parts": [{"frame": {"role": "nap", "frame_idx": 0, "width": 1, "height": 1}, "text": ""}]}, "found 'nap'"),
+        ({"parts": [part_row(role="a nap")]}, "field `role`: expected lowercase .*, found 'a nap'"),
+        ({"parts": [part_row(region=[0, 0, 1])]}, "field `region`: expected left, top, right and bottom"),
+        ({"parts": [part_row(region=[0, 0, 1, 1.0])]}, "field `region`: expected a list of int"),
+        ({"decision": {"kind": "select", "start": 0, "end": 1, "key_frame": 0}}, "field `arguments`: missing"),
     ):
         with pytest.raises(ValueError, match=problem):
             trajectory_from_row({**row, "turns": [{**row["turns"][0], **change}]}, tasks)

@@ -114,14 +114,18 @@ def learn(device: str, group: list[Trajectory], *overrides: str) -> tuple[dict[s
     config = load_config("tiny", [*SETTINGS, *overrides])
     policy = policy_on(device, config)
     learner = LocalLearner(policy, config, FRAMES)
-    before = torch.cat([parameter.detach().cpu().flatten() for parameter in learner.optimizer.parameters])
+
+    def weights() -> Tensor:
+        return torch.cat([parameter.detach().cpu().flatten() for parameter in learner.optimizer.parameters])
+
+    before = weights()
 
     def assign(members: Sequence[Trajectory]) -> None:
         for member, advantage in zip(members, (1.0, -0.5, 0.25), strict=True):
             member.advantage = advantage
 
     metrics = learner.learn([copy.deepcopy(group)], assign)
-    return metrics, torch.cat([parameter.detach().cpu().flatten() for parameter in learner.optimizer.parameters]) - before
+    return metrics, weights() - before
 
 
 def test_a_step_of_the_learner_is_that_of_the_cpu(group: list[Trajectory]):

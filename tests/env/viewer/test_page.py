@@ -112,6 +112,28 @@ def test_moved_videos_leave_a_page_without_images(tmp_path):
     assert "data-image=" not in html
 
 
+def test_a_trajectory_without_turns_shows_its_masks(tmp_path):
+    """Masks over the whole video, with a gold outline where there is one; nothing about turns."""
+    task = small_task(tmp_path / "video")
+    masks = {idx: box(8, 8, 24, 36) for idx in range(40)}
+    scores = Scores(0.75, {"tracklet_jf": 0.75, "format": None})
+    one = Trajectory("-1/made/0", task, -1, 0, stop_reason=StopReason.SINGLE_PASS, masks=masks, scores=scores)
+    page_path = tmp_path / "page.html"
+    write_page(page_path, render_page([one], "run", WEIGHTS, FrameCache()))
+    html = page_path.read_text()
+    assert "Masks over the video" in html and "40 of 40 frames have a stored mask" in html
+    assert html.count('<path class="pred"') == 12 and html.count('<path class="gold"') == 3
+    assert "<span>no turns</span>" in html and 'class="turn"' not in html and "diamond" not in html
+    assert "mask predicted in [0, 40)" in html and "does not apply" in html
+    with open_page(page_path) as opened:
+        page = opened.page
+        assert page.locator("article:visible .badge").inner_text() == "single_pass"
+        assert page.locator("article:visible .finals figure").count() == 12
+        page.select_option("#stop", "single_pass")
+        assert page.locator("#list li:visible").count() == 1
+        assert (opened.errors, opened.requests) == ([], [])
+
+
 def test_an_empty_page_says_so(tmp_path):
     assert "No trajectory passes the filter" in render_page([], "run", {}, FrameCache())
 

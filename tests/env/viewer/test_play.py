@@ -68,12 +68,12 @@ def test_a_select_without_a_turn_left_ends_it(tmp_path):
 @pytest.mark.parametrize("line", ["", "zoom", "zoom 1 2", "zoom 1 2 3 4", "leap 1 2 3", "zoom -1 2 3", "zoom 1 2 x"])
 def test_a_bad_line_is_explained(line: str):
     with pytest.raises(ValueError, match=r"write `zoom|expected a frame"):
-        parse_command(line, 40)
+        parse_command(line, 40, {})
 
 
 def test_digits_of_other_scripts_are_no_numbers():
     with pytest.raises(ValueError, match="expected a frame from 0 to 39"):
-        parse_command("zoom \u0661 2 3", 40)
+        parse_command("zoom \u0661 2 3", 40, {})
 
 
 def test_two_pixels_make_one_character():
@@ -106,6 +106,14 @@ def test_the_command_plays_a_data_root(tmp_path, capsys, monkeypatch):
     assert "answer: [10, 15), key frame 12" in printed
     assert "interval_iou: 0.500" in printed
     assert "key_frame: 1.000" in printed
+
+
+def test_the_task_of_a_trajectory_without_turns_can_be_played(tmp_path, capsys, monkeypatch):
+    one = Trajectory("-1/made/0", small_task(tmp_path / "video"), -1, 0, stop_reason=StopReason.SINGLE_PASS)
+    TrajectoryStore(tmp_path / "trajectories").append([one])
+    monkeypatch.setattr(sys, "stdin", io.StringIO("answer 10 19 12\n"))
+    assert main([str(tmp_path), "--play"]) == 0
+    assert "interval_iou: 1.000" in capsys.readouterr().out
 
 
 def test_the_command_plays_a_stored_task(tmp_path, capsys, monkeypatch):

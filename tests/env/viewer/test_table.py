@@ -10,7 +10,7 @@ from env.replay import main
 from env.store import TrajectoryStore
 from env.types import Scores, StopReason, Trajectory
 from env.viewer.table import Filter, frames_shown, plain, summary
-from tests.helpers.replay_samples import answer_text, episode, select_text, small_task
+from tests.helpers.replay_samples import answer_text, box, episode, select_text, small_task
 
 
 def write_run(folder: Path) -> list[Trajectory]:
@@ -75,6 +75,18 @@ def test_summary_and_frames_shown(tmp_path):
     first, second = trajectories[0].turns
     assert frames_shown(first.observation) == "strip 10 (0..39), detail 5 (0..39)"
     assert frames_shown(second.observation) == "zoom 5 (10..19), key 15"
+
+
+def test_a_trajectory_without_turns_has_one_row(tmp_path, capsys):
+    task = small_task(tmp_path / "video")
+    masks = {idx: box(8, 8, 24, 36) for idx in range(10, 20)}
+    one = Trajectory("-1/made/0", task, -1, 0, stop_reason=StopReason.SINGLE_PASS, masks=masks)
+    TrajectoryStore(tmp_path / "trajectories").append([one])
+    assert main([str(tmp_path), "--stop", "single_pass"]) == 0
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "masks on 10 of 40 frames" in printed and "1 trajectory: single_pass 1; no rewards; no turns" in printed
+    answered = episode(task, [select_text(10, 19, 15), answer_text(10, 19, 12)], {})
+    assert summary([one, answered]).endswith("answered 1, single_pass 1; no rewards; mean turns 2.00")
 
 
 def test_the_command_prints_a_row_per_turn(tmp_path, capsys):

@@ -1,0 +1,52 @@
+"""The tools with which the policy looks closer: one file and one line in `TOOLS` each. `env.tools` of a config enables
+them."""
+
+from __future__ import annotations
+
+from difflib import get_close_matches
+
+from configs.load import ConfigError
+from configs.schema import EnvConfig
+from env.prompts import FrameRefs
+from env.tools.base import Tool
+from env.tools.key_frame import KEY_FRAME
+from env.tools.zoom import ZOOM
+from env.types import Select, Trajectory, VideoRef
+
+TOOLS: dict[str, Tool] = {
+    "zoom": ZOOM,
+    "key_frame": KEY_FRAME,
+}
+
+
+def enabled_tools(config: EnvConfig) -> dict[str, Tool]:
+    """Return the tools that `config.tools` names, in its order.
+
+    Raises:
+        ConfigError: A name is unknown, or a tool has no layout for the wording `config.prompt`.
+    """
+    for name in config.tools:
+        if name not in TOOLS:
+            nearest = get_close_matches(name, TOOLS, n=1, cutoff=0)[0]
+            raise ConfigError(f"env.tools: no tool {name!r}, did you mean {nearest!r}? known are {', '.join(TOOLS)}")
+        if config.prompt not in TOOLS[name].layout:
+            wordings = ", ".join(TOOLS[name].layout)
+            raise ConfigError(f"env.prompt: expected one of {wordings} beside the tool {name!r}, got {config.prompt!r}")
+    return {name: TOOLS[name] for name in config.tools}
+
+
+def frames_by_tool(video: VideoRef, select: Select, config: EnvConfig) -> list[tuple[Tool, FrameRefs]]:
+    """Return the tools that a select calls, each with the frames that it shows.
+
+    Args:
+        video: The video of the task.
+        select: What the policy asks for.
+        config: Names the enabled tools and the numbers and sizes of their frames.
+    """
+    called = [tool for tool in enabled_tools(config).values() if tool.is_called(select)]
+    return [(tool, tool.show(video, select, config)) for tool in called]
+
+
+def num_uses(trajectory: Trajectory, tool: Tool) -> int:
+    """Return how many turns of a trajectory show frames of the tool."""
+    return sum(any(frame.role == tool.role for frame in turn.observation.frames) for turn in trajectory.turns)
