@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 
@@ -20,11 +21,18 @@ from cot_data.traces.visibility import PLACES
 from cot_data.traces.write import write_trace
 from env.errors import DataError
 from env.types import RLE, Task, Trajectory, VideoRef
-from rl.sft.mask_stage import NamedMasks
 
 ABOUT_PLACES = ("motion", "relation")  # families of queries that a list of names does not answer
 MOST_NAMES = 64  # of a data set in which each has a token
 CORPUS = 400  # traces that the tokenizer is trained on
+
+
+@dataclass(frozen=True)
+class NamedMasks:
+    """A video and its objects that have names."""
+
+    video: VideoRef
+    objects: tuple[tuple[str, tuple[RLE | None, ...]], ...]  # (name, mask per frame [T]; None: not visible)
 
 
 class SftDataset:

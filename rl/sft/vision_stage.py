@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from configs.load import ConfigError
-from configs.schema import EnvConfig, StageConfig
+from configs.schema import EnvConfig
 from cot_data.moving_shapes.expressions import SEEN_AREA
 from cot_data.moving_shapes.labels import LabelledVideo
 from cot_data.moving_shapes.scene import COLORS, MARKS, SHADES
@@ -26,7 +26,7 @@ from env.frames import frame_refs
 from env.types import FrameRef
 from policy.videoseg.model import SegPolicy
 from policy.vlm.batch import FrameSource
-from rl.runtime.journal import Journal
+from rl.sft.context import StageContext
 from rl.sft.loop import fit
 
 NAMES = (*(f"{shade} {color}" for shade, color in product(SHADES, COLORS)), *MARKS)
@@ -60,31 +60,26 @@ class CellNamer(nn.Module):
         return self.names(tokens_ND), self.scale * F.normalize(tokens_ND, dim=-1) @ words_WD.T + self.bias_W
 
 
-def train_vision(
-    policy: SegPolicy,
-    videos: Sequence[LabelledVideo],
-    frames: FrameSource,
-    env: EnvConfig,
-    config: StageConfig,
-    journal: Journal,
-    seed: int,
-) -> None:
+def train_vision(context: StageContext) -> None:
     """Train the vision tower and the word embeddings on single frames, small and large. ConfigError if it is frozen."""
+    policy, videos, env, stage = context.policy, context.dataset.videos, context.config.env, context.stage
     for part, key in (
         (policy.vlm.model.visual, "freeze_vision"),
         (policy.vlm.get_input_embeddings(), "freeze_embeddings"),
     ):
         if not all(parameter.requires_grad for parameter in part.parameters()):
             raise ConfigError(f"cold_start.stages: a stage `vision` trains what policy.{key} keeps fixed")
-    rng = np.random.default_rng(seed)
-    whiten_patches(policy, frames, [_pick(videos[int(at)], env, rng) for at in rng.choice(len(videos), WHITENED)])
+    rng = np.random.default_rng(context.config.seed)
+    whiten_patches(
+        policy, context.frames, [_pick(videos[int(at)], env, rng) for at in rng.choice(len(videos), WHITENED)]
+    )
     namer = CellNamer(policy).to(policy.device)
 
     def step_loss(step: int) -> tuple[Tensor, dict[str, float]]:
-        picks = [_pick(videos[int(at)], env, rng) for at in rng.choice(len(videos), config.batch_size)]
-        return _naming_loss(policy, namer, picks, frames)
+        picks = [_pick(videos[int(at)], env, rng) for at in rng.choice(len(videos), stage.batch_size)]
+        return _naming_loss(policy, namer, picks, context.frames)
 
-    fit([*policy.vlm.model.visual.parameters(), *namer.parameters()], config, journal, step_loss)
+    fit(context, [*policy.vlm.model.visual.parameters(), *namer.parameters()], step_loss)
 
 
 @torch.no_grad()
