@@ -12,9 +12,13 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+from configs.load import add_config_arguments, check_command_line, config_from_args, load_config, save_config
+
+if __name__ == "__main__":
+    check_command_line()  # a mistake ends the command here, before the imports below load torch
+
 from rich.console import Console
 
-from configs.load import add_config_arguments, config_from_args, load_config, save_config
 from configs.schema import RunConfig
 from env.errors import CheckpointError, DataError, command
 from env.frames import FrameCache

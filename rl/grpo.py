@@ -9,7 +9,11 @@ import argparse
 from functools import partial
 from pathlib import Path
 
-from configs.load import add_config_arguments, config_from_args, save_config
+from configs.load import add_config_arguments, check_command_line, config_from_args, save_config
+
+if __name__ == "__main__":
+    check_command_line()  # a mistake ends the command here, before the imports below load torch
+
 from configs.schema import RunConfig
 from cot_data.datasets import held_out_tasks
 from cot_data.datasets.mixture import Mixture

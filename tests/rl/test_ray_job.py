@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import secrets
 import shutil
 import signal
@@ -12,6 +13,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
@@ -92,17 +94,43 @@ def test_two_steps_as_a_ray_job(cluster: str, micro: Micro, tmp_path: Path):
     assert (tmp_path / "run" / "checkpoints" / "step-000002" / "state.pt").is_file()
 
 
-def test_a_job_in_a_copy_of_the_folder_wants_absolute_paths(
-    micro: Micro, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
-    """Ray deletes the copy, and with it what a relative run_dir would hold."""
+@pytest.fixture
+def in_a_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Work in a folder that is named like Ray's copies."""
     copy = tmp_path / "working_dir_files" / "_ray_pkg_1"
     copy.mkdir(parents=True)
     monkeypatch.chdir(copy)
-    check_job_paths(micro.config(tmp_path / "run"))
-    with pytest.raises(ConfigError, match="run_dir: 'runs/smoke' is relative"):
-        check_job_paths(micro.config(tmp_path, ["run_dir=runs/smoke"]))
-    with pytest.raises(ConfigError, match=r"data\.train_root: 'data' is relative"):
-        check_job_paths(micro.config(tmp_path / "run", ["data.train_root=data"]))
+
+
+@pytest.mark.usefixtures("in_a_job")
+@pytest.mark.parametrize(
+    ("override", "key"),
+    [
+        ("run_dir=a/b", "run_dir"),
+        ("policy.path=a/b", "policy.path"),
+        ("policy.sam.checkpoint=a/b", "policy.sam.checkpoint"),
+        ("data.train_root=a/b", "data.train_root"),
+        ("data.eval_root=a/b", "data.eval_root"),
+        ("data.traces=a/b", "data.traces"),
+        ("data.train=[{root: /a}, {root: a/b}]", "data.train.1.root"),
+        ("data.train=[{root: /a, traces: a/b}]", "data.train.0.traces"),
+        ("data.train=[{root: /a, only: a/b}]", "data.train.0.only"),
+    ],
+)
+def test_a_job_needs_absolute_paths(micro: Micro, tmp_path: Path, override: str, key: str):
+    """Ray deletes the copy, and with it all files of a relative run_dir; the copy has no data either."""
+    with pytest.raises(ConfigError, match=rf"^{re.escape(key)}: expected an absolute path .* got 'a/b'"):
+        check_job_paths(micro.config(tmp_path / "run", ["grpo.eval_every=2", override]))
+
+
+@pytest.mark.usefixtures("in_a_job")
+def test_a_job_may_have_relative_paths_that_it_does_not_read(micro: Micro, tmp_path: Path):
+    check_job_paths(micro.config(tmp_path / "run", ["grpo.eval_every=2"]))
+    check_job_paths(micro.config(tmp_path / "run", ["grpo.eval_every=0", "data.eval_root=a/b"]))
+    config = micro.config(tmp_path / "run", ["data.train=[{root: /a}]"])
+    check_job_paths(replace(config, data=replace(config.data, train_root="a/b")))
+
+
+def test_paths_may_be_relative_outside_of_a_job(micro: Micro, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)
     check_job_paths(micro.config(tmp_path, ["run_dir=runs/smoke"]))

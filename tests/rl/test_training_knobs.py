@@ -25,12 +25,12 @@ from policy.sam.losses import UNSURE_SHARE, at_points, mask_losses
 from policy.videoseg.checkpoint import load_policy, save_policy
 from policy.videoseg.model import SegPolicy
 from policy.vlm.batch import Batch, collate, to_sequence
-from rl.runtime.journal import Journal
-from rl.sft.collator import LessonCollator
-from rl.sft.mask_stage import CaptionPrompts
+from rl.sft.caption_prompts import CaptionPrompts
+from rl.sft.collator import SftCollator
 from rl.sft.trainer import ColdStartTrainer, choose_sam_parts, training_arguments
 from rl.sft_coldstart import train
 from tests.helpers.rl_parts import Micro, read_lines
+from tests.helpers.sft_parts import rows_of, stage_context
 
 pytestmark = pytest.mark.timeout(1200)
 
@@ -70,10 +70,10 @@ def step_gradient(
     torch.manual_seed(0)
     prompts = CaptionPrompts(policy.chat, policy.sam.hidden_dim)
     stage = StageConfig(batch_size=8, align_coef=0.4, decision_weight=4.0, bce_coef=2.0)
-    shared = ColdStartConfig((stage,), max_batch_tokens=max_tokens)
-    collator = LessonCollator(policy, items.__getitem__, items.__getitem__, FrameCache(), 3, stage, 0, max_tokens)
-    trainer = ColdStartTrainer(policy, prompts, stage, shared, collator, 8, folder, Journal(folder), 0)
-    inputs = collator([{"index": at} for at in range(8)])
+    sets = [f"cold_start.max_batch_tokens={max_tokens}", "cold_start.mask_frames=3"]
+    context = stage_context(policy, micro.config(folder, sets), stage, prompts)
+    trainer = ColdStartTrainer(context, rows_of(items))
+    inputs = SftCollator(context, rows_of(items))([{"index": at} for at in range(8)])
     forwards: list[int] = []
     policy.register_forward_hook(lambda _module, given, _output: forwards.append(len(given[0].sequences)))
     trainer.training_step(policy, inputs)
