@@ -68,6 +68,7 @@ def train(config: RunConfig, resume: bool = False) -> None:
         learner.load_state(state, latest_checkpoint(run_dir))
     pool = RolloutPool(config, run_dir / "initial" / "vlm")
     journal, gauges = Journal(run_dir), WorkerGauges()
+    write_policy = partial(save_policy, policy)
     cores = SharedCores(config.grpo.workers if policy.device.type == "cpu" else 0)
     store = TrajectoryStore(run_dir / "trajectories")
     journal.drop_from(first_step)
@@ -87,7 +88,7 @@ def train(config: RunConfig, resume: bool = False) -> None:
 
         # 2. SCORE and LEARN. One forward pass over a group gives old log-probs, masks and rewards; the loss is
         # backpropagated through the same pass. A return has a meaning only relative to its group.
-        metrics = learner.learn(step_groups.trained, assign, pause=lambda: cores.make_room(rollouts.playing))
+        metrics = learner.learn(step_groups.trained, assign, pause=lambda: cores.set_threads(rollouts.playing))
         timer.mark("learn")
 
         # 3. EVALUATE the current weights on held-out tasks, every `eval_every` steps.
@@ -108,7 +109,7 @@ def train(config: RunConfig, resume: bool = False) -> None:
         store.append(everything)
         journal.log(step, metrics)
         if (step + 1) % config.grpo.save_every == 0 or step + 1 == config.grpo.steps:
-            save_checkpoint(run_dir, step + 1, policy, learner.state() | {"cursor": step_groups.cursor})
+            save_checkpoint(run_dir, step + 1, write_policy, learner.state() | {"cursor": step_groups.cursor})
     journal.close()
     pool.close()
     learner.close()

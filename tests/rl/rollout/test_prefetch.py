@@ -99,7 +99,7 @@ def test_the_learner_leaves_a_core_to_each_worker_while_they_play(monkeypatch: p
     for workers, left in ((1, 3), (9, 1), (0, 4)):
         cores = SharedCores(workers)
         for playing in (True, False, True):
-            cores.make_room(playing)
+            cores.set_threads(playing)
         assert taken[-3:] == [left, 4, left]
 
 

@@ -32,14 +32,14 @@ def run_id(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_child_is_counted_while_it_lives():
     with MemoryWatch(seconds=0.05) as watch:
-        before = watch.take_part()
+        before = watch.take_peak()
         with subprocess.Popen([sys.executable, "-c", HOLD], stdout=subprocess.PIPE, text=True) as child:
             assert child.stdout is not None
             child.stdout.readline()
-            during = watch.take_part()
+            during = watch.take_peak()
             child.kill()
-        watch.take_part()
-        after = watch.take_part()
+        watch.take_peak()
+        after = watch.take_peak()
     assert during - before > 100 << 20
     assert after - before < 60 << 20
     assert watch.peak_bytes >= during
