@@ -13,13 +13,13 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
-from dataclasses import replace
 from pathlib import Path
 
 import psutil
 import pytest
 
-from configs.load import ConfigError
+from configs.load import ConfigError, load_config
+from configs.schema import RunConfig
 from rl.runtime.cluster import check_job_paths
 from tests.helpers.rl_parts import Micro, read_lines
 
@@ -94,6 +94,12 @@ def test_two_steps_as_a_ray_job(cluster: str, micro: Micro, tmp_path: Path):
     assert (tmp_path / "run" / "checkpoints" / "step-000002" / "state.pt").is_file()
 
 
+def job_config(micro: Micro, folder: Path, *overrides: str) -> RunConfig:
+    """A config whose paths are absolute but for the training data and the overrides."""
+    places = [f"run_dir={folder / 'run'}", f"policy.path={micro.policy}", "data.eval_root=/a"]
+    return load_config("smoke", [*places, *overrides])
+
+
 @pytest.fixture
 def in_a_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Work in a folder that is named like Ray's copies."""
@@ -104,31 +110,32 @@ def in_a_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("in_a_job")
 @pytest.mark.parametrize(
-    ("override", "key"),
+    ("overrides", "key"),
     [
-        ("run_dir=a/b", "run_dir"),
-        ("policy.path=a/b", "policy.path"),
-        ("policy.sam.checkpoint=a/b", "policy.sam.checkpoint"),
-        ("data.train_root=a/b", "data.train_root"),
-        ("data.eval_root=a/b", "data.eval_root"),
-        ("data.traces=a/b", "data.traces"),
-        ("data.train=[{root: /a}, {root: a/b}]", "data.train.1.root"),
-        ("data.train=[{root: /a, traces: a/b}]", "data.train.0.traces"),
-        ("data.train=[{root: /a, only: a/b}]", "data.train.0.only"),
+        (["run_dir=a/b"], "run_dir"),
+        (["policy.path=a/b"], "policy.path"),
+        (["policy.sam.checkpoint=a/b"], "policy.sam.checkpoint"),
+        (["data.train_root=a/b"], "data.train_root"),
+        (["data.train_root=/a", "data.traces=a/b"], "data.traces"),
+        (["data.train_root=/a", "data.eval_root=a/b"], "data.eval_root"),
+        (["data.train=[{root: /a}, {root: a/b}]"], "data.train.1.root"),
+        (["data.train=[{root: /a, traces: a/b}]"], "data.train.0.traces"),
+        (["data.train=[{root: /a, only: a/b}]"], "data.train.0.only"),
     ],
 )
-def test_a_job_needs_absolute_paths(micro: Micro, tmp_path: Path, override: str, key: str):
+def test_a_job_needs_absolute_paths(micro: Micro, tmp_path: Path, overrides: list[str], key: str):
     """Ray deletes the copy, and with it all files of a relative run_dir; the copy has no data either."""
     with pytest.raises(ConfigError, match=rf"^{re.escape(key)}: expected an absolute path .* got 'a/b'"):
-        check_job_paths(micro.config(tmp_path / "run", ["grpo.eval_every=2", override]))
+        check_job_paths(job_config(micro, tmp_path, "grpo.eval_every=2", *overrides))
 
 
 @pytest.mark.usefixtures("in_a_job")
 def test_a_job_may_have_relative_paths_that_it_does_not_read(micro: Micro, tmp_path: Path):
-    check_job_paths(micro.config(tmp_path / "run", ["grpo.eval_every=2"]))
-    check_job_paths(micro.config(tmp_path / "run", ["grpo.eval_every=0", "data.eval_root=a/b"]))
-    config = micro.config(tmp_path / "run", ["data.train=[{root: /a}]"])
-    check_job_paths(replace(config, data=replace(config.data, train_root="a/b")))
+    check_job_paths(job_config(micro, tmp_path, "data.train_root=/a", "grpo.eval_every=2"))
+    check_job_paths(job_config(micro, tmp_path, "data.train_root=/a", "grpo.eval_every=0", "data.eval_root=a/b"))
+    config = job_config(micro, tmp_path, "data.train=[{root: /a}]")
+    assert not Path(config.data.train_root).is_absolute()
+    check_job_paths(config)
 
 
 def test_paths_may_be_relative_outside_of_a_job(micro: Micro, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -199,7 +199,7 @@ def test_a_rank_that_cannot_begin_tells_why(ranks: Ranks, tmp_path: Path):
 
 def test_ranks_without_room_are_refused(ranks: Ranks):
     config = ranks.config("grpo.learner_ranks=99", "sampler.load_seconds=1")
-    refusal = r"98 ranks \(grpo.learner_ranks\) .* found no room within 1 s"
+    refusal = r"98 ranks \(grpo.learner_ranks\) .* could not within 1 s"
     with pytest.raises(ConfigError, match=refusal), ranks.two(config):
         pass
 

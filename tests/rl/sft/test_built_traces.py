@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from configs.load import load_config
-from configs.schema import StageConfig
+from configs.schema import SourceConfig, StageConfig
 from cot_data.build import build
 from cot_data.datasets import load_tasks
 from cot_data.moving_shapes.generate import ShapesConfig, write_moving_shapes
@@ -87,11 +87,13 @@ def test_a_zoom_before_the_target_is_known_gets_no_mask(micro: Micro, context: S
 
 def test_sam_learns_from_videos_of_several_sizes(micro: Micro, context: StageContext, tmp_path: Path) -> None:
     write_moving_shapes(tmp_path / "large", 1, 5, ShapesConfig(size=96, max_frames=32), processes=1)
-    both = f"data.train=[{{root: {micro.data}}}, {{root: {tmp_path / 'large'}}}]"
+    config = micro.config(tmp_path / "run")
+    sources = (SourceConfig(root=str(micro.data)), SourceConfig(root=str(tmp_path / "large")))
+    config = replace(config, data=replace(config.data, train=sources))
     policy = copy.deepcopy(context.policy)
     prompts = CaptionPrompts(policy.chat, policy.sam.hidden_dim)
     stage = StageConfig(kind="masks", steps=30, batch_size=4, lr=3e-3)
-    learning = stage_context(policy, micro.config(tmp_path / "run", [both]), stage, prompts)
+    learning = stage_context(policy, config, stage, prompts)
     assert len({(each.video.height, each.video.width) for each in learning.dataset.named()}) == 2
     train_masks(learning)
     learning.journal.close()
