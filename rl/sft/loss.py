@@ -35,13 +35,13 @@ class StepTotals:
         no_weight = batches[0].token_weights_BL.new_zeros(())
         token_weight = sum((batch.token_weights_BL.sum() for batch in batches), no_weight)
         captions = [caption for batch in batches for caption in batch.captions.values()]
-        wanted, wanted_square = token_weight.new_ones(0), token_weight.new_ones(())
+        targets, mean_square = token_weight.new_ones(0), token_weight.new_ones(())
         if prompts is not None and captions:
             with torch.no_grad():
-                wanted = prompts(captions)
-            wanted_square = wanted.square().mean()
+                targets = prompts(captions)
+            mean_square = targets.square().mean()
         num_masks = sum(len(batch.targets) for batch in batches)
-        return cls(token_weight, num_masks, wanted.numel(), wanted_square)
+        return cls(token_weight, num_masks, targets.numel(), mean_square)
 
 
 def sft_loss(
@@ -75,9 +75,9 @@ def sft_loss(
     named = [(out.prompts_MC[row], caption) for batch, out in pairs for row, caption in batch.captions.items()]
     if prompts is not None and named and stage.align_coef > 0:
         with torch.no_grad():
-            wanted = prompts([caption for _, caption in named])
-        found = torch.stack([prompt for prompt, _ in named])
-        align_loss = (found - wanted).square().sum() / totals.prompt_numbers / totals.prompt_square
+            targets = prompts([caption for _, caption in named])
+        projected = torch.stack([prompt for prompt, _ in named])
+        align_loss = (projected - targets).square().sum() / totals.prompt_numbers / totals.prompt_square
         metrics["loss/align"] = align_loss.item()
         loss = loss + stage.align_coef * align_loss
     return loss, metrics

@@ -80,8 +80,8 @@ def choose_sam_parts(sam: SegSam2, stage: StageConfig) -> None:
     """Train only the modules of SAM 2 that the stage names. ConfigError where there is no such module."""
     modules = dict(sam.named_children())
     if unknown := sorted(set(stage.sam_parts) - modules.keys()):
-        wanted = f"expected some of {', '.join(modules)}, found {', '.join(unknown)}"
-        raise ConfigError(f"cold_start.stages, sam_parts: {wanted}")
+        known = ", ".join(modules)
+        raise ConfigError(f"cold_start.stages, sam_parts: expected some of {known}, found {', '.join(unknown)}")
     sam.requires_grad_(not stage.freeze_sam and not stage.sam_parts)
     for name in stage.sam_parts:
         modules[name].requires_grad_(True)

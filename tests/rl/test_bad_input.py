@@ -137,7 +137,7 @@ def test_a_broken_video_ends_only_its_own_episodes(micro: Micro, tmp_path: Path)
 
     tasks = list(load_tasks("mevis", root))
     for path in broken.iterdir():
-        path.write_bytes(path.read_bytes()[:200])  # truncated after the loader looked at the folder
+        path.write_bytes(path.read_bytes()[:200])  # truncated after the loader read the folder
     chat, layout = load_chat(micro.policy / "vlm")
     sampler = build_sampler(config.sampler, micro.policy / "vlm", config.env.max_context_tokens, 0)
     rollout = EpisodeRunner(sampler, chat, layout, FrameCache(), config.env)

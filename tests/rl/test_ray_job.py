@@ -53,11 +53,13 @@ def end(head: psutil.Process) -> None:
 
 @pytest.fixture
 def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """Address of the job server of a new head node; its processes are ended by their ids (never `ray stop`)."""
+    """Yield the address of a new head node's job server; its processes are ended by their ids (never `ray stop`)."""
     monkeypatch.setenv("RAY_AUTH_MODE", "token")
     monkeypatch.setenv("RAY_AUTH_TOKEN", secrets.token_hex(16))
     gcs, dashboard, agent, client = free_ports(4)
-    folder = Path(tempfile.mkdtemp(prefix="ray-"))  # short: the paths of unix sockets hold some hundred characters
+    folder = Path(
+        tempfile.mkdtemp(prefix="ray-")
+    )  # short, because paths of unix sockets have at most some hundred characters
     command = [str(RAY), "start", "--head", "--block", "--num-cpus=2", f"--temp-dir={folder}", f"--port={gcs}"]
     command += [
         f"--dashboard-port={dashboard}",
@@ -69,13 +71,13 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
         head = subprocess.Popen(command, stdout=log, stderr=log, cwd=ROOT, start_new_session=True)
     try:
         deadline = time.monotonic() + 400
-        # A job server lists jobs before it can run any, and its port is open before that: one that did nothing tells.
+        # The server's port opens, and it lists jobs, before it can run any: wait until an empty job succeeds.
         while submit(f"http://127.0.0.1:{dashboard}", "--", "true", timeout=300).returncode != 0:
             assert head.poll() is None and time.monotonic() < deadline, (folder / "start.log").read_text()[-4000:]
             time.sleep(0.5)
         yield f"http://127.0.0.1:{dashboard}"
     finally:
-        if head.poll() is None:  # else it has ended by itself, and the assertion above tells why
+        if head.poll() is None:  # else it ended by itself, and the assertion above gives the reason
             end(psutil.Process(head.pid))
         shutil.rmtree(folder, ignore_errors=True)
 

@@ -75,7 +75,7 @@ def test_a_zoom_before_the_target_is_known_gets_no_mask(micro: Micro, context: S
     shown = set(first_frames(task, env))
     there = visible_frames(task.gold)
     hidden = next(t for t in there if t not in shown)
-    late = [t for t in there if t > min(shown & set(there))]  # it comes into view in a gap: a look for where
+    late = [t for t in there if t > min(shown & set(there))]  # it appears in a gap: the trace zooms to find where
     for seen, is_named in (({hidden}, False), (late, True)):
         gold = tuple(rle if t in seen else None for t, rle in enumerate(task.gold))
         nameless = replace(task, gold=gold, caption="", explore="", evidence=(), expression="a bird")

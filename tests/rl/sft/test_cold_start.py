@@ -59,7 +59,7 @@ def learned(context: StageContext, batch: SftBatch, row: int, turn: int, least: 
     return str(context.policy.chat.tokenizer.decode(ids))
 
 
-def test_only_what_the_policy_writes_is_learnt_and_decisions_weigh_more(micro: Micro, context: StageContext) -> None:
+def test_only_actions_have_weight_and_decisions_have_more(micro: Micro, context: StageContext) -> None:
     items = trajectories(micro, context)
     batch = one_batch(context, items)
     for row, item in enumerate(items):
@@ -78,7 +78,7 @@ def test_only_what_the_policy_writes_is_learnt_and_decisions_weigh_more(micro: M
         assert "[SEG]" not in heavy and "Step" not in heavy
 
 
-def test_who_is_meant_is_not_learnt_before_the_evidence_was_seen(micro: Micro, context: StageContext) -> None:
+def test_the_target_has_no_weight_before_the_evidence_is_shown(micro: Micro, context: StageContext) -> None:
     tasks = [task for task in micro.tasks() if task.explore]
     env = context.config.env
     asked = [write_trace(task, env, np.random.default_rng(at), "brief") for task in tasks for at in range(4)]
@@ -92,11 +92,11 @@ def test_who_is_meant_is_not_learnt_before_the_evidence_was_seen(micro: Micro, c
         said = learned(context, batch, row, len(item.turns) - 1).partition(" Step 2")[2]
         assert (item.task.caption in said.partition("</think>")[0]) == (len(item.turns) == 2)
         assert learned(context, batch, row, len(item.turns) - 1).endswith("</answer><|im_end|>"), (
-            "it repeats what was said"
+            "the answer block repeats the conclusion"
         )
 
 
-def test_without_frames_only_what_follows_from_the_sights_is_learnt(micro: Micro, context: StageContext) -> None:
+def test_without_frames_only_conclusions_have_weight(micro: Micro, context: StageContext) -> None:
     items = [without_frames(item) for item in trajectories(micro, context)]
     batch = one_batch(context, items)
     assert batch.batch.pixel_values is None and not batch.batch.image_mask_BL.any()
@@ -109,7 +109,7 @@ def test_without_frames_only_what_follows_from_the_sights_is_learnt(micro: Micro
     assert torch.isfinite(loss) and "loss/masks" not in metrics
 
 
-def test_batches_of_like_length_train_as_one_would(micro: Micro, context: StageContext) -> None:
+def test_batches_of_similar_length_have_the_loss_of_one_batch(micro: Micro, context: StageContext) -> None:
     items = trajectories(micro, context)[:6]
     text_only = [without_frames(item) for item in items]
     stage = StageConfig(batch_size=2, text_only_traces=4, decision_weight=WEIGHT)
@@ -120,12 +120,12 @@ def test_batches_of_like_length_train_as_one_would(micro: Micro, context: StageC
     assert sum(map(len, lengths)) == 6 and all(min(each) >= ALIKE * max(each) for each in lengths)
     assert len(apart) > 2, "frames and text only are separate batches, and so are different lengths"
     one = one_batch(context, [*items[:2], *text_only[2:]])
-    (loss, metrics), (wanted, wanted_metrics) = (sft_loss(context, each) for each in (apart, [one]))
-    assert loss.item() == pytest.approx(wanted.item(), rel=1e-5)
-    assert metrics == pytest.approx(wanted_metrics, rel=1e-5) and "loss/masks" in metrics
+    (loss, metrics), (expected, expected_metrics) = (sft_loss(context, each) for each in (apart, [one]))
+    assert loss.item() == pytest.approx(expected.item(), rel=1e-5)
+    assert metrics == pytest.approx(expected_metrics, rel=1e-5) and "loss/masks" in metrics
 
 
-def test_masks_are_asked_for_at_every_seg_that_stands_for_the_target(micro: Micro, context: StageContext) -> None:
+def test_every_seg_that_stands_for_the_target_has_target_masks(micro: Micro, context: StageContext) -> None:
     items = trajectories(micro, context)
     batch = one_batch(with_mask_frames(context, 3), items)
     row, expected = 0, []
@@ -140,8 +140,8 @@ def test_masks_are_asked_for_at_every_seg_that_stands_for_the_target(micro: Micr
     assert batch.targets[::3] == expected[::3], "the key frame comes first"
     for (_, video, frame_idx), gold in zip(batch.targets, batch.gold, strict=True):
         rles = [item.task.gold[frame_idx] for item in items if item.task.video == video]
-        wanted = [decode(rle) if rle else np.zeros_like(gold) for rle in rles]
-        assert any(np.array_equal(gold, mask) for mask in wanted)
+        masks = [decode(rle) if rle else np.zeros_like(gold) for rle in rles]
+        assert any(np.array_equal(gold, mask) for mask in masks)
     assert set(batch.captions.values()) <= {item.task.caption for item in items}
 
 
@@ -171,7 +171,7 @@ STAGES = (
 )
 
 
-def test_a_killed_run_goes_on_to_the_same_weights(micro: Micro, tmp_path: Path) -> None:
+def test_a_killed_run_resumes_to_the_same_weights(micro: Micro, tmp_path: Path) -> None:
     """SIGKILL inside the last stage, then --resume, against a run that nothing disturbed."""
     every = ["cold_start.save_every=5", "cold_start.log_every=1", "policy.path=", STAGES]
     whole = micro.config(tmp_path / "whole", every)

@@ -38,7 +38,7 @@ def copy_with_the_stage(folder: Path) -> Path:
 
 
 def test_a_stage_of_ones_own_is_one_file_and_one_line(micro: Micro, tmp_path: Path):
-    """The command trains with it, and the next stage of the program goes on from its weights."""
+    """The command trains with it, and the next stage continues from its weights."""
     program = copy_with_the_stage(tmp_path / "program")
     stages = "[{kind: projection, steps: 3, batch_size: 2, lr: 1.0e-3}, {kind: dialogue, steps: 1, batch_size: 2}]"
     sets = [*micro.overrides(tmp_path / "run"), f"cold_start.stages={stages}"]

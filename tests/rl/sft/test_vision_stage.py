@@ -33,8 +33,8 @@ def policy(micro: Micro) -> Iterator[SegPolicy]:
     yield load_policy(micro.policy.with_name("untrained"))
 
 
-def test_a_cell_is_told_what_covers_it_and_nothing_else(videos: list[LabelledVideo]) -> None:
-    told = 0
+def test_the_labels_of_a_cell_are_the_objects_that_cover_it(videos: list[LabelledVideo]) -> None:
+    labels = 0
     for labelled in videos:
         for frame_idx in range(0, labelled.video.num_frames, 5):
             small = frame_refs(labelled.video, [frame_idx], "strip", 1024, 16)[0]
@@ -48,10 +48,10 @@ def test_a_cell_is_told_what_covers_it_and_nothing_else(videos: list[LabelledVid
                     np.testing.assert_array_equal(names[:, NAMES.index(each.caption)] > 0, cells >= 24)
                     said = (each.caption, *each.caption.split(), place_in(mask_HW)) if mask_HW is not None else ()
                     assert all(words[cells >= 24, WORDS.index(word)].all() for word in said)
-                    told += int((cells >= 24).sum())
+                    labels += int((cells >= 24).sum())
                 if frame is small:
-                    assert not words[:, WORDS.index("checkered")].any(), "checks do not show in small frames"
-    assert told > 20
+                    assert not words[:, WORDS.index("checkered")].any(), "checks are invisible in small frames"
+    assert labels > 20
 
 
 def _pixels_per_cell(mask_HW: np.ndarray, side: int) -> np.ndarray:
@@ -84,8 +84,8 @@ def test_a_few_steps_train_the_naming_of_cells_and_nothing_else(
     train_vision(stage_context(policy, micro.config(tmp_path), stage))
     rows = read_metrics(tmp_path / "metrics.jsonl")
     assert rows[-1]["loss/words"] < 0.7 * rows[0]["loss/words"]
-    moved = {name for name, tensor in policy.state_dict().items() if not torch.equal(tensor, before[name])}
-    assert moved and all("visual" in name or "embed_tokens" in name or "lm_head" in name for name in moved)
+    changed = {name for name, tensor in policy.state_dict().items() if not torch.equal(tensor, before[name])}
+    assert changed and all("visual" in name or "embed_tokens" in name or "lm_head" in name for name in changed)
 
 
 @pytest.mark.parametrize(("key", "frozen"), [("freeze_vision", "visual"), ("freeze_embeddings", "embed_tokens")])
