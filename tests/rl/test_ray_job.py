@@ -57,9 +57,7 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     monkeypatch.setenv("RAY_AUTH_MODE", "token")
     monkeypatch.setenv("RAY_AUTH_TOKEN", secrets.token_hex(16))
     gcs, dashboard, agent, client = free_ports(4)
-    folder = Path(
-        tempfile.mkdtemp(prefix="ray-")
-    )  # short, because paths of unix sockets have at most some hundred characters
+    folder = Path(tempfile.mkdtemp(prefix="ray-"))  # short, as the paths of unix sockets must be
     command = [str(RAY), "start", "--head", "--block", "--num-cpus=2", f"--temp-dir={folder}", f"--port={gcs}"]
     command += [
         f"--dashboard-port={dashboard}",
