@@ -13,6 +13,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 
 import yaml
 
+from configs.names import unknown_names
 from configs.profiles import PROFILES
 from configs.ranges import problems
 from configs.schema import RunConfig
@@ -61,8 +62,8 @@ def fill_section(base: Any, raw: Mapping[Any, Any], where: str) -> Any:
 
 
 def validate(config: RunConfig, where: str = "config") -> None:
-    """Raise ConfigError with every value that lies outside its range; names (datasets, losses) are checked on use."""
-    if found := problems(config):
+    """Raise ConfigError with every value that is out of range and every name that is not known."""
+    if found := [*unknown_names(config), *problems(config)]:
         raise ConfigError(f"{where}: " + "; ".join(found))
 
 
@@ -92,6 +93,16 @@ def config_from_args(args: argparse.Namespace) -> RunConfig:
         return load_config(args.config, args.overrides)
     except ConfigError as error:
         raise SystemExit(f"config error: {error}") from error
+
+
+def check_command_line() -> None:
+    """Read the config that this program's arguments ask for, so that a mistake in it ends the program at once.
+
+    A command calls it before the imports that load torch, and reads the config again when all of them are done.
+    """
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    add_config_arguments(parser)
+    config_from_args(parser.parse_known_args()[0])
 
 
 def _chain(file: Path) -> list[tuple[Path, dict[Any, Any]]]:

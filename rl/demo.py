@@ -12,9 +12,13 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+from configs.load import add_config_arguments, check_command_line, config_from_args, load_config, save_config
+
+if __name__ == "__main__":
+    check_command_line()  # a mistake ends the command here, before the imports below load torch
+
 from rich.console import Console
 
-from configs.load import add_config_arguments, config_from_args, load_config, save_config
 from configs.schema import RunConfig
 from env.errors import CheckpointError, DataError, command
 from env.frames import FrameCache
@@ -26,7 +30,7 @@ from rl.report.page import (
 )
 from rl.runtime.archive import set_aside
 from rl.runtime.memory import MemoryWatch
-from rl.runtime.stages import Ledger, Stage, run_stage
+from rl.runtime.phases import Phase, PhaseLog, run_phase
 
 TRAIN_SEED, EVAL_SEED = 1, 2
 # What a new start sets aside; the data stay.
@@ -40,7 +44,7 @@ def run_demo(
     run_dir = Path(config.run_dir)
     start = run_dir / "cold_start" / "policy" if from_nothing else SHIPPED
     prepare(config, run_dir, start, resume)
-    ledger = Ledger(run_dir)
+    ledger = PhaseLog(run_dir)
     started = time.monotonic()
     with MemoryWatch() as watch:
         stages = data_stages(config, num_train, num_eval)
@@ -52,7 +56,7 @@ def run_demo(
                 continue
             heading = f"{stage.title} [dim]({(time.monotonic() - started) / 60:.1f} min so far)[/dim]"
             console.rule(heading, align="left")
-            run_stage(stage, with_resume(stage, run_dir) if resume else stage.command, ledger, watch)
+            run_phase(stage, with_resume(stage, run_dir) if resume else stage.command, ledger, watch)
         console.rule("Report", align="left")
         unit = watch.unit
     report = collect(config, ledger, start, unit)
@@ -87,14 +91,14 @@ def prepare(config: RunConfig, run_dir: Path, start: Path, resume: bool) -> None
         save_config(replace(config, run_dir=str(out)), out / "config.yaml")  # where env.replay looks
 
 
-def data_stages(config: RunConfig, num_train: int, num_eval: int) -> list[Stage]:
+def data_stages(config: RunConfig, num_train: int, num_eval: int) -> list[Phase]:
     """Moving Shapes where the data roots do not hold their data yet."""
     splits = (
         ("train", config.data.train_root, num_train, TRAIN_SEED),
         ("heldout", config.data.eval_root, num_eval, EVAL_SEED),
     )
     return [
-        Stage(
+        Phase(
             f"data_{name}",
             f"Data: {num_videos} videos of Moving Shapes ({name})",
             ["-m", "cot_data.moving_shapes", "--out", root, "--videos", str(num_videos), "--seed", str(seed)],
@@ -119,30 +123,30 @@ def has_data(root: Path, num_videos: int, seed: int) -> bool:
     return True
 
 
-def cold_start_stages(config: RunConfig) -> list[Stage]:
+def cold_start_stages(config: RunConfig) -> list[Phase]:
     """The cold start, and the untrained policy on the held-out tasks."""
     run_dir = Path(config.run_dir)
     command = ["-m", "rl.sft_coldstart", "--config", str(run_dir / "configs" / "cold_start.yaml")]
     untrained = run_dir / "cold_start" / "untrained"
-    return [Stage("cold_start", "Cold start", command), evaluation(run_dir, "untrained", untrained)]
+    return [Phase("cold_start", "Cold start", command), evaluation(run_dir, "untrained", untrained)]
 
 
-def grpo_stages(config: RunConfig, start: Path) -> list[Stage]:
+def grpo_stages(config: RunConfig, start: Path) -> list[Phase]:
     """GRPO from `start`, and the policies before and after it on the held-out tasks."""
     run_dir = Path(config.run_dir)
     last = run_dir / "grpo" / "checkpoints" / f"step-{config.grpo.steps:06d}" / "policy"
     command = ["-m", "rl.grpo", "--config", str(run_dir / "configs" / "grpo.yaml")]
     before = evaluation(run_dir, "cold_start", start)
-    return [before, Stage("grpo", "GRPO", command), evaluation(run_dir, "grpo", last)]
+    return [before, Phase("grpo", "GRPO", command), evaluation(run_dir, "grpo", last)]
 
 
-def evaluation(run_dir: Path, key: str, checkpoint: Path) -> Stage:
+def evaluation(run_dir: Path, key: str, checkpoint: Path) -> Phase:
     config, out = run_dir / "configs" / f"eval_{key}.yaml", run_dir / "eval" / key
     command = ["-m", "rl.evaluate", "--config", str(config), "--checkpoint", str(checkpoint), "--out", str(out)]
-    return Stage(f"eval_{key}", f"Evaluation: {EVALUATIONS[key]}", command)
+    return Phase(f"eval_{key}", f"Evaluation: {EVALUATIONS[key]}", command)
 
 
-def with_resume(stage: Stage, run_dir: Path) -> list[str]:
+def with_resume(stage: Phase, run_dir: Path) -> list[str]:
     """The stage's command, told to go on where an attempt that was broken off left something to go on from."""
     begun = {
         "cold_start": (run_dir / "cold_start" / "config.yaml").is_file(),

@@ -20,10 +20,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from configs.load import add_config_arguments, check_command_line, config_from_args
+
+if __name__ == "__main__":
+    check_command_line()  # a mistake ends the command here, before the imports below load torch
+
 from rich.console import Console, Group
 from rich.table import Table
 
-from configs.load import add_config_arguments, config_from_args
 from configs.schema import RunConfig
 from cot_data.datasets import held_out_tasks, load_tasks
 from env.errors import DataError, command

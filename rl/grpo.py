@@ -10,7 +10,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from configs.load import add_config_arguments, config_from_args, save_config
+from configs.load import add_config_arguments, check_command_line, config_from_args, save_config
+
+if __name__ == "__main__":
+    check_command_line()  # a mistake ends the command here, before the imports below load torch
+
 from configs.schema import RunConfig
 from cot_data.datasets import held_out_tasks
 from cot_data.datasets.mixture import Mixture
@@ -60,6 +64,7 @@ def train(config: RunConfig, resume: bool = False) -> None:
         learner.load_state(state, latest_checkpoint(run_dir))
     pool = RolloutPool(config, run_dir / "initial" / "vlm")
     recorder = _Recorder(config, first_step)
+    write_policy = partial(save_policy, policy)
     cores = SharedCores(config.grpo.workers if policy.device.type == "cpu" else 0)
     assign = partial(assign_advantages, config=config)
     score_groups = partial(score_without_update, learner, assign=assign)
@@ -76,7 +81,7 @@ def train(config: RunConfig, resume: bool = False) -> None:
 
         # 2. SCORE and UPDATE. One forward pass over a group gives old log-probs, masks and rewards; the loss is
         # back-propagated through the same pass. A reward only counts relative to those of its group.
-        metrics = learner.learn(step_groups.trained, assign, pause=lambda: cores.make_room(rollouts.is_running))
+        metrics = learner.learn(step_groups.trained, assign, pause=lambda: cores.set_threads(rollouts.is_running))
         timer.mark("learn")
 
         # 3. EVALUATE the current weights on held-out tasks, every `eval_every` steps.
@@ -89,7 +94,7 @@ def train(config: RunConfig, resume: bool = False) -> None:
         # 4. RECORD metrics and trajectories, and save a checkpoint every `save_every` steps.
         recorder.record(step, step_groups, pool, metrics | timer.seconds)
         if (step + 1) % config.grpo.save_every == 0 or step + 1 == config.grpo.steps:
-            save_checkpoint(run_dir, step + 1, policy, learner.state() | {"cursor": step_groups.cursor})
+            save_checkpoint(run_dir, step + 1, write_policy, learner.state() | {"cursor": step_groups.cursor})
     recorder.close()
     pool.close()
     learner.close()

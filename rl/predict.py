@@ -9,9 +9,13 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from configs.load import add_config_arguments, check_command_line, config_from_args
+
+if __name__ == "__main__":
+    check_command_line()  # a mistake ends the command here, before the imports below load torch
+
 from rich.console import Console
 
-from configs.load import add_config_arguments, config_from_args
 from configs.schema import PolicyConfig, RunConfig
 from env.errors import command
 from env.frames import FrameCache, FrameCaches, probe

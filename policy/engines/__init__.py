@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+from configs.load import ConfigError
 from configs.schema import SamplerConfig
 from policy.engines.base import Sampler
 
@@ -27,9 +28,9 @@ SAMPLERS: dict[str, Callable[[SamplerConfig, Path, int, int], Sampler]] = {"vllm
 def build_sampler(config: SamplerConfig, model_dir: Path, max_context: int, seed: int) -> Sampler:
     """Load the engine that `config.kind` names on a plain Hugging Face folder.
 
-    `max_context` counts expanded tokens (prompt, frames and what is written). Raises KeyError for an unknown kind.
+    `max_context` counts expanded tokens (prompt, frames and what is written). Raises ConfigError for an unknown kind.
     `policy.engines.env.set_engine_env` must have run before.
     """
     if config.kind not in SAMPLERS:
-        raise KeyError(f"sampler.kind {config.kind!r} is unknown; known: {', '.join(SAMPLERS)}")
+        raise ConfigError(f"sampler.kind: unknown {config.kind!r}; known are {', '.join(SAMPLERS)}")
     return SAMPLERS[config.kind](config, model_dir, max_context, seed)

@@ -15,7 +15,17 @@ from configs.schema import SamConfig
 from policy.checkpoint_io import read_sam_checkpoint, require_fit
 from policy.sam.model import SegSam2
 
-VARIANTS = ("small", *(f"{version}_hiera_{size}" for version in ("sam2", "sam2.1") for size in ("t", "s", "b+", "l")))
+VARIANTS = (
+    "small",
+    "sam2_hiera_t",
+    "sam2_hiera_s",
+    "sam2_hiera_b+",
+    "sam2_hiera_l",
+    "sam2.1_hiera_t",
+    "sam2.1_hiera_s",
+    "sam2.1_hiera_b+",
+    "sam2.1_hiera_l",
+)
 
 
 def build_sam(config: SamConfig) -> SegSam2:

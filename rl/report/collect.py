@@ -29,12 +29,12 @@ from rl.report.page import (
     grpo_charts,
     replay_choice,
 )
-from rl.runtime.stages import Ledger
+from rl.runtime.phases import PhaseLog
 
 EVALUATIONS = {"untrained": "untrained", "cold_start": "cold-started", "grpo": "GRPO-trained"}
 
 
-def collect(config: RunConfig, ledger: Ledger, start: Path, memory_unit: str) -> RunReport:
+def collect(config: RunConfig, ledger: PhaseLog, start: Path, memory_unit: str) -> RunReport:
     """Read what the stages wrote, and write the replay pages beside the report."""
     from rl.runtime.journal import read_metrics  # loads torch, which the stages before had better use of
 
@@ -59,7 +59,7 @@ def collect(config: RunConfig, ledger: Ledger, start: Path, memory_unit: str) ->
         stages=stages,
         charts={"Cold start": cold_start_charts(cold), "GRPO": grpo} if cold else {"GRPO": grpo},
         links=links,
-        phases=ledger.phases(),
+        phases=ledger.costs(),
         memory_unit=memory_unit,
         facts=data_facts(config, ledger) | facts_of(stages[-1].results["provenance"], config.seed),
         config_text=(run_dir / "configs" / "demo.yaml").read_text(),
@@ -105,7 +105,7 @@ def num_parameters(checkpoint: Path) -> int:
     return total
 
 
-def data_facts(config: RunConfig, ledger: Ledger) -> dict[str, str]:
+def data_facts(config: RunConfig, ledger: PhaseLog) -> dict[str, str]:
     """Which data, and whether making it is part of the wall time."""
     facts = {}
     for name, root in (("train", config.data.train_root), ("heldout", config.data.eval_root)):

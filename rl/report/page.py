@@ -22,7 +22,7 @@ from env.viewer.overlay import ImageBook, gold_mask, outline_path, region_iou
 from env.viewer.table import decision_word
 from rl.evaluation.statistics import paired_difference
 from rl.report.charts import Chart, make_chart
-from rl.runtime.stages import Phase
+from rl.runtime.phases import PhaseCost
 
 NUM_FRAMES = 5  # frames of an overlay strip
 MAX_SIDE = 320  # longest side in pixels of an embedded frame
@@ -59,7 +59,7 @@ class RunReport:
     stages: list[Evaluated]
     charts: dict[str, list[Chart]]  # heading -> charts
     links: dict[str, str]  # label -> file beside the report
-    phases: list[Phase]
+    phases: list[PhaseCost]
     memory_unit: str  # PSS or RSS
     facts: dict[str, str]
     config_text: str

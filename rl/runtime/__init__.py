@@ -1,1 +1,1 @@
-"""What long runs need around the algorithm: cluster, checkpoints, journal, progress and memory."""
+"""The parts of long runs outside the algorithm: cluster, checkpoints, journal, progress and memory."""

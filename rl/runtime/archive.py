@@ -1,4 +1,4 @@
-"""What becomes of an earlier run where another one starts anew in its folder."""
+"""Keep the files of an earlier run when a new one starts in its folder."""
 
 from __future__ import annotations
 
@@ -10,19 +10,27 @@ from configs.load import ConfigError
 
 
 def set_aside(run_dir: Path, names: Sequence[str], start: Path) -> None:
-    """Move what is there under these names (globs) into `<run_dir>/earlier-1`, or -2 and so on, whichever is free.
+    """Move the files of an earlier run into `<run_dir>/earlier-1`, or -2 and so on, whichever is free.
 
-    The new run must neither go on from it nor mix with it, and a start without --resume by mistake must not cost it.
-    ConfigError where `start`, the policy that the new run begins with, would go too: a later --resume looks for it.
+    The new run must not continue from them or mix with them, and a start without --resume by mistake must not destroy
+    them.
+
+    Args:
+        run_dir: Folder of both runs.
+        names: Names of the files and folders that a run writes, as glob patterns.
+        start: Checkpoint folder of the policy that the new run begins with.
+
+    Raises:
+        ConfigError: `start` is among these files; a later --resume would not find it.
     """
-    left = [path for name in names for path in sorted(run_dir.glob(name))]
-    if any(start.resolve().is_relative_to(path.resolve()) for path in left):
+    old = [path for name in names for path in sorted(run_dir.glob(name))]
+    if any(start.resolve().is_relative_to(path.resolve()) for path in old):
         raise ConfigError(
-            f"policy.path: {start} is of an earlier run in {run_dir}, whose files this one would move away; "
-            "give the new run a run_dir of its own, or go on with the earlier one by --resume"
+            f"policy.path: {start} belongs to an earlier run in {run_dir}, whose files the new run would move away; "
+            "give the new run a run_dir of its own, or continue the earlier one with --resume"
         )
-    if left:
+    if old:
         folder = next(path for number in count(1) if not (path := run_dir / f"earlier-{number}").exists())
         folder.mkdir()
-        for path in left:
+        for path in old:
             path.rename(folder / path.name)

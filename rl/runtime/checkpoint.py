@@ -1,4 +1,4 @@
-"""Training state on disk: `<run>/checkpoints/step-000010/{policy/, state.pt}`. Written whole or not at all.
+"""Training state on disk: `<run>/checkpoints/step-000010/{policy/, state.pt}`, complete or absent.
 
 `policy/` is an ordinary checkpoint folder for evaluation and prediction; `state.pt` resumes the run exactly.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,18 +15,26 @@ import torch
 
 from env.errors import CheckpointError
 from policy.checkpoint_io import require_fit
-from policy.videoseg.checkpoint import save_policy
-from policy.videoseg.model import SegPolicy
 
 KEEP = 2
 
 
-def save_checkpoint(run_dir: Path, step: int, policy: SegPolicy, state: dict[str, Any]) -> Path:
-    """Write the state after `step` optimizer steps; older checkpoints but the last few are removed."""
+def save_checkpoint(run_dir: Path, step: int, write_policy: Callable[[Path], None], state: dict[str, Any]) -> Path:
+    """Write a checkpoint and remove all but the newest `KEEP`.
+
+    Args:
+        run_dir: Folder of the run.
+        step: Number of completed steps of the training loop.
+        write_policy: Writes the policy's checkpoint folder to the path that it is given.
+        state: Everything else that a resumed run needs; tensors, numbers and texts.
+
+    Returns:
+        The folder of the checkpoint.
+    """
     folder = run_dir / "checkpoints" / f"step-{step:06d}"
     partial = folder.with_name(folder.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
-    save_policy(policy, partial / "policy")
+    write_policy(partial / "policy")
     torch.save({"step": step, **state}, partial / "state.pt")
     shutil.rmtree(folder, ignore_errors=True)
     os.replace(partial, folder)
@@ -35,7 +44,7 @@ def save_checkpoint(run_dir: Path, step: int, policy: SegPolicy, state: dict[str
 
 
 def latest_checkpoint(run_dir: Path) -> Path:
-    """Folder of the newest complete checkpoint. CheckpointError when there is none."""
+    """Return the folder of the newest complete checkpoint. CheckpointError when there is none."""
     found = _complete(run_dir)
     if not found:
         raise CheckpointError(f"{run_dir}: no checkpoints/step-*/state.pt to resume from; start without --resume")
@@ -43,7 +52,7 @@ def latest_checkpoint(run_dir: Path) -> Path:
 
 
 def load_state(folder: Path) -> dict[str, Any]:
-    """The saved training state. CheckpointError when it cannot be read."""
+    """Return the saved training state. CheckpointError when it cannot be read."""
     try:
         return torch.load(folder / "state.pt", map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, EOFError) as error:
@@ -51,7 +60,16 @@ def load_state(folder: Path) -> dict[str, Any]:
 
 
 def restore(module: torch.nn.Module, weights: dict[str, torch.Tensor], where: str) -> None:
-    """Load weights of exactly the same names and shapes. CheckpointError names those that differ."""
+    """Load weights whose names and shapes are exactly those of the module.
+
+    Args:
+        module: Receives the weights.
+        weights: Tensors by name.
+        where: The file that they come from, for the error.
+
+    Raises:
+        CheckpointError: A weight is missing, unknown or of another shape; the message names it.
+    """
     require_fit(module.state_dict(), weights, where, "Does the policy config differ?")
     module.load_state_dict(weights)
 

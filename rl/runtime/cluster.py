@@ -1,4 +1,4 @@
-"""Joining or starting Ray, and what a job there has to be told."""
+"""Join or start Ray, and check the paths of a job that runs on it."""
 
 from __future__ import annotations
 
@@ -15,30 +15,45 @@ from configs.load import ConfigError
 from configs.schema import PolicyConfig, RunConfig
 
 VISIBLE = "CUDA_VISIBLE_DEVICES"
-STARTS = 3  # of a local Ray
-LEAST_STORE = 512 << 20  # bytes: trajectories, and whatever else is small
-VERSIONS = 3  # of the weights at a time: one in use, one on its way, one being written
+STARTS = 3  # attempts to start a local Ray
+LEAST_STORE = 512 << 20  # bytes, for trajectories and other small objects
+VERSIONS = 3  # of the weights in the store at a time: in use, in transit, being written
 
 
 def check_job_paths(config: RunConfig) -> None:
-    """ConfigError for a relative path in a job that runs in Ray's copy of the working folder, which Ray deletes."""
+    """Check that the paths of a GRPO run are absolute, if it is a job in Ray's copy of the working folder.
+
+    The copy has no data in it, and Ray deletes it after the job. ConfigError names the key of the first relative path.
+    """
     if "working_dir_files" not in Path.cwd().parts:
         return
-    paths = {"run_dir": config.run_dir, "data.train_root": config.data.train_root, "policy.path": config.policy.path}
-    paths |= {f"data.train.{i}.root": source.root for i, source in enumerate(config.data.train)}
-    for key, path in paths.items():
+    for key, path in _paths(config).items():
         if path and not Path(path).is_absolute():
             raise ConfigError(
-                f"{key}: {path!r} is relative, but this job runs in a copy of the folder that Ray deletes afterwards; "
-                "give an absolute path that all nodes can reach"
+                f"{key}: expected an absolute path that all nodes can reach, got {path!r}; "
+                "a Ray job runs in a copy of the folder, which has no data in it and is deleted afterwards"
             )
+
+
+def _paths(config: RunConfig) -> dict[str, str]:
+    """Return the paths that GRPO reads or writes, by their keys in the config."""
+    data, policy = config.data, config.policy
+    paths = {"run_dir": config.run_dir, "policy.path": policy.path, "policy.sam.checkpoint": policy.sam.checkpoint}
+    for i, source in enumerate(data.train):
+        key = f"data.train.{i}"
+        paths |= {f"{key}.root": source.root, f"{key}.traces": source.traces, f"{key}.only": source.only}
+    if not data.train:
+        paths |= {"data.train_root": data.train_root, "data.traces": data.traces}
+    if config.grpo.eval_every:
+        paths["data.eval_root"] = data.eval_root
+    return paths
 
 
 def connect_ray(config: RunConfig, has_gpu: bool = False) -> None:
     """Join the cluster of `ray job submit` (or RAY_ADDRESS), else start a local Ray sized for this run.
 
-    `has_gpu` says that this process has taken the first GPU that it sees. A local Ray then has the others to give,
-    unless workers are meant to share that one (`sampler.gpus_per_worker` below 1, one learner).
+    `has_gpu`: this process uses the first GPU that it sees. A local Ray then manages the others only, unless workers
+    share that one (`sampler.gpus_per_worker` below 1, one learner).
     """
     if ray.is_initialized():
         return
@@ -50,7 +65,7 @@ def connect_ray(config: RunConfig, has_gpu: bool = False) -> None:
         gpus = _other_gpus() if has_gpu and not shares_gpu else None
         with _only_visible(gpus):
             _start_local(
-                address="local",  # else Ray would join whatever it finds on this machine, and refuse the settings below
+                address="local",  # otherwise Ray joins any cluster on this machine, and then rejects the settings below
                 num_cpus=max(os.cpu_count() or 1, config.grpo.workers + config.grpo.learner_ranks, config.eval.workers),
                 num_gpus=None if gpus is None else len(gpus),
                 include_dashboard=False,
@@ -60,8 +75,8 @@ def connect_ray(config: RunConfig, has_gpu: bool = False) -> None:
 
 
 def _other_gpus() -> list[str]:
-    """Names of the GPUs that this process sees, but the first, on which torch puts a policy."""
-    import torch  # not above: what calls without a GPU need not load it
+    """Return the names of the GPUs that this process sees, without the first, on which torch puts a policy."""
+    import torch  # here, because callers without a GPU do not need it
 
     named = os.environ.get(VISIBLE)
     return (named.split(",") if named else [str(gpu) for gpu in range(torch.cuda.device_count())])[1:]
@@ -69,7 +84,7 @@ def _other_gpus() -> list[str]:
 
 @contextmanager
 def _only_visible(gpus: Sequence[str] | None) -> Iterator[None]:
-    """Show processes that are started meanwhile these GPUs alone; None changes nothing."""
+    """Let processes that are started inside the block see only these GPUs; None changes nothing."""
     before = os.environ.get(VISIBLE)
     if gpus is not None:
         os.environ[VISIBLE] = ",".join(gpus)
@@ -83,22 +98,22 @@ def _only_visible(gpus: Sequence[str] | None) -> Iterator[None]:
 
 
 def _store_bytes(policy: PolicyConfig) -> int:
-    """Room for the weights that travel and for trajectories; Ray by itself would take 30 % of the memory."""
+    """Return the object store's size in bytes, for weights and trajectories; Ray's default is 30 % of the memory."""
     files = Path(policy.path).glob("vlm/*.safetensors") if policy.path and not policy.lora_rank else ()
     return max(LEAST_STORE, VERSIONS * sum(file.stat().st_size for file in files))
 
 
 def _start_local(**settings: Any) -> None:
-    """`ray.init`, tried again where the machine is too busy for the 30 seconds that Ray gives its node to come up."""
+    """Call `ray.init`, and again if the node of a busy machine is not up after the 30 seconds that Ray allows it."""
     this = psutil.Process()
     before = set(this.children())
     for attempt in range(STARTS):
         try:
             ray.init(**settings)
             return
-        except Exception as error:  # Ray raises no class of its own here
+        except Exception as error:  # Ray raises no more specific class here
             if "timed out during startup" not in str(error) or attempt + 1 == STARTS:
                 raise
             ray.shutdown()
-            for process in set(this.children()) - before:  # a half-started Ray, which nothing else would end
+            for process in set(this.children()) - before:  # a half-started Ray, which nothing else ends
                 process.kill()

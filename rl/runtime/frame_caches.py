@@ -11,7 +11,7 @@ from env.node_cache import NodeCache
 
 
 def policy_frames(config: RunConfig) -> FrameCache:
-    """Build the cache of the frames that the policy is shown: grey ones where `env.blind` is set."""
+    """Build the cache of the frames that the policy is shown; with `env.blind` these are grey."""
     return FrameCache(blind=config.env.blind, node=_node_cache(config))
 
 
@@ -22,7 +22,7 @@ def frame_caches(config: RunConfig) -> FrameCaches:
 
 
 def learner_frames(config: RunConfig) -> FrameCaches:
-    """Build the caches of the learner, which outlives the other processes of a run: it frees the node's at its exit."""
+    """Build the caches of the learner. It ends after all other processes, so it clears the node's cache at its exit."""
     node = _node_cache(config)
     if node is not None:
         atexit.register(node.clear)
@@ -30,6 +30,6 @@ def learner_frames(config: RunConfig) -> FrameCaches:
 
 
 def _node_cache(config: RunConfig) -> NodeCache | None:
-    """What this run's processes share on this node, if anything."""
+    """Return the cache that all processes of this run on this node share; None without `grpo.node_cache_gb`."""
     max_bytes = int(config.grpo.node_cache_gb * 2**30)
     return NodeCache(str(Path(config.run_dir).resolve()), max_bytes) if max_bytes else None

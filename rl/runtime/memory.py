@@ -1,4 +1,4 @@
-"""Peak memory of all processes of one run together, sampled by a thread. No torch."""
+"""Peak memory of all processes of a run together, sampled by a thread. No torch."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ MARKER = "VIDEOSEG_RUN_ID"  # environment variable that every process of a run i
 
 
 class MemoryWatch:
-    """Samples the memory of this process and of all that it started while it stands, about once a second.
+    """A thread that samples the memory of this process and of all processes it starts, about once a second.
 
-    Processes are found as descendants, and by `MARKER` in their environment, which daemons that left the tree (Ray's)
-    still carry. `unit` is PSS where the system tells it (Linux: shared pages are counted once, split among their
-    users), else RSS (shared pages are counted in every process, so the figure is too high rather than too low).
+    Processes are found as descendants, and by `MARKER` in their environment, which daemons outside the process tree
+    (Ray's) still have. `unit` is PSS where the system reports it (Linux: a shared page is divided among its users),
+    else RSS (a shared page counts in every process, so that the figure is too high rather than too low).
 
     >>> with MemoryWatch() as watch: subprocess.run(...)
     >>> watch.peak_bytes
@@ -27,7 +27,7 @@ class MemoryWatch:
         self.seconds = seconds
         self.peak_bytes = 0
         self.unit = "PSS" if _has_pss() else "RSS"
-        self._part_bytes = 0
+        self._phase_bytes = 0
         self._run_id = os.environ.setdefault(MARKER, uuid.uuid4().hex)
         self._marked: dict[psutil.Process, bool] = {}
         self._stop = threading.Event()
@@ -43,13 +43,13 @@ class MemoryWatch:
         self._stop.set()
         self._thread.join()
 
-    def take_part(self) -> int:
-        """Peak in bytes since the last call, or since the start: what one stage of several needed."""
-        part, self._part_bytes = max(self._part_bytes, self._sample()), 0
-        return part
+    def take_peak(self) -> int:
+        """Return the peak in bytes since the last call, or since the start: the peak of one phase of several."""
+        peak, self._phase_bytes = max(self._phase_bytes, self._sample()), 0
+        return peak
 
     def processes(self) -> list[psutil.Process]:
-        """All processes of the run that are alive now, this one among them."""
+        """Return all processes of the run that are alive now, including this one."""
         alive = {process.pid: process for process in psutil.process_iter()}
         children: dict[int, list[int]] = {}
         for process in alive.values():
@@ -75,11 +75,11 @@ class MemoryWatch:
     def _sample(self) -> int:
         total = sum(_bytes_of(process, self.unit) for process in self.processes())
         self.peak_bytes = max(self.peak_bytes, total)
-        self._part_bytes = max(self._part_bytes, total)
+        self._phase_bytes = max(self._phase_bytes, total)
         return total
 
     def _is_marked(self, process: psutil.Process) -> bool:
-        """Whether it carries the mark. Looked up once: a process keeps the environment it was started with."""
+        """Return whether a process has the marker. Read once: the environment of its start does not change."""
         if process not in self._marked:  # equal by pid and start time
             try:
                 self._marked[process] = process.environ().get(MARKER) == self._run_id
@@ -96,7 +96,7 @@ def _has_pss() -> bool:
 
 
 def _bytes_of(process: psutil.Process, unit: str) -> int:
-    """Memory of one process; 0 where it is gone. One that may not be looked into is counted by its RSS."""
+    """Return the memory of a process: 0 if it has ended, its RSS if its PSS may not be read."""
     try:
         if unit == "PSS":
             return process.memory_full_info().pss

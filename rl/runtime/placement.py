@@ -1,4 +1,4 @@
-"""Where actors run: a bundle of resources for each, set aside before any is started."""
+"""Reserve the resources of a group of actors before any of them is started."""
 
 from __future__ import annotations
 
@@ -11,14 +11,25 @@ from configs.load import ConfigError
 
 
 class PlacementGroup:
-    """A place for each of `count` actors, on as many nodes as there are (`SPREAD`) or on as few as will do (`PACK`).
+    """A bundle of resources for each of several actors.
 
-    Ray finds another node for the place of one that is lost, and an autoscaler sees what is wanted.
+    Ray moves the bundle of a lost node to another one, and an autoscaler sees the demand.
     """
 
     def __init__(self, count: int, cpus: float, gpus: float, seconds: float, what: str, strategy: str = "SPREAD"):
-        """ConfigError when the cluster has no room for all of them within `seconds`; `what` names them, with the keys
-        that ask for so many."""
+        """Reserve the bundles.
+
+        Args:
+            count: Number of actors.
+            cpus: CPUs of each.
+            gpus: GPUs of each; a fraction shares a GPU.
+            seconds: Time to wait for the cluster.
+            what: The actors and the config keys that set their number, for the error.
+            strategy: `SPREAD` over as many nodes as possible, or `PACK` on as few as possible.
+
+        Raises:
+            ConfigError: The cluster cannot hold all of them within `seconds`.
+        """
         bundle = {"CPU": cpus} | ({"GPU": gpus} if gpus else {})
         self._group = placement_group([bundle] * count, strategy=strategy)
         try:
@@ -27,13 +38,14 @@ class PlacementGroup:
             has = {name: amount for name, amount in ray.cluster_resources().items() if name in ("CPU", "GPU")}
             self.free()
             raise ConfigError(
-                f"{count} {what} with {bundle} each found no room within {seconds:g} s; the nodes have {has}: "
-                "set fewer of them, or add nodes"
+                f"expected a cluster that can run {count} {what} with {bundle} each, but it could not within "
+                f"{seconds:g} s; its nodes have {has}: set fewer of them, or add nodes"
             ) from error
 
     def of(self, actor: int) -> PlacementGroupSchedulingStrategy:
-        """What to start it with."""
+        """Return the scheduling strategy with which this actor, numbered from 0, is started."""
         return PlacementGroupSchedulingStrategy(self._group, placement_group_bundle_index=actor)
 
     def free(self) -> None:
+        """Return the resources to the cluster."""
         remove_placement_group(self._group)

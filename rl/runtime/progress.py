@@ -1,4 +1,4 @@
-"""Progress bars for long phases."""
+"""Progress bars for long loops."""
 
 from __future__ import annotations
 
@@ -10,7 +10,13 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 @contextmanager
 def progress_bar(title: str, total: int, done: int = 0) -> Iterator[Callable[[], None]]:
-    """A bar of `total` items; call what it yields once per item."""
+    """Show a progress bar while the block runs; it yields a function to call once per item.
+
+    Args:
+        title: Text beside the bar.
+        total: Number of items.
+        done: Items that were done before.
+    """
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns) as progress:
         bar = progress.add_task(title, total=total, completed=done)

@@ -1,4 +1,4 @@
-"""One call in a thread of its own."""
+"""A call in a thread of its own, and the number of torch's threads in this process."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ T = TypeVar("T")
 
 
 def in_background(call: Callable[[], T]) -> Future[T]:
-    """Begin `call`; its result, or what it raises, comes by the future. The thread does not outlive the process."""
+    """Start `call` in a daemon thread and return a future of its result or its exception."""
     future: Future[T] = Future()
 
     def run() -> None:
         try:
             future.set_result(call())
-        except BaseException as error:  # raised again by whoever asks for the result
+        except BaseException as error:  # raised again where the result is read
             future.set_exception(error)
 
     Thread(target=run, name="background", daemon=True).start()
@@ -27,17 +27,17 @@ def in_background(call: Callable[[], T]) -> Future[T]:
 
 
 class SharedCores:
-    """Lets torch's threads in this process make room for `workers`, each of which keeps one core busy.
+    """The number of torch's threads in this process, lower while `workers` keep one core each busy.
 
-    Threads that wait for one another, of which some have to wait for a core, are slower than fewer threads: on two
-    cores a step of the demo with `grpo.rollout_ahead` took longer than one without (LOG.md). Not for a process that has
-    an engine of its own: there vLLM switches `torch.set_num_threads` off.
+    Threads that wait for each other are slower than fewer threads if some of them also wait for a core: on two cores a
+    step of the demo with `grpo.rollout_ahead` took longer than one without (LOG.md). Not for a process with an engine
+    of its own, in which vLLM disables `torch.set_num_threads`.
     """
 
     def __init__(self, workers: int):
         self._threads = torch.get_num_threads()
         self._left = max(1, self._threads - workers)
 
-    def make_room(self, playing: bool) -> None:
-        """Take what is left while the workers are `playing`, else everything. For the thread that calls."""
-        torch.set_num_threads(self._left if playing else self._threads)
+    def set_threads(self, workers_busy: bool) -> None:
+        """Set the threads of the calling thread: all cores, or those that busy workers leave."""
+        torch.set_num_threads(self._left if workers_busy else self._threads)

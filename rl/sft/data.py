@@ -1,7 +1,8 @@
-"""What the cold start learns from: a recorded or written trace of each task, and the words in them."""
+"""The data set of the cold start: a recorded or written trace of each task, and the words in them."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 
@@ -20,17 +21,24 @@ from cot_data.traces.visibility import PLACES
 from cot_data.traces.write import write_trace
 from env.errors import DataError
 from env.types import RLE, Task, Trajectory, VideoRef
-from rl.sft.mask_stage import NamedMasks
 
-ABOUT_PLACES = ("motion", "relation")  # families of queries that a list of names does not answer
-MOST_NAMES = 64  # of a data set in which each has a token
-CORPUS = 400  # traces that the tokenizer is trained on
+ABOUT_PLACES = ("motion", "relation")  # families of queries that the names of the objects do not answer
+MAX_NAMES = 64  # more names of several words than this get no token each
+CORPUS_TRACES = 400  # number of traces that the tokenizer is trained on
+
+
+@dataclass(frozen=True)
+class NamedMasks:
+    """A video and its objects that have names."""
+
+    video: VideoRef
+    objects: tuple[tuple[str, tuple[RLE | None, ...]], ...]  # (name, mask per frame [T]; None: not visible)
 
 
 class SftDataset:
-    """Records with their tasks, in the order of the data set, or one epoch of the mixture of several.
+    """Records with their tasks: one data set in the order of its file, or one epoch of a mixture of several.
 
-    The records are those of `traces`, else traces written from gold masks when asked for.
+    The records are those of the `traces` files; without such a file a trace is written from gold masks on access.
     """
 
     def __init__(self, config: RunConfig):
@@ -44,11 +52,11 @@ class SftDataset:
             for part, records in zip(self.parts, self._records, strict=True)
         ]
         sizes, weights = tuple(len(rows) for rows in self._rows), tuple(source.weight for source in sources)
-        self._order = epoch_order(sizes, weights, config.seed, 0) if len(sources) > 1 else _in_turn(sizes[0])
+        self._order = epoch_order(sizes, weights, config.seed, 0) if len(sources) > 1 else _file_order(sizes[0])
         roots = [Path(source.root) for source in sources]
         self.videos = [each for root in roots if (root / LABELS).is_file() for each in load_objects(root)]
         self._objects = {each.video: each.objects for each in self.videos}
-        self._readable = [row for row in range(len(self)) if self._outline(row).family not in ABOUT_PLACES]
+        self._text_only_rows = [row for row in range(len(self)) if self._outline(row).family not in ABOUT_PLACES]
 
     def __len__(self) -> int:
         return len(self._order)
@@ -59,26 +67,26 @@ class SftDataset:
         if records is not None:
             return records[at], task
         rng = np.random.default_rng([self.config.seed, row])
-        objects, share = self._objects.get(task.video, ()), self.config.cold_start.zoom_share
-        return write_trace(task, env, rng, env.prompt, objects=objects, zoom_share=share), task
+        objects, zoom_share = self._objects.get(task.video, ()), self.config.cold_start.zoom_share
+        return write_trace(task, env, rng, env.prompt, objects=objects, zoom_share=zoom_share), task
 
     def _outline(self, row: int) -> Outline:
         number, at = self._order[row]
         return self.parts[number].entries[self._rows[number][at]].outline
 
     def dialogue(self, row: int) -> Trajectory:
-        """A record as it plays in the environment."""
+        """Return a row's trace as a trajectory of the environment."""
         return to_trajectory(*self[row], self.config.env)
 
     def text_only(self, row: int) -> Trajectory:
-        """A record with nothing to see, of a query that what was seen can answer; `row` counts round and round."""
-        if not self._readable:
+        """Return a trace without frames, of a query that its text can answer; rows beyond the last start over."""
+        if not self._text_only_rows:
             where = ", ".join(ABOUT_PLACES)
             raise DataError("cold_start.stages, text_only_traces", f"expected tasks of families other than {where}")
-        return without_frames(self.dialogue(self._readable[row % len(self._readable)]))
+        return without_frames(self.dialogue(self._text_only_rows[row % len(self._text_only_rows)]))
 
     def named(self) -> list[NamedMasks]:
-        """What `masks` trains on: every labelled object, where there are none the targets of the tasks."""
+        """Return the objects that `masks` trains on: all labelled ones, or without labels the targets of the tasks."""
         if self.videos:
             return [NamedMasks(each.video, tuple((o.caption, o.masks) for o in each.objects)) for each in self.videos]
         by_video: dict[VideoRef, dict[str, tuple[RLE | None, ...]]] = {}
@@ -88,24 +96,24 @@ class SftDataset:
         return [NamedMasks(video, tuple(objects.items())) for video, objects in by_video.items()]
 
     def corpus(self) -> list[str]:
-        """What the tokenizer of the small default is trained on."""
-        trajectories = [self.dialogue(row) for row in range(min(len(self), CORPUS))]
+        """Return the texts on which the tokenizer of the small default is trained."""
+        trajectories = [self.dialogue(row) for row in range(min(len(self), CORPUS_TRACES))]
         turns = [turn for trajectory in trajectories for turn in trajectory.turns]
-        read = [part for turn in turns for part in turn.observation.parts if isinstance(part, str)]
+        observed = [part for turn in turns for part in turn.observation.parts if isinstance(part, str)]
         words = {
             "user",
             "assistant",
             *(f" {place}" for place in PLACES),
             *(f" {outline.expression}" for outline in self.outlines),
         }
-        return [*(turn.action.text for turn in turns), *read, *sorted(words) * 3]
+        return [*(turn.action.text for turn in turns), *observed, *sorted(words) * 3]
 
     def phrases(self) -> list[str]:
-        """Names and places of several words, as far as they are few: the small default has a token for each."""
+        """Return the names (if there are few) and places of several words: each is one token of the small default."""
         captions = sorted({each.caption for each in self.outlines if " " in each.caption})
-        return [*(captions if len(captions) <= MOST_NAMES else []), *(place for place in PLACES if " " in place)]
+        return [*(captions if len(captions) <= MAX_NAMES else []), *(place for place in PLACES if " " in place)]
 
 
-def _in_turn(size: int) -> tuple[tuple[int, int], ...]:
-    """The order of a single data set: as it stands in the file."""
+def _file_order(size: int) -> tuple[tuple[int, int], ...]:
+    """Return (data set, position) of every row of a single data set, in the order of its file."""
     return tuple((0, at) for at in range(size))

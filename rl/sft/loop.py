@@ -1,4 +1,4 @@
-"""The training loop of the cold-start stages that know no sequences: AdamW, one rate schedule, a bar and a journal."""
+"""The training loop of cold-start stages that use no Trainer: AdamW, one learning-rate schedule, a progress bar."""
 
 from __future__ import annotations
 
@@ -7,27 +7,32 @@ from collections.abc import Callable, Iterable
 import torch
 from torch import Tensor, nn
 
-from configs.schema import StageConfig
-from rl.runtime.journal import Journal
 from rl.runtime.progress import progress_bar
+from rl.sft.context import StageContext
 
 LOG_EVERY = 10
 
 
 def fit(
+    context: StageContext,
     parameters: Iterable[nn.Parameter],
-    config: StageConfig,
-    journal: Journal,
     step_loss: Callable[[int], tuple[Tensor, dict[str, float]]],
 ) -> None:
-    """`config.steps` optimizer steps on `step_loss(step)` -> (loss, metrics), which draws its own batch."""
-    parameters = list(parameters)
-    optimizer = torch.optim.AdamW(parameters, lr=config.lr, betas=(0.9, 0.98))
+    """Take the optimizer steps of a stage, from the first one, and write metrics to its journal.
+
+    Args:
+        context: Gives the number of steps, the highest learning rate (`stage.steps`, `stage.lr`) and the journal.
+        parameters: The weights to train; all others stay as they are.
+        step_loss: Samples the batch of a step, numbered from 0, and returns its scalar loss and its metrics.
+    """
+    parameters, stage = list(parameters), context.stage
+    optimizer = torch.optim.AdamW(parameters, lr=stage.lr, betas=(0.9, 0.98))
     schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, config.lr, config.steps, pct_start=0.05, cycle_momentum=False
+        optimizer, stage.lr, stage.steps, pct_start=0.05, cycle_momentum=False
     )
-    with progress_bar(f"cold start: {config.kind}", config.steps) as advance:
-        for step in range(config.steps):
+    context.journal.drop_from(0)  # records of an attempt that was interrupted, which is not resumed here
+    with progress_bar(f"cold start: {stage.kind}", stage.steps) as advance:
+        for step in range(stage.steps):
             loss, metrics = step_loss(step)
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
@@ -35,5 +40,5 @@ def fit(
             optimizer.step()
             schedule.step()
             advance()
-            if step % LOG_EVERY == 0 or step == config.steps - 1:
-                journal.log(step, metrics)
+            if step % LOG_EVERY == 0 or step == stage.steps - 1:
+                context.journal.log(step, metrics)

@@ -1,9 +1,8 @@
-"""Cold-start stage `masks`: SAM 2 learns to segment what a caption says, before any language model is involved.
+"""Cold-start stage `masks`: SAM 2 learns to segment what a caption names, before any language model is involved.
 
-A caption's prompt is the mean of learnt word vectors; where a data set knows no captions, the expression stands in. The
-later `dialogue` stage pulls the projected [SEG] states towards these prompts, which is what keeps a small [SEG] aligned
-(without it the mask IoU can stay near .45 while the token loss falls normally). Pretrained SAM 2 checkpoints do not
-need this stage.
+The prompt of a caption is the mean of learned word vectors; in data sets without captions the expression stands in.
+The later `dialogue` stage aligns the projected [SEG] states with these prompts. Without it the mask IoU of a small
+policy can stay near .45 while the token loss falls normally. Pretrained SAM 2 checkpoints do not need this stage.
 """
 
 from __future__ import annotations
@@ -15,91 +14,65 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from configs.schema import StageConfig
 from env.errors import DataError
 from env.rle import mask_or_empty
-from env.types import RLE, VideoRef
+from env.types import VideoRef
 from policy.sam.losses import mask_losses
-from policy.videoseg.model import SegPolicy
-from policy.vlm.batch import FrameSource
-from policy.vlm.chat_tokens import ChatTokens
-from rl.runtime.journal import Journal
+from rl.sft.context import StageContext
+from rl.sft.data import NamedMasks
 from rl.sft.loop import fit
 
-MOST_ASKED = 4  # objects of one frame
-CLIP = 3  # frames tracked per sample: enough to train the memory's encoder and attention
-ALONE_SHARE = 0.8  # of the steps: single frames only. Tracking costs three times as much; a later start learns nothing
+MAX_OBJECTS = 4  # of one frame
+CLIP_FRAMES = 3  # frames tracked per sample: enough to train the memory's encoder and attention
+SINGLE_FRAME_PART = 0.8  # of the steps: tracking costs three times as much, and begun later it learns nothing
 
 
-class CaptionPrompts(nn.Module):
-    """Captions to SAM 2 prompts [B, C]: the mean of one learnt vector per token."""
-
-    def __init__(self, chat: ChatTokens, width: int):
-        super().__init__()
-        self.chat = chat
-        self.bag = nn.EmbeddingBag(len(chat.tokenizer), width, mode="mean")
-
-    def forward(self, captions: Sequence[str]) -> Tensor:
-        ids = [self.chat.encode(f" {caption}") for caption in captions]
-        offsets = np.cumsum([0, *[len(row) for row in ids[:-1]]])
-        device = self.bag.weight.device
-        flat = torch.tensor([token for row in ids for token in row], device=device)
-        return self.bag(flat, torch.tensor(offsets, device=device))
-
-
-@dataclass(frozen=True)
-class NamedMasks:
-    """A video and the objects in it that have names: (name, mask per frame)."""
-
-    video: VideoRef
-    objects: tuple[tuple[str, tuple[RLE | None, ...]], ...]
-
-
-def train_masks(
-    policy: SegPolicy,
-    prompts: CaptionPrompts,
-    videos: Sequence[NamedMasks],
-    frames: FrameSource,
-    config: StageConfig,
-    journal: Journal,
-    seed: int,
-) -> None:
+def train_masks(context: StageContext) -> None:
     """Train SAM 2 and the caption prompts on random frames (decoded alone) and short clips (tracked with memory).
 
-    A batch holds videos of one size; a size comes as often as its videos are many.
+    The videos of a batch have one size; sizes are sampled in proportion to their numbers of videos. Raises DataError
+    where no task has gold masks.
     """
+    videos, stage, seed = context.dataset.named(), context.stage, context.config.seed
     if not videos:
         raise DataError("cold start, stage masks", "expected tasks with gold masks, found none")
+    assert context.prompts is not None, "a cold start with this stage has caption prompts"
     by_size: dict[tuple[int, int], list[NamedMasks]] = {}
     for each in videos:
         by_size.setdefault((each.video.height, each.video.width), []).append(each)
     pools = list(by_size.values())
-    shares = [len(pool) / len(videos) for pool in pools]
+    probabilities = [len(pool) / len(videos) for pool in pools]
     rng, rng_of_sizes = np.random.default_rng(seed), np.random.default_rng([seed, 1])
 
     def step_loss(step: int) -> tuple[Tensor, dict[str, float]]:
-        length = 1 if step < ALONE_SHARE * config.steps else CLIP
-        pool = pools[rng_of_sizes.choice(len(pools), p=shares)]
-        clips = [_sample_clip(pool[at], rng, length) for at in rng.choice(len(pool), config.batch_size)]
-        return _clips_loss(policy, prompts, clips, frames)
+        length = 1 if step < SINGLE_FRAME_PART * stage.steps else CLIP_FRAMES
+        pool = pools[rng_of_sizes.choice(len(pools), p=probabilities)]
+        clips = [_sample_clip(pool[at], rng, length) for at in rng.choice(len(pool), stage.batch_size)]
+        return _clips_loss(context, clips)
 
-    fit([*policy.sam.parameters(), *prompts.parameters()], config, journal, step_loss)
+    fit(context, [*context.policy.sam.parameters(), *context.prompts.parameters()], step_loss)
 
 
 @dataclass(frozen=True)
 class Clip:
-    """A few frames of a video, and the objects that are asked for in each of them."""
+    """A few frames of a video, and the objects to segment in each of them."""
 
     video: VideoRef
     frames: list[int]
-    names: list[str]
-    gold_NTHW: np.ndarray
+    names: list[str]  # [N]
+    gold_NTHW: np.ndarray  # bool, per object and frame
 
 
 def _sample_clip(named: NamedMasks, rng: np.random.Generator, length: int) -> Clip:
-    """A frame that shows some object, then `length - 1` frames in temporal order at a random pace in one direction.
+    """Sample a frame that shows some object, and then the frames of a clip at a random pace in one direction.
 
-    Whatever the frame holds is asked for, so that look-alikes are told apart; a clip is tracked for one object.
+    A single frame is segmented for up to `MAX_OBJECTS` of the video's objects, so that similar ones are told apart; a
+    clip of several frames for one.
+
+    Args:
+        named: The video and its objects.
+        rng: Source of all choices.
+        length: Number of frames.
     """
     video = named.video
     first = int(rng.integers(len(named.objects)))
@@ -108,15 +81,15 @@ def _sample_clip(named: NamedMasks, rng: np.random.Generator, length: int) -> Cl
     pace = int(rng.integers(1, 4)) * int(rng.choice([-1, 1]))
     indices = [int(np.clip(start + pace * at, 0, video.num_frames - 1)) for at in range(length)]
     others = [at for at in range(len(named.objects)) if at != first] if length == 1 else []
-    asked = [named.objects[at] for at in [first, *rng.permutation(others)[: MOST_ASKED - 1].astype(int)]]
+    asked = [named.objects[at] for at in [first, *rng.permutation(others)[: MAX_OBJECTS - 1].astype(int)]]
     gold = [[mask_or_empty(masks[at], video.height, video.width) for at in indices] for _, masks in asked]
     return Clip(video, indices, [name for name, _ in asked], np.array(gold))
 
 
-def _clips_loss(
-    policy: SegPolicy, prompts: CaptionPrompts, clips: Sequence[Clip], frames: FrameSource
-) -> tuple[Tensor, dict[str, float]]:
-    """Loss of the first frame of every clip alone, then, where there are more, of those tracked from it."""
+def _clips_loss(context: StageContext, clips: Sequence[Clip]) -> tuple[Tensor, dict[str, float]]:
+    """Return the loss of every clip's first frame plus the mean over the frames that are tracked from it."""
+    policy, prompts, frames = context.policy, context.prompts, context.frames
+    assert prompts is not None
     length = len(clips[0].frames)
     gold_NTHW = torch.from_numpy(np.concatenate([clip.gold_NTHW for clip in clips])).to(policy.device)
     prompts_NC = prompts([name for clip in clips for name in clip.names])
@@ -131,15 +104,21 @@ def _clips_loss(
     tracked = list(policy.sam.track(features, prompts_NC, length)) if length > 1 else []
     for at in range(1, length):
         logits, presence = tracked[at]["pred_masks"][:, 0], tracked[at]["object_score_logits"][:, 0]
-        judged_absent = logits.amax((1, 2)) < -1000  # SAM 2 overwrites such masks; only their presence can learn
-        part, j = _loss_and_j(torch.where(judged_absent[:, None, None], 0.0, logits), presence, gold_NTHW[:, at])
+        is_absent_B = logits.amax((1, 2)) < -1000  # SAM 2 overwrites such masks: only their presence has a gradient
+        part, j = _loss_and_j(torch.where(is_absent_B[:, None, None], 0.0, logits), presence, gold_NTHW[:, at])
         loss = loss + part / (length - 1)
         metrics["masks/tracked_j/mean"] = metrics.get("masks/tracked_j/mean", 0.0) + j / (length - 1)
     return loss, {"loss/masks": loss.item(), **metrics}
 
 
 def _loss_and_j(logits: Tensor, presence: Tensor, gold_BHW: Tensor) -> tuple[Tensor, float]:
-    """The loss, and the mean J of the masks as they are used: empty where the object is called absent."""
+    """Return the loss and the mean J of the masks as inference uses them: empty where the object is predicted absent.
+
+    Args:
+        logits: Mask logits at SAM 2's low resolution [B, h, w].
+        presence: Logits of whether the object is in the frame [B].
+        gold_BHW: Gold masks, bool.
+    """
     bce, dice, presence_loss = mask_losses(logits, presence, gold_BHW)
     full = nn.functional.interpolate(logits[:, None], gold_BHW.shape[-2:], mode="bilinear")[:, 0] > 0
     full &= presence[:, None, None] > 0

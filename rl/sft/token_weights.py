@@ -1,6 +1,6 @@
-"""How much each token of a trace counts: what decides counts more, what cannot be known from what is shown nothing.
+"""Weights of a trace's tokens: decisions weigh more, and tokens that the frames cannot justify get weight 0.
 
-A trace is written by somebody who knows the target. To teach a policy what it cannot know yet is to teach it to guess.
+The author of a trace knows the target. Training on words that the policy cannot know yet would train it to guess.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from policy.vlm.chat_tokens import ChatTokens
 
 @dataclass(frozen=True)
 class _Regions:
-    """Where in a turn's text, as [start, end) in characters: what is seen, as far as the close-up, steps 2 and 3."""
+    """Parts of a turn's text, as [start, end) in characters."""
 
-    seen: tuple[int, int]
-    closeup: tuple[int, int]
-    steps: tuple[int, int]
+    seen: tuple[int, int]  # step 1: a description of the frames
+    closeup: tuple[int, int]  # the part of it that describes the zoomed frames
+    steps: tuple[int, int]  # steps 2 and 3: the conclusions
 
     @classmethod
     def of(cls, text: str) -> _Regions:
@@ -30,7 +30,7 @@ class _Regions:
 
 
 class TokenWeights:
-    """Weights of a sequence's tokens: 0 outside of actions, else 1, or `decision_weight` on names and numbers."""
+    """Weights of a sequence's tokens: 0 outside actions, `decision_weight` for names and numbers, 1 for the rest."""
 
     def __init__(self, chat: ChatTokens, decision_weight: float):
         self.chat = chat
@@ -41,45 +41,54 @@ class TokenWeights:
         self._words = {ids[0] for ids in words if len(ids) == 1}
 
     def __call__(self, trajectory: Trajectory, sequence: TokenSequence) -> list[float]:
-        """One weight per token of `sequence`, which is `trajectory` in ids."""
+        """Return one weight per token of `sequence`, which is `trajectory` as token ids."""
         weights = [0.0] * len(sequence)
-        has_looked = False
+        has_zoomed = False
         for number, turn in enumerate(trajectory.turns):
-            of_turn = self._of_turn(trajectory.task, turn, has_looked, bool(sequence.frames))
+            of_turn = self._of_turn(trajectory.task, turn, has_zoomed, bool(sequence.frames))
             start = sequence.turn_idx.index(number)
             weights[start : start + len(of_turn)] = of_turn
-            has_looked |= isinstance(turn.decision, Select)
+            has_zoomed |= isinstance(turn.decision, Select)
         return weights
 
-    def _of_turn(self, task: Task, turn: Turn, has_looked: bool, is_shown: bool) -> list[float]:
+    def _of_turn(self, task: Task, turn: Turn, has_zoomed: bool, is_shown: bool) -> list[float]:
+        """Return the weights of a turn's tokens; the arguments are those of `_unknown`."""
         text = turn.action.text
         encoded = self.chat.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
         regions = _Regions.of(text)
         decisive = self._numbers | self._words | set(self.chat.encode(f" {task.caption}") if task.caption else [])
-        unknown = self._unknown(task, turn, regions, has_looked, is_shown)
+        whole, decisions = self._unknown(task, turn, regions, has_zoomed, is_shown)
         weights = []
         for token_id, (start, end) in zip(encoded["input_ids"], encoded["offset_mapping"], strict=True):
             decides = token_id in decisive and not _within(end, regions.seen) and not text.endswith("Step", 0, start)
-            decides |= bool(task.explore) and _within(end, regions.closeup)  # who wears what was looked for
-            is_guess = any(_within(end, region) for region in unknown[0])
-            is_guess |= token_id in decisive and any(_within(end, region) for region in unknown[1])
+            decides |= bool(task.explore) and _within(end, regions.closeup)  # which object has the mark
+            is_guess = any(_within(end, region) for region in whole)
+            is_guess |= token_id in decisive and any(_within(end, region) for region in decisions)
             weights.append(0.0 if is_guess else self.decision_weight if decides else 1.0)
         return [*weights, 1.0]  # the end token
 
     def _unknown(
-        self, task: Task, turn: Turn, regions: _Regions, has_looked: bool, is_shown: bool
+        self, task: Task, turn: Turn, regions: _Regions, has_zoomed: bool, is_shown: bool
     ) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
-        """Regions that cannot be known, and regions whose names and numbers cannot."""
-        nothing, no_choice = [], []
-        if task.explore and isinstance(turn.decision, Answer) and not has_looked:
-            no_choice.append(regions.steps)  # which one is meant; the block below repeats what was said
+        """Return the regions that the frames cannot justify, and those whose names and numbers they cannot justify.
+
+        Args:
+            task: The task; `explore` says that the target shows only in zoomed frames.
+            turn: A turn of its trace.
+            regions: The parts of the turn's text.
+            has_zoomed: Whether an earlier turn zoomed.
+            is_shown: Whether the sequence has frames.
+        """
+        whole, decisions = [], []
+        if task.explore and isinstance(turn.decision, Answer) and not has_zoomed:
+            decisions.append(regions.steps)  # the target is open; the answer block below repeats these words
         if not is_shown:
-            nothing.append(regions.seen)
+            whole.append(regions.seen)
             if isinstance(turn.decision, Select) and not task.explore:
-                no_choice.append(regions.steps)
-        return nothing, no_choice
+                decisions.append(regions.steps)
+        return whole, decisions
 
 
 def _within(at: int, region: tuple[int, int]) -> bool:
-    """Whether a token that ends at `at` lies in the region."""
+    """Return whether a token that ends at character `at` is in the region."""
     return region[0] < at <= region[1]

@@ -1,4 +1,4 @@
-"""TRL's SFTTrainer with our collator and loss: tokens of the assistant, masks at every [SEG], pull towards captions."""
+"""TRL's SFTTrainer with our collator and loss: tokens of the assistant, masks at every [SEG], caption alignment."""
 
 from __future__ import annotations
 
@@ -17,56 +17,40 @@ from trl.trainer.sft_trainer import SFTTrainer
 from configs.load import ConfigError
 from configs.schema import ColdStartConfig, StageConfig
 from policy.sam.model import SegSam2
-from policy.videoseg.model import SegPolicy
-from rl.runtime.journal import Journal
-from rl.sft.collator import LessonCollator
-from rl.sft.loss import StepTotals, lesson_loss
-from rl.sft.mask_stage import CaptionPrompts
+from rl.sft.collator import Sequences, SftCollator
+from rl.sft.context import StageContext
+from rl.sft.loss import StepTotals, sft_loss
 
 
 class ColdStartTrainer(SFTTrainer):
-    """SFTTrainer whose model is a whole `SegPolicy` and whose batches are `SftBatch`s."""
+    """SFTTrainer whose model is a whole `SegPolicy` and whose batches are `SftBatch`es."""
 
-    def __init__(
-        self,
-        policy: SegPolicy,
-        prompts: CaptionPrompts | None,
-        stage: StageConfig,
-        config: ColdStartConfig,
-        collator: LessonCollator,
-        num_rows: int,
-        folder: Path,
-        journal: Journal,
-        seed: int,
-    ):
-        self.policy = policy
-        self.stage = stage
-        self.prompts = prompts
-        self.journal = journal
-        self.frames = collator.frames
-        self.is_split = config.max_batch_tokens > 0
-        choose_sam_parts(policy.sam, stage)
+    def __init__(self, context: StageContext, sequences: Sequences):
+        self.context = context
+        policy, config = context.policy, context.config
+        choose_sam_parts(policy.sam, context.stage)
         super().__init__(
-            model=policy,  # pyright: ignore[reportArgumentType]  (a module with a config is all it uses)
-            args=training_arguments(stage, config, folder, seed),
-            data_collator=collator,
-            train_dataset=Dataset.from_dict({"index": list(range(num_rows))}),
+            model=policy,  # pyright: ignore[reportArgumentType]  (it uses a module with a config, no more)
+            args=training_arguments(context.stage, config.cold_start, context.folder, config.seed),
+            data_collator=SftCollator(context, sequences),
+            train_dataset=Dataset.from_dict({"index": list(range(sequences.num_rows))}),
             processing_class=policy.chat.tokenizer,
             callbacks=[_JournalCallback(self)],
         )
         self._sums: dict[str, list[float]] = {}
 
     def training_step(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None) -> Tensor:
-        """The loss of a step, whose gradient is added up over micro-batches where `max_batch_tokens` asks for it."""
+        """Return the loss of a step. With `max_batch_tokens` its gradient is accumulated over micro-batches."""
         model.train()
-        lessons = inputs["lessons"]
-        totals = StepTotals.of(lessons, self.prompts)
+        batches = inputs["batches"]
+        totals = StepTotals.of(batches, self.context.prompts)
+        is_split = self.context.config.cold_start.max_batch_tokens > 0
         sums: dict[str, float] = {}
-        loss = torch.zeros((), device=self.policy.device)
-        for part in [[lesson] for lesson in lessons] if self.is_split else [lessons]:
-            share, metrics = lesson_loss(self.policy, self.prompts, part, self.stage, self.frames, totals)
-            self.accelerator.backward(share)
-            loss += share.detach()
+        loss = torch.zeros((), device=self.context.policy.device)
+        for part in [[batch] for batch in batches] if is_split else [batches]:
+            part_loss, metrics = sft_loss(self.context, part, totals)
+            self.accelerator.backward(part_loss)
+            loss += part_loss.detach()
             for name, value in metrics.items():
                 sums[name] = sums.get(name, 0.0) + value
         for name, value in sums.items():
@@ -74,7 +58,7 @@ class ColdStartTrainer(SFTTrainer):
         return loss
 
     def drain(self) -> dict[str, float]:
-        """Mean of each metric since the last call."""
+        """Return the mean of each metric since the last call."""
         means = {name: float(np.mean(values)) for name, values in self._sums.items()}
         self._sums.clear()
         return means
@@ -83,28 +67,35 @@ class ColdStartTrainer(SFTTrainer):
         assert output_dir is not None
         folder = Path(output_dir)
         folder.mkdir(parents=True, exist_ok=True)
-        save_model(self.policy, str(folder / "model.safetensors"))  # knows that a tied head shares its tensor
+        save_model(self.context.policy, str(folder / "model.safetensors"))  # writes a tied head's tensor once
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
-        load_model(self.policy, str(Path(resume_from_checkpoint) / "model.safetensors"))
+        load_model(self.context.policy, str(Path(resume_from_checkpoint) / "model.safetensors"))
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         super(SFTTrainer, self)._save_checkpoint(model, trial)  # without TRL's model card
 
 
 def choose_sam_parts(sam: SegSam2, stage: StageConfig) -> None:
-    """Let those modules of SAM 2 learn that the stage names. ConfigError where there is no such module."""
+    """Train only the modules of SAM 2 that the stage names. ConfigError where there is no such module."""
     modules = dict(sam.named_children())
     if unknown := sorted(set(stage.sam_parts) - modules.keys()):
-        wanted = f"expected some of {', '.join(modules)}, found {', '.join(unknown)}"
-        raise ConfigError(f"cold_start.stages, sam_parts: {wanted}")
+        known = ", ".join(modules)
+        raise ConfigError(f"cold_start.stages, sam_parts: expected some of {known}, found {', '.join(unknown)}")
     sam.requires_grad_(not stage.freeze_sam and not stage.sam_parts)
     for name in stage.sam_parts:
         modules[name].requires_grad_(True)
 
 
 def training_arguments(stage: StageConfig, config: ColdStartConfig, folder: Path, seed: int) -> SFTConfig:
-    """What the trainer is told of a stage."""
+    """Return the trainer's settings for a stage.
+
+    Args:
+        stage: Steps, batch size, learning rate and its schedule.
+        config: Settings that all stages share: AdamW's weight decay and betas, and how often to log and save.
+        folder: Folder for checkpoints inside the stage.
+        seed: Seed of the order of rows.
+    """
     arguments = SFTConfig(
         output_dir=str(folder),
         max_steps=stage.steps,
@@ -134,12 +125,12 @@ def training_arguments(stage: StageConfig, config: ColdStartConfig, folder: Path
         max_length=None,
     )
     if arguments.n_gpu > 1:
-        arguments._n_gpu = 1  # or transformers would wrap the policy to feed all GPUs, each with a batch of its own
+        arguments._n_gpu = 1  # otherwise transformers wraps the policy and feeds every visible GPU a batch of its own
     return arguments
 
 
 def _late_decay(steps: int) -> dict[str, Any]:
-    """Skills come suddenly, after hundreds of steps at full rate: it is lowered late."""
+    """Return a linear decay over the last 35 % of the steps: skills appear after hundreds of steps at full rate."""
     return {"num_decay_steps": max(1, round(0.35 * steps)), "decay_type": "linear"}
 
 
@@ -151,4 +142,4 @@ class _JournalCallback(TrainerCallback):
         metrics = self.trainer.drain()
         if metrics and logs:
             extra = {f"optim/{name}": float(logs[name]) for name in ("learning_rate", "grad_norm") if name in logs}
-            self.trainer.journal.log(state.global_step, metrics | extra)
+            self.trainer.context.journal.log(state.global_step, metrics | extra)

@@ -1,9 +1,9 @@
-"""Cold-start stage `vision`: every vision token says what lies in its cell, before any sentence is involved.
+"""Cold-start stage `vision`: classify the content of every vision token's cell, before any sentence is involved.
 
-A small vision tower learns from masks and names far faster than from captions: each token of each frame is told which
-objects it covers and where these lie. What it says is read in two ways, by a linear head, which is thrown away, and by
-the language model's own embeddings of "dark red" and "upper left", so that naming what is seen starts as copying.
-Pretrained vision towers do not need this stage.
+A small vision tower learns far faster from masks and names than from captions: the labels of a token are the objects
+that it covers and where these are. Two heads read the tokens: a linear one, which is discarded afterwards, and the
+language model's own embeddings of "dark red" and "upper left", so that the language model can name an object by
+copying. Pretrained vision towers do not need this stage.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from configs.load import ConfigError
-from configs.schema import EnvConfig, StageConfig
+from configs.schema import EnvConfig
 from cot_data.moving_shapes.labels import LabelledVideo
 from cot_data.moving_shapes.predicates import MIN_VISIBLE_AREA
 from cot_data.moving_shapes.scene import COLORS, MARKS, SHADES
@@ -26,17 +26,18 @@ from env.frames import frame_refs
 from env.types import FrameRef
 from policy.videoseg.model import SegPolicy
 from policy.vlm.batch import FrameSource
-from rl.runtime.journal import Journal
+from rl.sft.context import StageContext
 from rl.sft.loop import fit
 
 NAMES = (*(f"{shade} {color}" for shade, color in product(SHADES, COLORS)), *MARKS)
-WORDS = (*NAMES, *SHADES, *COLORS, *PLACES)  # all that sentences and traces say of an object, its place included
-SMALL_SHARE = 0.7  # of the frames: they take a quarter of the time, and most of what a policy sees is small
-MARKED_SHARE = 0.3  # of the frames: such that show a mark, which are rare otherwise
+WORDS = (*NAMES, *SHADES, *COLORS, *PLACES)  # all words of sentences and traces for an object, including its place
+SMALL_FRACTION = 0.7  # of the frames: small ones take a quarter of the time, and the policy sees mostly small ones
+MARKED_FRACTION = 0.3  # of the frames: those that show a mark, which would be rare otherwise
 
-WHITENED, LEAST_VARIANCE = 512, 3e-3  # frames behind the principal components, and what keeps noise from being blown up
+WHITENED = 512  # frames from which the principal components are computed
+LEAST_VARIANCE = 3e-3  # added to each variance, so that noise is not amplified
 
-RARE = -3.0  # logit to start from: most cells do not show a given name
+RARE = -3.0  # initial logit: most cells do not show a given name
 
 Pick = tuple[LabelledVideo, FrameRef]
 
@@ -55,44 +56,44 @@ class CellNamer(nn.Module):
         nn.init.constant_(self.names.bias, RARE)
 
     def forward(self, tokens_ND: Tensor) -> tuple[Tensor, Tensor]:
-        """Logits [N, names], [N, words]."""
+        """Return logits [N, names] and [N, words]."""
         words_WD = F.normalize(self.embedding.weight[self.first_W], dim=-1)
         return self.names(tokens_ND), self.scale * F.normalize(tokens_ND, dim=-1) @ words_WD.T + self.bias_W
 
 
-def train_vision(
-    policy: SegPolicy,
-    videos: Sequence[LabelledVideo],
-    frames: FrameSource,
-    env: EnvConfig,
-    config: StageConfig,
-    journal: Journal,
-    seed: int,
-) -> None:
+def train_vision(context: StageContext) -> None:
     """Train the vision tower and the word embeddings on single frames, small and large. ConfigError if it is frozen."""
+    policy, videos, env, stage = context.policy, context.dataset.videos, context.config.env, context.stage
     for part, key in (
         (policy.vlm.model.visual, "freeze_vision"),
         (policy.vlm.get_input_embeddings(), "freeze_embeddings"),
     ):
         if not all(parameter.requires_grad for parameter in part.parameters()):
             raise ConfigError(f"cold_start.stages: a stage `vision` trains what policy.{key} keeps fixed")
-    rng = np.random.default_rng(seed)
-    whiten_patches(policy, frames, [_pick(videos[int(at)], env, rng) for at in rng.choice(len(videos), WHITENED)])
+    rng = np.random.default_rng(context.config.seed)
+    whiten_patches(
+        policy, context.frames, [_pick(videos[int(at)], env, rng) for at in rng.choice(len(videos), WHITENED)]
+    )
     namer = CellNamer(policy).to(policy.device)
 
     def step_loss(step: int) -> tuple[Tensor, dict[str, float]]:
-        picks = [_pick(videos[int(at)], env, rng) for at in rng.choice(len(videos), config.batch_size)]
-        return _naming_loss(policy, namer, picks, frames)
+        picks = [_pick(videos[int(at)], env, rng) for at in rng.choice(len(videos), stage.batch_size)]
+        return _naming_loss(policy, namer, picks, context.frames)
 
-    fit([*policy.vlm.model.visual.parameters(), *namer.parameters()], config, journal, step_loss)
+    fit(context, [*policy.vlm.model.visual.parameters(), *namer.parameters()], step_loss)
 
 
 @torch.no_grad()
 def whiten_patches(policy: SegPolicy, frames: FrameSource, picks: Sequence[Pick]) -> None:
     """Start the patch embedding at the principal components of patches, each scaled to unit variance.
 
-    Brightness makes up most of a patch and says least. With its share taken away edges and colours weigh as much, and
-    what a shape is called is learnt in half the time.
+    Brightness is most of a patch's variance and its least useful part. At equal variance edges and colours weigh as
+    much, and the names of shapes are learned in half the time.
+
+    Args:
+        policy: Its patch embedding is overwritten.
+        frames: Source of the pixels.
+        picks: Videos with frames, whose patches give the components.
     """
     patches_ND = torch.from_numpy(_patches(policy, frames, picks)).double()
     mean_D = patches_ND.mean(0)
@@ -105,18 +106,24 @@ def whiten_patches(policy: SegPolicy, frames: FrameSource, picks: Sequence[Pick]
 
 
 def _pick(labelled: LabelledVideo, env: EnvConfig, rng: np.random.Generator) -> Pick:
-    """A frame to look at, small or large."""
+    """Sample a frame of a video, small or large, more often one with a mark.
+
+    Args:
+        labelled: The video and its objects.
+        env: Gives the sizes of small and large frames.
+        rng: Source of the choice.
+    """
     marked = [t for each in labelled.objects for times in each.marks.values() for t in times]
-    if marked and rng.random() < MARKED_SHARE:
+    if marked and rng.random() < MARKED_FRACTION:
         frame_idx = int(rng.choice(marked))
     else:
         frame_idx = int(rng.integers(labelled.video.num_frames))
-    role, pixels = ("strip", env.strip_pixels) if rng.random() < SMALL_SHARE else ("detail", env.detail_pixels)
+    role, pixels = ("strip", env.strip_pixels) if rng.random() < SMALL_FRACTION else ("detail", env.detail_pixels)
     return labelled, frame_refs(labelled.video, [frame_idx], role, pixels, env.size_factor)[0]
 
 
 def _patches(policy: SegPolicy, frames: FrameSource, picks: Sequence[Pick]) -> np.ndarray:
-    """Patches [N, D] of all frames, one after the other."""
+    """Return the patches [N, D] of all frames, in their order."""
     return np.concatenate([policy.layout.patchify(frames.pixels(labelled.video, frame)) for labelled, frame in picks])
 
 
@@ -140,7 +147,16 @@ def _naming_loss(
 
 
 def cell_labels(labelled: LabelledVideo, frame: FrameRef, side: int) -> tuple[np.ndarray, np.ndarray]:
-    """What lies in each token's cell of `side` x `side` shown pixels: float32 [cells, names] and [cells, words]."""
+    """Return the labels of every vision token's cell.
+
+    Args:
+        labelled: The video and its objects.
+        frame: The frame, at the size that the policy is shown.
+        side: Side of a cell in pixels of the shown frame.
+
+    Returns:
+        0 or 1 in float32, [cells, names] and [cells, words], in row-major order of the cells.
+    """
     rows, columns = frame.height // side, frame.width // side
     names = np.zeros((rows * columns, len(NAMES)), np.float32)
     words = np.zeros((rows * columns, len(WORDS)), np.float32)
@@ -159,7 +175,7 @@ def cell_labels(labelled: LabelledVideo, frame: FrameRef, side: int) -> tuple[np
 
 
 def _cells(mask_HW: np.ndarray, rows: int, columns: int) -> np.ndarray:
-    """Indices of the cells that hold enough of an object."""
+    """Return the indices of the cells that contain at least `MIN_VISIBLE_AREA` pixels of an object."""
     height, width = mask_HW.shape
     counts = mask_HW[: height // rows * rows, : width // columns * columns]
     counts = counts.reshape(rows, height // rows, columns, width // columns).sum(axis=(1, 3))

@@ -8,6 +8,7 @@ DIR is Moving Shapes in training layout. The two take turns on the same rows; CP
 from __future__ import annotations
 
 import argparse
+import tempfile
 import time
 from pathlib import Path
 from statistics import median
@@ -18,16 +19,18 @@ from configs.load import load_config
 from env.frames import FrameCache
 from policy import SHIPPED
 from policy.videoseg.checkpoint import load_policy
-from rl.sft import collator as lesson_collator
-from rl.sft.collator import LessonCollator, SftBatch
+from rl.runtime.journal import Journal
+from rl.sft import collator as sft_collator
+from rl.sft.collator import Sequences, SftBatch, SftCollator
+from rl.sft.context import StageContext
 from rl.sft.data import SftDataset
-from rl.sft.loss import lesson_loss
+from rl.sft.loss import sft_loss
 
 
-def padding(lessons: list[SftBatch]) -> float:
+def padding(batches: list[SftBatch]) -> float:
     """Share of the tokens of all batches that are padding."""
-    real = sum(len(sequence) for lesson in lessons for sequence in lesson.batch.sequences)
-    return 1 - real / sum(lesson.batch.input_ids_BL.numel() for lesson in lessons)
+    real = sum(len(sequence) for batch in batches for sequence in batch.batch.sequences)
+    return 1 - real / sum(batch.batch.input_ids_BL.numel() for batch in batches)
 
 
 def main() -> None:
@@ -35,22 +38,23 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--steps", type=int, default=12)
     args = parser.parse_args()
-    config = load_config("tiny", [f"data.train_root={args.data}"])
+    config = load_config("tiny", [f"data.train_root={args.data}", "cold_start.mask_frames=1"])
     stage = next(stage for stage in config.cold_start.stages if stage.kind == "dialogue")
-    lessons, policy, frames = SftDataset(config), load_policy(SHIPPED), FrameCache()
+    dataset, policy, folder = SftDataset(config), load_policy(SHIPPED), Path(tempfile.mkdtemp())
     for parameter in policy.sam.parameters():
         parameter.requires_grad_(not stage.freeze_sam)
-    collator = LessonCollator(policy, lessons.dialogue, lessons.text_only, frames, 1, stage, config.seed)
+    context = StageContext(policy, None, dataset, config, stage, FrameCache(), Journal(folder), folder)
+    collator = SftCollator(context, Sequences(dataset.dialogue, dataset.text_only, len(dataset)))
     rng = np.random.default_rng(config.seed)
     seconds: dict[str, list[float]] = {"one batch": [], "like lengths": []}
     padded: dict[str, list[float]] = {"one batch": [], "like lengths": []}
     for step in range(args.steps + 1):
-        rows = [{"index": int(at)} for at in rng.integers(0, len(lessons), stage.batch_size + stage.text_only_traces)]
+        rows = [{"index": int(at)} for at in rng.integers(0, len(dataset), stage.batch_size + stage.text_only_traces)]
         for name, least_share in (("one batch", 0.0), ("like lengths", 0.8)):
-            lesson_collator.ALIKE = least_share
+            sft_collator.ALIKE = least_share
             start = time.process_time()
-            made = collator(rows)["lessons"]
-            lesson_loss(policy, None, made, stage, frames)[0].backward()
+            made = collator(rows)["batches"]
+            sft_loss(context, made)[0].backward()
             if step:  # the first warms up
                 seconds[name].append(time.process_time() - start)
                 padded[name].append(padding(made))

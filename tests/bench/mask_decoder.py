@@ -20,7 +20,7 @@ from policy.sam.losses import binary_masks
 from policy.videoseg.checkpoint import load_policy
 from policy.videoseg.model import SegPolicy
 from rewards.jf import region_j
-from rl.sft.mask_stage import CaptionPrompts
+from rl.sft.caption_prompts import CaptionPrompts
 
 EVERY = 5  # frames: neighbours are much alike
 

@@ -1,9 +1,11 @@
-"""Bad input ends with an error that says what, where and what to do; a broken video costs only its own episodes."""
+"""Bad input ends with an error that names the place and the remedy; a broken video fails only its own episodes."""
 
 from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -22,6 +24,50 @@ from rl.rollout.request import RolloutRequest
 from rl.rollout.task_stream import items_for_step
 from rl.runtime.checkpoint import latest_checkpoint, restore
 from tests.helpers.rl_parts import Micro
+
+ROOT = Path(__file__).parents[2]
+RUN = """
+import runpy, sys
+module, *sys.argv[1:] = sys.argv[1:]
+try:
+    runpy.run_module(module, run_name="__main__")
+except SystemExit as end:
+    print(end.code)
+print("loaded:", *(name for name in ("torch", "transformers", "vllm", "ray") if name in sys.modules))
+"""
+
+
+def run_with_a_wrong_name(module: str, folder: Path) -> list[str]:
+    """Run a command with a config that names no known loss; return the lines that it prints."""
+    out = ["--out", str(folder / "out")]
+    more = {
+        "rl.evaluate": ["--checkpoint", "nowhere", *out],
+        "rl.predict": ["--checkpoint", "nowhere", "--video", "nowhere", "--query", "it", *out],
+        "cot_data.build": ["nowhere", *out],
+    }.get(module, [])
+    command = [sys.executable, "-c", RUN, module, "--config", "tiny", "--set", "grpo.loss=dapoo", *more]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
+    return done.stdout.splitlines() or [done.stderr]
+
+
+def commands_with_a_config() -> list[str]:
+    files = [file for file in ROOT.glob("*/**/*.py") if "add_config_arguments(parser)" in file.read_text()]
+    names = [".".join(file.relative_to(ROOT).with_suffix("").parts) for file in files]
+    return sorted(name for name in names if not name.startswith(("tests.", "configs.")))
+
+
+@pytest.mark.parametrize("module", commands_with_a_config())
+def test_a_command_ends_at_a_wrong_name_before_it_loads_torch(module: str, tmp_path: Path) -> None:
+    error, loaded = run_with_a_wrong_name(module, tmp_path)
+    assert "grpo.loss: unknown 'dapoo'" in error and error.endswith("did you mean dapo?")
+    assert loaded == "loaded:"
+
+
+def test_the_run_above_sees_a_planted_import(tmp_path: Path) -> None:
+    (tmp_path / "heavy.py").write_text("import torch\n")
+    command = [sys.executable, "-c", RUN, "heavy"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=True)
+    assert done.stdout.splitlines() == ["loaded: torch"]
 
 
 def test_resume_on_an_empty_folder_is_refused(tmp_path: Path) -> None:
@@ -91,7 +137,7 @@ def test_a_broken_video_ends_only_its_own_episodes(micro: Micro, tmp_path: Path)
 
     tasks = list(load_tasks("mevis", root))
     for path in broken.iterdir():
-        path.write_bytes(path.read_bytes()[:200])  # truncated after the loader looked at the folder
+        path.write_bytes(path.read_bytes()[:200])  # truncated after the loader read the folder
     chat, layout = load_chat(micro.policy / "vlm")
     sampler = build_sampler(config.sampler, micro.policy / "vlm", config.env.max_context_tokens, 0)
     rollout = EpisodeRunner(sampler, chat, layout, FrameCache(), config.env)

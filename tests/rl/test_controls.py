@@ -1,4 +1,4 @@
-"""What GRPO is held against: rewards shuffled within each group, and the checkpoint that is shipped."""
+"""The controls of GRPO: rewards shuffled within each group, and the shipped checkpoint."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from tests.helpers.rl_parts import Micro
 RETURNS = (0.0, 1.0, 2.0, 3.0, 5.0, 8.0)
 
 
-def judged(monkeypatch: pytest.MonkeyPatch, overrides: Sequence[str]) -> list[float]:
-    """Advantages of a group whose returns are `RETURNS`, in order."""
+def advantages(monkeypatch: pytest.MonkeyPatch, overrides: Sequence[str]) -> list[float]:
+    """Return the advantages of a group whose returns are `RETURNS`, in order."""
     frames = tuple(f"{t:05d}" for t in range(4))
     task = Task("set/v/0", VideoRef("/nowhere", "v", frames, 4, 64, 64), "the dog", ())
     group = [Trajectory(f"3/{task.task_id}/{g}", task, 3, g, stop_reason=StopReason.ANSWERED) for g in range(6)]
@@ -34,11 +34,11 @@ def judged(monkeypatch: pytest.MonkeyPatch, overrides: Sequence[str]) -> list[fl
 
 
 def test_shuffled_rewards_are_the_same_rewards_in_another_order(monkeypatch: pytest.MonkeyPatch) -> None:
-    plain = judged(monkeypatch, [])
-    shuffled = judged(monkeypatch, ["grpo.shuffle_rewards=true"])
+    plain = advantages(monkeypatch, [])
+    shuffled = advantages(monkeypatch, ["grpo.shuffle_rewards=true"])
     assert plain == sorted(plain) and shuffled != plain and sorted(shuffled) == pytest.approx(plain)
-    assert judged(monkeypatch, ["grpo.shuffle_rewards=true"]) == shuffled, "a resumed run shuffles alike"
-    assert judged(monkeypatch, ["grpo.shuffle_rewards=true", "seed=1"]) != shuffled
+    assert advantages(monkeypatch, ["grpo.shuffle_rewards=true"]) == shuffled, "a resumed run shuffles in the same way"
+    assert advantages(monkeypatch, ["grpo.shuffle_rewards=true", "seed=1"]) != shuffled
 
 
 def test_a_shipped_checkpoint_is_half_as_large_and_loads_as_float32(micro: Micro, tmp_path: Path) -> None:
@@ -56,7 +56,7 @@ def test_a_shipped_checkpoint_is_half_as_large_and_loads_as_float32(micro: Micro
         ship(tmp_path, tmp_path / "again")
 
 
-def test_the_shipped_checkpoint_is_whole_and_small() -> None:
+def test_the_shipped_checkpoint_is_complete_and_small() -> None:
     policy = load_policy(SHIPPED)
     assert {parameter.dtype for parameter in policy.parameters()} == {torch.float32}
     assert sum(path.stat().st_size for path in SHIPPED.rglob("*") if path.is_file()) < 16e6

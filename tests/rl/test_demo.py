@@ -16,7 +16,7 @@ from env.errors import CheckpointError, DataError
 from policy import SHIPPED
 from rl.demo import data_stages, grpo_stages, has_data, main, prepare, with_resume
 from rl.runtime.memory import MemoryWatch
-from rl.runtime.stages import Ledger, Phase, Stage, run_stage
+from rl.runtime.phases import Phase, PhaseCost, PhaseLog, run_phase
 
 
 def config_in(folder: Path) -> RunConfig:
@@ -80,7 +80,7 @@ def test_a_new_start_sets_the_last_one_aside_but_not_the_data(tmp_path):
 
 
 def test_a_stage_that_was_begun_goes_on(tmp_path):
-    stage = Stage("cold_start", "Cold start", ["-m", "rl.sft_coldstart"])
+    stage = Phase("cold_start", "Cold start", ["-m", "rl.sft_coldstart"])
     assert with_resume(stage, tmp_path) == stage.command
     (tmp_path / "cold_start").mkdir()
     (tmp_path / "cold_start" / "config.yaml").touch()
@@ -88,21 +88,21 @@ def test_a_stage_that_was_begun_goes_on(tmp_path):
 
 
 def test_a_failed_stage_stops_with_its_exit_code(tmp_path, capfd):
-    ledger = Ledger(tmp_path)
-    stage = Stage("bad", "A bad stage", ["-c", "raise SystemExit(3)"])
+    ledger = PhaseLog(tmp_path)
+    stage = Phase("bad", "A bad stage", ["-c", "raise SystemExit(3)"])
     with MemoryWatch() as watch, pytest.raises(SystemExit) as stopped:
-        run_stage(stage, stage.command, ledger, watch)
+        run_phase(stage, stage.command, ledger, watch)
     assert stopped.value.code == 3
     assert "'A bad stage' failed with exit code 3" in capfd.readouterr().err
-    assert not Ledger(tmp_path).is_done("bad")
+    assert not PhaseLog(tmp_path).is_done("bad")
 
 
 def test_the_time_of_a_broken_attempt_counts(tmp_path):
-    ledger, stage = Ledger(tmp_path), Stage("grpo", "GRPO", [])
+    ledger, stage = PhaseLog(tmp_path), Phase("grpo", "GRPO", [])
     ledger.add(stage, 10.0, 500, done=False)
     ledger.add(stage, 5.0, 300, done=True)
-    assert Ledger(tmp_path).is_done("grpo")
-    assert Ledger(tmp_path).phases() == [Phase("GRPO", 15.0, 500)]
+    assert PhaseLog(tmp_path).is_done("grpo")
+    assert PhaseLog(tmp_path).costs() == [PhaseCost("GRPO", 15.0, 500)]
     assert json.loads(ledger.path.read_text())["grpo"]["done"] is True
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import secrets
 import shutil
 import signal
@@ -17,7 +18,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from configs.load import ConfigError
+from configs.load import ConfigError, load_config
+from configs.schema import RunConfig
 from rl.runtime.cluster import check_job_paths
 from tests.helpers.rl_parts import Micro, read_lines
 
@@ -51,11 +53,11 @@ def end(head: psutil.Process) -> None:
 
 @pytest.fixture
 def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """Address of the job server of a new head node; its processes are ended by their ids (never `ray stop`)."""
+    """Yield the address of a new head node's job server; its processes are ended by their ids (never `ray stop`)."""
     monkeypatch.setenv("RAY_AUTH_MODE", "token")
     monkeypatch.setenv("RAY_AUTH_TOKEN", secrets.token_hex(16))
     gcs, dashboard, agent, client = free_ports(4)
-    folder = Path(tempfile.mkdtemp(prefix="ray-"))  # short: the paths of unix sockets hold some hundred characters
+    folder = Path(tempfile.mkdtemp(prefix="ray-"))  # short, as the paths of unix sockets must be
     command = [str(RAY), "start", "--head", "--block", "--num-cpus=2", f"--temp-dir={folder}", f"--port={gcs}"]
     command += [
         f"--dashboard-port={dashboard}",
@@ -67,13 +69,13 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
         head = subprocess.Popen(command, stdout=log, stderr=log, cwd=ROOT, start_new_session=True)
     try:
         deadline = time.monotonic() + 400
-        # A job server lists jobs before it can run any, and its port is open before that: one that did nothing tells.
+        # The server's port opens, and it lists jobs, before it can run any: wait until an empty job succeeds.
         while submit(f"http://127.0.0.1:{dashboard}", "--", "true", timeout=300).returncode != 0:
             assert head.poll() is None and time.monotonic() < deadline, (folder / "start.log").read_text()[-4000:]
             time.sleep(0.5)
         yield f"http://127.0.0.1:{dashboard}"
     finally:
-        if head.poll() is None:  # else it has ended by itself, and the assertion above tells why
+        if head.poll() is None:  # else it ended by itself, and the assertion above gives the reason
             end(psutil.Process(head.pid))
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -92,17 +94,50 @@ def test_two_steps_as_a_ray_job(cluster: str, micro: Micro, tmp_path: Path):
     assert (tmp_path / "run" / "checkpoints" / "step-000002" / "state.pt").is_file()
 
 
-def test_a_job_in_a_copy_of_the_folder_wants_absolute_paths(
-    micro: Micro, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
-    """Ray deletes the copy, and with it what a relative run_dir would hold."""
+def job_config(micro: Micro, folder: Path, *overrides: str) -> RunConfig:
+    """A config whose paths are absolute but for the training data and the overrides."""
+    places = [f"run_dir={folder / 'run'}", f"policy.path={micro.policy}", "data.eval_root=/a"]
+    return load_config("smoke", [*places, *overrides])
+
+
+@pytest.fixture
+def in_a_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Work in a folder that is named like Ray's copies."""
     copy = tmp_path / "working_dir_files" / "_ray_pkg_1"
     copy.mkdir(parents=True)
     monkeypatch.chdir(copy)
-    check_job_paths(micro.config(tmp_path / "run"))
-    with pytest.raises(ConfigError, match="run_dir: 'runs/smoke' is relative"):
-        check_job_paths(micro.config(tmp_path, ["run_dir=runs/smoke"]))
-    with pytest.raises(ConfigError, match=r"data\.train_root: 'data' is relative"):
-        check_job_paths(micro.config(tmp_path / "run", ["data.train_root=data"]))
+
+
+@pytest.mark.usefixtures("in_a_job")
+@pytest.mark.parametrize(
+    ("overrides", "key"),
+    [
+        (["run_dir=a/b"], "run_dir"),
+        (["policy.path=a/b"], "policy.path"),
+        (["policy.sam.checkpoint=a/b"], "policy.sam.checkpoint"),
+        (["data.train_root=a/b"], "data.train_root"),
+        (["data.train_root=/a", "data.traces=a/b"], "data.traces"),
+        (["data.train_root=/a", "data.eval_root=a/b"], "data.eval_root"),
+        (["data.train=[{root: /a}, {root: a/b}]"], "data.train.1.root"),
+        (["data.train=[{root: /a, traces: a/b}]"], "data.train.0.traces"),
+        (["data.train=[{root: /a, only: a/b}]"], "data.train.0.only"),
+    ],
+)
+def test_a_job_needs_absolute_paths(micro: Micro, tmp_path: Path, overrides: list[str], key: str):
+    """Ray deletes the copy, and with it all files of a relative run_dir; the copy has no data either."""
+    with pytest.raises(ConfigError, match=rf"^{re.escape(key)}: expected an absolute path .* got 'a/b'"):
+        check_job_paths(job_config(micro, tmp_path, "grpo.eval_every=2", *overrides))
+
+
+@pytest.mark.usefixtures("in_a_job")
+def test_a_job_may_have_relative_paths_that_it_does_not_read(micro: Micro, tmp_path: Path):
+    check_job_paths(job_config(micro, tmp_path, "data.train_root=/a", "grpo.eval_every=2"))
+    check_job_paths(job_config(micro, tmp_path, "data.train_root=/a", "grpo.eval_every=0", "data.eval_root=a/b"))
+    config = job_config(micro, tmp_path, "data.train=[{root: /a}]")
+    assert not Path(config.data.train_root).is_absolute()
+    check_job_paths(config)
+
+
+def test_paths_may_be_relative_outside_of_a_job(micro: Micro, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)
     check_job_paths(micro.config(tmp_path, ["run_dir=runs/smoke"]))

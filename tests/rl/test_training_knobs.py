@@ -1,4 +1,4 @@
-"""What the published recipe asks of training beyond the small default: each knob does what its sentence says."""
+"""Training options of the published recipe that the small default does not use: each does what the schema says."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ from policy.sam.losses import UNSURE_SHARE, at_points, mask_losses
 from policy.videoseg.checkpoint import load_policy, save_policy
 from policy.videoseg.model import SegPolicy
 from policy.vlm.batch import Batch, collate, to_sequence
-from rl.runtime.journal import Journal
-from rl.sft.collator import LessonCollator
-from rl.sft.mask_stage import CaptionPrompts
+from rl.sft.caption_prompts import CaptionPrompts
+from rl.sft.collator import SftCollator
 from rl.sft.trainer import ColdStartTrainer, choose_sam_parts, training_arguments
 from rl.sft_coldstart import train
 from tests.helpers.rl_parts import Micro, read_lines
+from tests.helpers.sft_parts import rows_of, stage_context
 
 pytestmark = pytest.mark.timeout(1200)
 
@@ -65,15 +65,15 @@ def gradients(policy: SegPolicy) -> dict[str, Tensor]:
 def step_gradient(
     micro: Micro, items: list[Trajectory], folder: Path, max_tokens: int
 ) -> tuple[dict[str, Tensor], dict[str, float], int]:
-    """Gradient and metrics of one step of the trainer on eight traces, and its number of forwards."""
+    """Return gradient and metrics of one step of the trainer on eight traces, and its number of forward passes."""
     policy = load_policy(micro.policy)
     torch.manual_seed(0)
     prompts = CaptionPrompts(policy.chat, policy.sam.hidden_dim)
     stage = StageConfig(batch_size=8, align_coef=0.4, decision_weight=4.0, bce_coef=2.0)
-    shared = ColdStartConfig((stage,), max_batch_tokens=max_tokens)
-    collator = LessonCollator(policy, items.__getitem__, items.__getitem__, FrameCache(), 3, stage, 0, max_tokens)
-    trainer = ColdStartTrainer(policy, prompts, stage, shared, collator, 8, folder, Journal(folder), 0)
-    inputs = collator([{"index": at} for at in range(8)])
+    sets = [f"cold_start.max_batch_tokens={max_tokens}", "cold_start.mask_frames=3"]
+    context = stage_context(policy, micro.config(folder, sets), stage, prompts)
+    trainer = ColdStartTrainer(context, rows_of(items))
+    inputs = SftCollator(context, rows_of(items))([{"index": at} for at in range(8)])
     forwards: list[int] = []
     policy.register_forward_hook(lambda _module, given, _output: forwards.append(len(given[0].sequences)))
     trainer.training_step(policy, inputs)
@@ -114,12 +114,12 @@ def rates(stage: StageConfig, folder: Path) -> list[float]:
 def test_the_rate_is_a_plateau_or_a_cosine_after_a_warm_up_of_a_twentieth(tmp_path: Path):
     stage = StageConfig(steps=100, lr=1.0)
     optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
-    wanted = get_cosine_schedule_with_warmup(optimizer, 5, 100)
+    expected = get_cosine_schedule_with_warmup(optimizer, 5, 100)
     cosine, plateau = rates(replace(stage, lr_schedule="cosine"), tmp_path), rates(stage, tmp_path)
     for at in range(100):
-        assert cosine[at] == pytest.approx(wanted.get_last_lr()[0])
+        assert cosine[at] == pytest.approx(expected.get_last_lr()[0])
         optimizer.step()
-        wanted.step()
+        expected.step()
     assert cosine[:6] == pytest.approx([0, 0.2, 0.4, 0.6, 0.8, 1.0]) == plateau[:6]
     assert set(plateau[5:66]) == {1.0} and plateau[99] < 0.05
 
@@ -149,7 +149,7 @@ def test_points_lie_where_the_mask_is_unsure():
     assert ((at_larger_1NP - gold_1NP).abs() > 0.5).float().mean() < 0.05
 
 
-def test_a_loss_at_points_judges_presence_by_the_whole_mask():
+def test_a_loss_at_points_takes_presence_from_the_whole_mask():
     torch.manual_seed(0)
     gold_NHW = torch.zeros(2, 64, 64, dtype=torch.bool)
     gold_NHW[0, 0, 0] = True  # which no point may hit
@@ -162,7 +162,7 @@ def test_a_loss_at_points_judges_presence_by_the_whole_mask():
     assert logits_NHW.grad is not None and logits_NHW.grad[0].abs().max() > 0
 
 
-def test_only_the_named_parts_of_sam_2_learn(micro: Micro):
+def test_only_the_named_parts_of_sam_2_are_trained(micro: Micro):
     sam = load_policy(micro.policy).sam
 
     def learning() -> set[str]:
@@ -194,7 +194,7 @@ def adapted(micro: Micro) -> Iterator[SegPolicy]:
 def test_adapters_drop_only_where_they_are_trained(adapted: SegPolicy, items: list[Trajectory]):
     batch = batch_of(adapted, items[:2])
     first, again = (adapted(batch).logprobs_BL for _ in range(2))
-    assert torch.equal(first, again), "as loaded: what is played and scored drops nothing"
+    assert torch.equal(first, again), "as loaded, for rollouts and scoring, nothing is dropped"
     adapted.train()
     assert not torch.equal(adapted(batch).logprobs_BL, first)
 
@@ -219,17 +219,17 @@ def test_recomputed_activations_give_the_same_gradient_from_less_memory(micro: M
     found: list[tuple[dict[str, Tensor], int]] = []
     for recompute in (False, True):
         policy = load_policy(micro.policy, PolicyConfig(recompute_activations=recompute))
-        held: dict[int, int] = {}
+        saved: dict[int, int] = {}
 
-        def keep(tensor: Tensor, held: dict[int, int] = held) -> Tensor:
-            held[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        def keep(tensor: Tensor, saved: dict[int, int] = saved) -> Tensor:
+            saved[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
             return tensor
 
         with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
             output = policy(batch_of(policy, items[:4]))
         (output.logprobs_BL.sum() + output.prompts_MC.sum()).backward()
         weights = {each.untyped_storage().data_ptr() for each in policy.parameters()}
-        found.append((gradients(policy), sum(size for at, size in held.items() if at not in weights)))
+        found.append((gradients(policy), sum(size for at, size in saved.items() if at not in weights)))
     (plain, plain_bytes), (recomputed, recomputed_bytes) = found
     assert plain.keys() == recomputed.keys() and plain
     for name, tensor in plain.items():
@@ -243,20 +243,20 @@ def test_a_learner_that_recomputes_drops_nothing(micro: Micro, items: list[Traje
     assert policy.vlm.training and torch.equal(policy(batch).logprobs_BL, policy(batch).logprobs_BL)
 
 
-def test_bfloat16_computes_and_float32_is_kept(micro: Micro, items: list[Trajectory]):
+def test_bfloat16_is_for_computing_and_float32_for_weights(micro: Micro, items: list[Trajectory]):
     exact = load_policy(micro.policy)
     policy = load_policy(micro.policy, PolicyConfig(compute_dtype="bfloat16", recompute_activations=True))
     batch = batch_of(policy, items[:4])
-    output, wanted = policy(batch), exact(batch)
+    output, expected = policy(batch), exact(batch)
     assert output.logprobs_BL.dtype == output.prompts_MC.dtype == torch.float32
-    apart = (output.logprobs_BL - wanted.logprobs_BL).abs()
+    apart = (output.logprobs_BL - expected.logprobs_BL).abs()
     assert apart.max() > 1e-4 and apart.sum() / batch.loss_mask_BL.sum() < 0.05
     (output.logprobs_BL.sum() + output.prompts_MC.sum()).backward()
     assert {each.dtype for each in policy.parameters()} == {torch.float32}
     assert {each.dtype for each in gradients(policy).values()} == {torch.float32}
 
 
-def test_published_half_precision_weights_are_loaded_to_be_trained(micro: Micro, tmp_path: Path):
+def test_published_half_precision_weights_are_loaded_in_float32(micro: Micro, tmp_path: Path):
     save_policy(load_policy(micro.policy), tmp_path)
     path = tmp_path / "vlm" / "model.safetensors"
     save_file({name: each.bfloat16() for name, each in load_file(path).items()}, path, metadata={"format": "pt"})
@@ -281,17 +281,17 @@ def test_a_cold_start_with_the_published_knobs_runs_an_epoch(micro: Micro, tmp_p
     rows = read_lines(tmp_path / "run" / "stage-0-dialogue" / "metrics.jsonl")
     assert [row["step"] for row in rows] == list(range(1, -(-len(micro.tasks()) // 4) + 1))
     assert np.isfinite([row["loss/tokens"] for row in rows]).all() and "loss/masks" in rows[0]
-    moved = _moved(load_policy(micro.policy), after)
-    assert {name.partition(".")[0] for name in moved["sam"]} == {"sam_mask_decoder"}
-    assert moved["text_hidden_fcs"] and not [name for name in moved["vlm"] if "visual" in name or "norm" in name]
-    assert any("q_proj" in name for name in moved["vlm"]) and any("embed_tokens" in name for name in moved["vlm"])
+    changed = _changed(load_policy(micro.policy), after)
+    assert {name.partition(".")[0] for name in changed["sam"]} == {"sam_mask_decoder"}
+    assert changed["text_hidden_fcs"] and not [name for name in changed["vlm"] if "visual" in name or "norm" in name]
+    assert any("q_proj" in name for name in changed["vlm"]) and any("embed_tokens" in name for name in changed["vlm"])
 
 
-def _moved(before: SegPolicy, after: SegPolicy) -> dict[str, set[str]]:
-    """Names of the weights that differ, by part of the policy."""
-    moved: dict[str, set[str]] = {}
+def _changed(before: SegPolicy, after: SegPolicy) -> dict[str, set[str]]:
+    """Return the names of the weights that differ, by part of the policy."""
+    changed: dict[str, set[str]] = {}
     for part in ("vlm", "text_hidden_fcs", "sam"):
         old: Any = before.get_submodule(part).state_dict()
         new = after.get_submodule(part).state_dict()
-        moved[part] = {name for name, tensor in old.items() if not torch.equal(tensor, new[name])}
-    return moved
+        changed[part] = {name for name, tensor in old.items() if not torch.equal(tensor, new[name])}
+    return changed

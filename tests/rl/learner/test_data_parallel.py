@@ -24,7 +24,7 @@ from env.errors import CheckpointError, DataError, VideoSegError
 from env.frames import FrameCache, FrameCaches
 from env.store import TrajectoryStore
 from env.types import Action, Trajectory
-from policy.videoseg.checkpoint import POLICIES
+from policy.videoseg.checkpoint import POLICIES, save_policy
 from rl.grpo import train
 from rl.learner.advantage import assign_advantages
 from rl.learner.data_parallel import DataParallelLearner, split_groups
@@ -137,7 +137,7 @@ def test_any_number_of_ranks_loads_what_another_number_has_saved(ranks: Ranks, t
     one = ranks.local(config)
     with ranks.two(ranks.config("grpo.kl_coef=0.05", *TWO)) as two:
         two.learn(ranks.groups(config), assign)
-        folder = save_checkpoint(tmp_path, 1, ranks.local(config).policy, two.state())
+        folder = save_checkpoint(tmp_path, 1, partial(save_policy, ranks.local(config).policy), two.state())
         one.load_state(load_state(folder), folder)
         two.learn(ranks.groups(config, 2), assign)  # away from the saved state
         two.load_state(load_state(folder), folder)
@@ -200,7 +200,7 @@ def test_a_rank_that_cannot_start_names_the_reason(ranks: Ranks, tmp_path: Path)
 
 def test_more_ranks_than_the_cluster_has_cpus_for_are_refused(ranks: Ranks):
     config = ranks.config("grpo.learner_ranks=99", "sampler.load_seconds=1")
-    refusal = r"98 ranks \(grpo.learner_ranks\) .* found no room within 1 s"
+    refusal = r"98 ranks \(grpo.learner_ranks\) .* could not within 1 s"
     with pytest.raises(ConfigError, match=refusal), ranks.two(config):
         pass
 

@@ -27,7 +27,7 @@ from rl.report.page import (
     render_report,
     replay_choice,
 )
-from rl.runtime.stages import Phase
+from rl.runtime.phases import PhaseCost
 from tests.helpers.browser import open_page
 from tests.helpers.replay_samples import ATTACK, answer_text, box, episode, select_text, small_task
 
@@ -96,7 +96,7 @@ def made_report(folder: Path) -> RunReport:
             "GRPO": grpo_charts(steps, rewards, *stages[-2:]),
         },
         links={"Replay: untrained": "replay_untrained.html"},
-        phases=[Phase("Cold start", 90, 3 << 30), Phase("GRPO", 330, 5 << 30)],
+        phases=[PhaseCost("Cold start", 90, 3 << 30), PhaseCost("GRPO", 330, 5 << 30)],
         memory_unit="PSS",
         facts=facts_of({"commit": "abc", "cores": 2, "packages": {"torch": ATTACK}}, 3),
         config_text=f"run_dir: {ATTACK}",

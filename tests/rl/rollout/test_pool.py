@@ -135,7 +135,9 @@ def test_our_own_errors_are_raised_as_they_are(setting: Setting):
 
 
 def test_more_workers_than_the_cluster_has_cpus_for_are_refused(setting: Setting):
-    with pytest.raises(ConfigError, match=r"9 workers .* with {'CPU': 1} each found no room within 3 s.*{'CPU': 8.0}"):
+    with pytest.raises(
+        ConfigError, match=r"can run 9 workers .* with {'CPU': 1} each, but it could not within 3 s.*{'CPU': 8.0}"
+    ):
         setting.pool(workers=9, load_seconds=3.0)
     assert len(setting.pool(workers=8).pids()) == 8, "the attempt keeps no resources"
 

@@ -99,7 +99,7 @@ def test_the_learner_leaves_a_core_to_each_worker_while_they_run(monkeypatch: py
     for workers, left in ((1, 3), (9, 1), (0, 4)):
         cores = SharedCores(workers)
         for is_running in (True, False, True):
-            cores.make_room(is_running)
+            cores.set_threads(is_running)
         assert taken[-3:] == [left, 4, left]
 
 

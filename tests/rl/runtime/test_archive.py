@@ -1,4 +1,4 @@
-"""A start without --resume in the folder of an earlier run costs nothing of it."""
+"""A start without --resume in the folder of an earlier run keeps all of its files."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from rl.runtime.archive import set_aside
 from tests.helpers.rl_parts import Micro
 
 
-def test_what_was_there_is_kept(tmp_path: Path):
+def test_earlier_files_are_kept(tmp_path: Path):
     (tmp_path / "data").mkdir()
     set_aside(tmp_path, ("stage-*", "policy"), SHIPPED)
     assert [path.name for path in tmp_path.iterdir()] == ["data"]
@@ -26,7 +26,7 @@ def test_what_was_there_is_kept(tmp_path: Path):
     assert (tmp_path / "earlier-1" / "policy").read_text() == "1"
 
 
-def test_a_run_does_not_move_away_what_it_begins_with(tmp_path: Path):
+def test_a_run_does_not_move_away_its_first_policy(tmp_path: Path):
     (tmp_path / "checkpoints/step-1/policy").mkdir(parents=True)
     with pytest.raises(ConfigError, match="give the new run a run_dir of its own"):
         set_aside(tmp_path, ("checkpoints",), tmp_path / "checkpoints/step-1/policy")
@@ -34,12 +34,12 @@ def test_a_run_does_not_move_away_what_it_begins_with(tmp_path: Path):
     assert [path.name for path in tmp_path.iterdir()] == ["checkpoints"]
 
 
-def test_a_cold_start_writes_what_it_sets_aside(micro: Micro):
+def test_a_cold_start_sets_aside_all_that_it_writes(micro: Micro):
     written = {path.name for path in micro.policy.parent.iterdir()}
     assert written == {path.name for name in sft_coldstart.WRITTEN for path in micro.policy.parent.glob(name)}
 
 
-def test_grpo_writes_what_it_sets_aside(micro: Micro, tmp_path: Path):
+def test_grpo_sets_aside_all_that_it_writes(micro: Micro, tmp_path: Path):
     config = micro.config(tmp_path, ["grpo.steps=1", "sampler.kind=hf"])
     grpo.train(config)
     written = {path.name for path in tmp_path.iterdir()}

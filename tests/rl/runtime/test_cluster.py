@@ -1,4 +1,4 @@
-"""Starting a local Ray: on a machine that is too busy at first, with room for weights, with the GPUs that are free."""
+"""Start a local Ray: on a machine that is too busy at first, with space for weights, with the GPUs that are free."""
 
 from __future__ import annotations
 
@@ -21,27 +21,27 @@ LATE = "The current node timed out during startup."
 
 
 class BusyMachine:
-    """`ray.init` that leaves a process behind and gives up, so many times."""
+    """A `ray.init` that starts a process and then fails, a given number of times."""
 
     def __init__(self, failures: int, problem: str = LATE):
         self.failures = failures
         self.problem = problem
-        self.left: list[subprocess.Popen[bytes]] = []
+        self.started: list[subprocess.Popen[bytes]] = []
 
     def init(self, **settings: object) -> None:
         assert settings["address"] == "local"
-        self.left.append(subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"]))
-        if len(self.left) <= self.failures:
+        self.started.append(subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"]))
+        if len(self.started) <= self.failures:
             raise Exception(self.problem)
 
 
 @pytest.mark.parametrize("failures", [0, 1, STARTS - 1])
-def test_a_late_start_is_tried_again_and_leaves_nothing_behind(monkeypatch: pytest.MonkeyPatch, failures: int):
+def test_a_late_start_is_tried_again_and_its_processes_are_ended(monkeypatch: pytest.MonkeyPatch, failures: int):
     machine = BusyMachine(failures)
     monkeypatch.setattr(ray, "init", machine.init)
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     connect_ray(RunConfig())
-    *failed, last = machine.left
+    *failed, last = machine.started
     assert len(failed) == failures
     for process in failed:
         assert process.wait(10) != 0
@@ -51,7 +51,7 @@ def test_a_late_start_is_tried_again_and_leaves_nothing_behind(monkeypatch: pyte
 
 
 @pytest.mark.parametrize(("failures", "problem", "starts"), [(STARTS, LATE, STARTS), (1, "no such setting", 1)])
-def test_what_another_try_does_not_mend_is_raised(
+def test_an_error_that_another_attempt_cannot_mend_is_raised(
     monkeypatch: pytest.MonkeyPatch, failures: int, problem: str, starts: int
 ):
     machine = BusyMachine(failures, problem)
@@ -59,13 +59,13 @@ def test_what_another_try_does_not_mend_is_raised(
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     with pytest.raises(Exception, match=problem):
         connect_ray(RunConfig())
-    assert len(machine.left) == starts
-    for process in machine.left:
+    assert len(machine.started) == starts
+    for process in machine.started:
         process.kill()
         process.wait()
 
 
-def test_the_object_store_has_room_for_the_weights_that_travel(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+def test_the_object_store_is_large_enough_for_the_weights(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     (tmp_path / "vlm").mkdir()
     for shard in range(2):
         with (tmp_path / f"vlm/model-{shard}.safetensors").open("wb") as file:
@@ -83,10 +83,10 @@ RANKS = RunConfig(sampler=SamplerConfig(gpus_per_worker=0.5), grpo=GrpoConfig(le
 
 
 @pytest.mark.parametrize(("config", "visible", "others"), [(OWN_GPUS, "", {"1", "2"}), (RANKS, "5,3,7", {"3", "7"})])
-def test_the_learners_gpu_is_given_to_nobody_else(
+def test_the_gpu_of_the_learner_is_not_given_to_workers(
     monkeypatch: pytest.MonkeyPatch, config: RunConfig, visible: str, others: set[str]
 ):
-    """Real Ray; the three GPUs are a claim, which it takes on trust."""
+    """Real Ray, which is told of three GPUs and does not check them."""
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     monkeypatch.delenv(VISIBLE, raising=False)
@@ -94,19 +94,19 @@ def test_the_learners_gpu_is_given_to_nobody_else(
         monkeypatch.setenv(VISIBLE, visible)
     try:
         connect_ray(config, has_gpu=True)
-        assert os.environ.get(VISIBLE, "") == visible, "this process sees what it saw"
+        assert os.environ.get(VISIBLE, "") == visible, "this process sees the same GPUs as before"
         assert ray.cluster_resources()["GPU"] == 2
-        look = ray.remote(num_gpus=1, num_cpus=1)(GpuHolder)
-        holders: list[Any] = [look.remote() for _ in others]
+        holder_class = ray.remote(num_gpus=1, num_cpus=1)(GpuHolder)
+        holders: list[Any] = [holder_class.remote() for _ in others]
         assert set(ray.get([holder.sees.remote() for holder in holders])) == others
     finally:
         ray.shutdown()
 
 
 @pytest.mark.parametrize(("gpus", "has_gpu"), [(0.5, True), (1.0, False)])
-def test_a_gpu_that_is_shared_or_not_taken_is_rays_to_give(monkeypatch: pytest.MonkeyPatch, gpus: float, has_gpu: bool):
+def test_a_gpu_that_is_shared_or_unused_is_left_to_ray(monkeypatch: pytest.MonkeyPatch, gpus: float, has_gpu: bool):
     asked: list[dict[str, object]] = []
     monkeypatch.setattr(ray, "init", lambda **settings: asked.append(settings))
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     connect_ray(RunConfig(sampler=SamplerConfig(gpus_per_worker=gpus)), has_gpu)
-    assert asked[0]["num_gpus"] is None, "Ray counts for itself"
+    assert asked[0]["num_gpus"] is None, "Ray counts the GPUs itself"

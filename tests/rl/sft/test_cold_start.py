@@ -1,4 +1,4 @@
-"""The cold start: what its collator asks for, that it can be learnt, and that a killed run ends in the same weights."""
+"""The cold start: the collator's targets, that a batch can be learned, and that a killed run ends in equal weights."""
 
 from __future__ import annotations
 
@@ -17,74 +17,60 @@ import torch
 from safetensors.torch import load_file
 
 from configs.load import load_config, save_config
-from configs.schema import RunConfig, StageConfig
+from configs.schema import StageConfig
 from cot_data.traces.dialogue import to_trajectory, without_frames
 from cot_data.traces.write import write_trace
-from env.frames import FrameCache
 from env.rle import decode
 from env.types import Answer, Select, Trajectory
 from policy.videoseg.checkpoint import load_policy
-from policy.videoseg.model import SegPolicy
-from policy.vlm.batch import ALIKE, to_sequence
-from rl.sft.collator import LessonCollator, SftBatch
-from rl.sft.loss import lesson_loss
+from policy.vlm.batch import ALIKE
+from rl.sft.collator import Sequences, SftBatch, SftCollator
+from rl.sft.context import StageContext
+from rl.sft.loss import sft_loss
 from rl.sft_coldstart import train
 from tests.helpers.rl_parts import MICRO, Micro, read_lines
+from tests.helpers.sft_parts import one_batch, stage_context, with_mask_frames
 
 WEIGHT = 6.0
 
 
 @pytest.fixture(scope="module")
-def policy(micro: Micro) -> SegPolicy:
-    return load_policy(micro.policy)
+def context(micro: Micro, tmp_path_factory: pytest.TempPathFactory) -> StageContext:
+    config = micro.config(tmp_path_factory.mktemp("sft"))
+    return stage_context(load_policy(micro.policy), config, StageConfig(decision_weight=WEIGHT))
 
 
-@pytest.fixture(scope="module")
-def config(micro: Micro, tmp_path_factory: pytest.TempPathFactory) -> RunConfig:
-    return micro.config(tmp_path_factory.mktemp("lessons"))
-
-
-def trajectories(micro: Micro, config: RunConfig) -> list[Trajectory]:
+def trajectories(micro: Micro, context: StageContext) -> list[Trajectory]:
+    env = context.config.env
     return [
-        to_trajectory(write_trace(task, config.env, np.random.default_rng(at), "brief"), task, config.env)
+        to_trajectory(write_trace(task, env, np.random.default_rng(at), "brief"), task, env)
         for at, task in enumerate(micro.tasks())
     ]
-
-
-def lesson_of(policy: SegPolicy, items: list[Trajectory], num_mask_frames: int = 2) -> SftBatch:
-    stage = StageConfig(batch_size=len(items), decision_weight=WEIGHT)
-    collator = LessonCollator(
-        policy, items.__getitem__, items.__getitem__, FrameCache(), num_mask_frames, stage, seed=0
-    )
-    sequences = [to_sequence(item, policy.chat, policy.layout) for item in items]
-    return collator.lesson(items, sequences, np.random.default_rng(0).spawn(len(items)))
 
 
 def rows(count: int) -> list[dict[str, int]]:
     return [{"index": at} for at in range(count)]
 
 
-def learnt(policy: SegPolicy, lesson: SftBatch, row: int, turn: int, least: float = 0.5) -> str:
-    """The words of a turn whose tokens weigh `least` or more."""
-    sequence, weights = lesson.batch.sequences[row], lesson.token_weights_BL[row]
+def learned(context: StageContext, batch: SftBatch, row: int, turn: int, least: float = 0.5) -> str:
+    """Return the words of a turn whose tokens weigh `least` or more."""
+    sequence, weights = batch.batch.sequences[row], batch.token_weights_BL[row]
     ids = [token for at, token in enumerate(sequence.ids) if sequence.turn_idx[at] == turn and weights[at] >= least]
-    return str(policy.chat.tokenizer.decode(ids))
+    return str(context.policy.chat.tokenizer.decode(ids))
 
 
-def test_only_what_the_policy_writes_is_learnt_and_decisions_weigh_more(
-    micro: Micro, policy: SegPolicy, config: RunConfig
-) -> None:
-    items = trajectories(micro, config)
-    lesson = lesson_of(policy, items)
+def test_only_actions_have_weight_and_decisions_have_more(micro: Micro, context: StageContext) -> None:
+    items = trajectories(micro, context)
+    batch = one_batch(context, items)
     for row, item in enumerate(items):
-        sequence, weights = lesson.batch.sequences[row], lesson.token_weights_BL[row]
+        sequence, weights = batch.batch.sequences[row], batch.token_weights_BL[row]
         assert not weights[len(sequence) :].any()
         assert not weights[: len(sequence)][~torch.tensor(sequence.loss_mask)].any()
         if item.task.explore:
             continue
         for number, turn in enumerate(item.turns):
-            assert learnt(policy, lesson, row, number).startswith(turn.action.text)
-        decision, heavy = item.turns[-1].decision, learnt(policy, lesson, row, len(item.turns) - 1, WEIGHT).split()
+            assert learned(context, batch, row, number).startswith(turn.action.text)
+        decision, heavy = item.turns[-1].decision, learned(context, batch, row, len(item.turns) - 1, WEIGHT).split()
         assert isinstance(decision, Answer)
         numbers = [decision.interval.start, decision.interval.end - 1, decision.key_frame]
         assert [int(word) for word in heavy if word.isdigit()][-3:] == numbers
@@ -92,62 +78,56 @@ def test_only_what_the_policy_writes_is_learnt_and_decisions_weigh_more(
         assert "[SEG]" not in heavy and "Step" not in heavy
 
 
-def test_who_is_meant_is_not_learnt_before_the_evidence_was_seen(
-    micro: Micro, policy: SegPolicy, config: RunConfig
-) -> None:
+def test_the_target_has_no_weight_before_the_evidence_is_shown(micro: Micro, context: StageContext) -> None:
     tasks = [task for task in micro.tasks() if task.explore]
-    env = config.env
+    env = context.config.env
     asked = [write_trace(task, env, np.random.default_rng(at), "brief") for task in tasks for at in range(4)]
     items = [
         to_trajectory(record, task, env)
         for record, task in zip(asked, [t for t in tasks for _ in range(4)], strict=True)
     ]
-    lesson = lesson_of(policy, items)
+    batch = one_batch(context, items)
     assert {len(item.turns) for item in items} == {1, 2}
     for row, item in enumerate(items):
-        said = learnt(policy, lesson, row, len(item.turns) - 1).partition(" Step 2")[2]
+        said = learned(context, batch, row, len(item.turns) - 1).partition(" Step 2")[2]
         assert (item.task.caption in said.partition("</think>")[0]) == (len(item.turns) == 2)
-        assert learnt(policy, lesson, row, len(item.turns) - 1).endswith("</answer><|im_end|>"), (
-            "it repeats what was said"
+        assert learned(context, batch, row, len(item.turns) - 1).endswith("</answer><|im_end|>"), (
+            "the answer block repeats the conclusion"
         )
 
 
-def test_without_frames_only_what_follows_from_the_sights_is_learnt(
-    micro: Micro, policy: SegPolicy, config: RunConfig
-) -> None:
-    items = [without_frames(item) for item in trajectories(micro, config)]
-    lesson = lesson_of(policy, items)
-    assert lesson.batch.pixel_values is None and not lesson.batch.image_mask_BL.any()
+def test_without_frames_only_conclusions_have_weight(micro: Micro, context: StageContext) -> None:
+    items = [without_frames(item) for item in trajectories(micro, context)]
+    batch = one_batch(context, items)
+    assert batch.batch.pixel_values is None and not batch.batch.image_mask_BL.any()
     for row, item in enumerate(items):
         for number in range(len(item.turns)):
-            text = learnt(policy, lesson, row, number)
+            text = learned(context, batch, row, number)
             assert text.startswith(" Step") and text.rstrip().endswith("<|im_end|>")
             assert "Step 1" not in text and "closeup" not in text
-    loss, metrics = lesson_loss(policy, None, [lesson], StageConfig("dialogue", mask_coef=0), FrameCache())
+    loss, metrics = sft_loss(replace(context, stage=StageConfig("dialogue", mask_coef=0)), [batch])
     assert torch.isfinite(loss) and "loss/masks" not in metrics
 
 
-def test_batches_of_like_length_train_as_one_would(micro: Micro, policy: SegPolicy, config: RunConfig) -> None:
-    items = trajectories(micro, config)[:6]
-    stage, frames = StageConfig(batch_size=2, text_only_traces=4, decision_weight=WEIGHT), FrameCache()
-    read = [without_frames(item) for item in items]
-    apart = LessonCollator(policy, items.__getitem__, read.__getitem__, frames, 1, stage, seed=0)(rows(6))["lessons"]
-    lengths = [[len(sequence) for sequence in lesson.batch.sequences] for lesson in apart]
+def test_batches_of_similar_length_have_the_loss_of_one_batch(micro: Micro, context: StageContext) -> None:
+    items = trajectories(micro, context)[:6]
+    text_only = [without_frames(item) for item in items]
+    stage = StageConfig(batch_size=2, text_only_traces=4, decision_weight=WEIGHT)
+    context = with_mask_frames(replace(context, stage=stage), 1)
+    collator = SftCollator(context, Sequences(items.__getitem__, text_only.__getitem__, 6))
+    apart = collator(rows(6))["batches"]
+    lengths = [[len(sequence) for sequence in batch.batch.sequences] for batch in apart]
     assert sum(map(len, lengths)) == 6 and all(min(each) >= ALIKE * max(each) for each in lengths)
-    assert len(apart) > 2, "what is seen and what is read come apart, and what differs in length"
-    one = lesson_of(policy, [*items[:2], *read[2:]], num_mask_frames=1)
-    (loss, metrics), (wanted, wanted_metrics) = (
-        lesson_loss(policy, None, each, stage, frames) for each in (apart, [one])
-    )
-    assert loss.item() == pytest.approx(wanted.item(), rel=1e-5)
-    assert metrics == pytest.approx(wanted_metrics, rel=1e-5) and "loss/masks" in metrics
+    assert len(apart) > 2, "frames and text only are separate batches, and so are different lengths"
+    one = one_batch(context, [*items[:2], *text_only[2:]])
+    (loss, metrics), (expected, expected_metrics) = (sft_loss(context, each) for each in (apart, [one]))
+    assert loss.item() == pytest.approx(expected.item(), rel=1e-5)
+    assert metrics == pytest.approx(expected_metrics, rel=1e-5) and "loss/masks" in metrics
 
 
-def test_masks_are_asked_for_at_every_seg_that_stands_for_the_target(
-    micro: Micro, policy: SegPolicy, config: RunConfig
-) -> None:
-    items = trajectories(micro, config)
-    lesson = lesson_of(policy, items, num_mask_frames=3)
+def test_every_seg_that_stands_for_the_target_has_target_masks(micro: Micro, context: StageContext) -> None:
+    items = trajectories(micro, context)
+    batch = one_batch(with_mask_frames(context, 3), items)
     row, expected = 0, []
     for item in items:
         for turn in item.turns:
@@ -156,25 +136,25 @@ def test_masks_are_asked_for_at_every_seg_that_stands_for_the_target(
             if isinstance(turn.decision, Answer) or is_named:
                 expected += [(row, item.task.video, turn.decision.key_frame)] * 3
             row += 1
-    assert [(at, video) for at, video, _ in lesson.targets] == [(at, video) for at, video, _ in expected]
-    assert lesson.targets[::3] == expected[::3], "the key frame comes first"
-    for (_, video, frame_idx), gold in zip(lesson.targets, lesson.gold, strict=True):
+    assert [(at, video) for at, video, _ in batch.targets] == [(at, video) for at, video, _ in expected]
+    assert batch.targets[::3] == expected[::3], "the key frame comes first"
+    for (_, video, frame_idx), gold in zip(batch.targets, batch.gold, strict=True):
         rles = [item.task.gold[frame_idx] for item in items if item.task.video == video]
-        wanted = [decode(rle) if rle else np.zeros_like(gold) for rle in rles]
-        assert any(np.array_equal(gold, mask) for mask in wanted)
-    assert set(lesson.captions.values()) <= {item.task.caption for item in items}
+        masks = [decode(rle) if rle else np.zeros_like(gold) for rle in rles]
+        assert any(np.array_equal(gold, mask) for mask in masks)
+    assert set(batch.captions.values()) <= {item.task.caption for item in items}
 
 
-def test_one_batch_can_be_learnt_by_heart(micro: Micro, config: RunConfig) -> None:
+def test_one_batch_can_be_memorised(micro: Micro, context: StageContext) -> None:
     """Tokens and masks together, from random weights."""
     policy = load_policy(micro.policy.with_name("untrained"))
-    lesson = lesson_of(policy, trajectories(micro, config)[:3], num_mask_frames=1)
+    context = with_mask_frames(replace(context, policy=policy, stage=StageConfig()), 1)
+    batch = one_batch(context, trajectories(micro, context)[:3])
     optimizer = torch.optim.AdamW(policy.parameters(), lr=3e-3)
-    stage, frames = StageConfig(), FrameCache()
     first: dict[str, float] = {}
     metrics: dict[str, float] = {}
     for _ in range(80):
-        loss, metrics = lesson_loss(policy, None, [lesson], stage, frames)
+        loss, metrics = sft_loss(context, [batch])
         first = first or metrics
         optimizer.zero_grad()
         loss.backward()
@@ -191,7 +171,7 @@ STAGES = (
 )
 
 
-def test_a_killed_run_goes_on_to_the_same_weights(micro: Micro, tmp_path: Path) -> None:
+def test_a_killed_run_resumes_to_the_same_weights(micro: Micro, tmp_path: Path) -> None:
     """SIGKILL inside the last stage, then --resume, against a run that nothing disturbed."""
     every = ["cold_start.save_every=5", "cold_start.log_every=1", "policy.path=", STAGES]
     whole = micro.config(tmp_path / "whole", every)

@@ -1,4 +1,4 @@
-"""The `vision` stage of the cold start: what each cell is told, whitened patches, and that naming is learnt."""
+"""The `vision` stage of the cold start: the labels of each cell, whitened patches, and that naming is learned."""
 
 from __future__ import annotations
 
@@ -17,9 +17,10 @@ from cot_data.traces.visibility import place_in
 from env.frames import FrameCache, frame_refs
 from policy.videoseg.checkpoint import build_small, load_policy
 from policy.videoseg.model import SegPolicy
-from rl.runtime.journal import Journal, read_metrics
+from rl.runtime.journal import read_metrics
 from rl.sft.vision_stage import NAMES, WORDS, cell_labels, train_vision, whiten_patches
 from tests.helpers.rl_parts import Micro
+from tests.helpers.sft_parts import stage_context
 
 
 @pytest.fixture(scope="module")
@@ -32,8 +33,8 @@ def policy(micro: Micro) -> Iterator[SegPolicy]:
     yield load_policy(micro.policy.with_name("untrained"))
 
 
-def test_a_cell_is_told_what_covers_it_and_nothing_else(videos: list[LabelledVideo]) -> None:
-    told = 0
+def test_the_labels_of_a_cell_are_the_objects_that_cover_it(videos: list[LabelledVideo]) -> None:
+    labels = 0
     for labelled in videos:
         for frame_idx in range(0, labelled.video.num_frames, 5):
             small = frame_refs(labelled.video, [frame_idx], "strip", 1024, 16)[0]
@@ -47,10 +48,10 @@ def test_a_cell_is_told_what_covers_it_and_nothing_else(videos: list[LabelledVid
                     np.testing.assert_array_equal(names[:, NAMES.index(each.caption)] > 0, cells >= 24)
                     said = (each.caption, *each.caption.split(), place_in(mask_HW)) if mask_HW is not None else ()
                     assert all(words[cells >= 24, WORDS.index(word)].all() for word in said)
-                    told += int((cells >= 24).sum())
+                    labels += int((cells >= 24).sum())
                 if frame is small:
-                    assert not words[:, WORDS.index("checkered")].any(), "checks do not show in small frames"
-    assert told > 20
+                    assert not words[:, WORDS.index("checkered")].any(), "checks are invisible in small frames"
+    assert labels > 20
 
 
 def _pixels_per_cell(mask_HW: np.ndarray, side: int) -> np.ndarray:
@@ -75,24 +76,21 @@ def test_whitened_patches_have_unit_variance_and_do_not_correlate(
     assert (covariance_DD - covariance_DD.diagonal().diag()).abs().max() < 0.01
 
 
-def test_a_few_steps_teach_to_name_cells_and_leave_the_rest_alone(
-    policy: SegPolicy, videos: list[LabelledVideo], micro: Micro, tmp_path: Path
+def test_a_few_steps_train_the_naming_of_cells_and_nothing_else(
+    policy: SegPolicy, micro: Micro, tmp_path: Path
 ) -> None:
     before = {name: tensor.clone() for name, tensor in policy.state_dict().items()}
-    env = micro.config(tmp_path).env
     stage = StageConfig("vision", steps=60, batch_size=8, lr=3e-3)
-    train_vision(policy, videos, FrameCache(), env, stage, Journal(tmp_path), seed=0)
+    train_vision(stage_context(policy, micro.config(tmp_path), stage))
     rows = read_metrics(tmp_path / "metrics.jsonl")
     assert rows[-1]["loss/words"] < 0.7 * rows[0]["loss/words"]
-    moved = {name for name, tensor in policy.state_dict().items() if not torch.equal(tensor, before[name])}
-    assert moved and all("visual" in name or "embed_tokens" in name or "lm_head" in name for name in moved)
+    changed = {name for name, tensor in policy.state_dict().items() if not torch.equal(tensor, before[name])}
+    assert changed and all("visual" in name or "embed_tokens" in name or "lm_head" in name for name in changed)
 
 
 @pytest.mark.parametrize(("key", "frozen"), [("freeze_vision", "visual"), ("freeze_embeddings", "embed_tokens")])
-def test_only_what_is_loaded_can_be_frozen(
-    micro: Micro, videos: list[LabelledVideo], tmp_path: Path, key: str, frozen: str
-) -> None:
-    """The tiny default keeps it fixed in GRPO: the cold start before that must train it all the same."""
+def test_only_what_is_loaded_can_be_frozen(micro: Micro, tmp_path: Path, key: str, frozen: str) -> None:
+    """The tiny default keeps it fixed in GRPO, and the cold start before that has to train it nevertheless."""
     small = replace(load_config("tiny").policy, vision_hidden=32, vision_layers=1, hidden=32, layers=1)
     config = replace(small, **{"freeze_vision": False, "freeze_embeddings": False, key: True})
     built = build_small(config, ["the dark red shape"], seed=0)
@@ -101,4 +99,4 @@ def test_only_what_is_loaded_can_be_frozen(
     kept = {name for name, parameter in loaded.vlm.named_parameters() if not parameter.requires_grad}
     assert kept == {name for name, _ in loaded.vlm.named_parameters() if frozen in name} != set()
     with pytest.raises(ConfigError, match=rf"stage `vision` trains what policy\.{key} keeps fixed"):
-        train_vision(loaded, videos, FrameCache(), micro.config(tmp_path).env, StageConfig(), Journal(tmp_path), seed=0)
+        train_vision(stage_context(loaded, micro.config(tmp_path), StageConfig()))

@@ -1,0 +1,54 @@
+"""The stages that a cold start can consist of, by the name that `cold_start.stages` gives them.
+
+To add one, write a function of a `StageContext` in a file of its own and name it in `STAGES`. It trains
+`context.policy` in place. `rl.sft.loop.fit` is a plain training loop; `rl.sft.sequence_stages.train_sequences` runs
+TRL's SFTTrainer on trajectories.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from safetensors.torch import load_model, save_model
+
+from configs.schema import RunConfig
+from policy.videoseg.model import SegPolicy
+from rl.sft.caption_prompts import CaptionPrompts
+from rl.sft.context import StageContext
+from rl.sft.mask_stage import train_masks
+from rl.sft.sequence_stages import train_captions, train_dialogue
+from rl.sft.vision_stage import train_vision
+
+STAGES: dict[str, Callable[[StageContext], None]] = {
+    "masks": train_masks,
+    "vision": train_vision,
+    "captions": train_captions,
+    "dialogue": train_dialogue,
+}
+
+
+def caption_prompts(config: RunConfig, policy: SegPolicy) -> CaptionPrompts | None:
+    """Build the caption prompts that a stage `masks` trains and later ones align to; None without such a stage."""
+    if not any(stage.kind == "masks" for stage in config.cold_start.stages):
+        return None
+    return CaptionPrompts(policy.chat, policy.sam.hidden_dim).to(policy.device)
+
+
+def save_stage(folder: Path, policy: SegPolicy, prompts: CaptionPrompts | None) -> None:
+    """Write the weights after a stage. `policy.safetensors` comes last: with it the stage counts as done."""
+    if prompts is not None:
+        save_model(prompts, str(folder / "prompts.safetensors"))
+    save_model(policy, str(folder / "policy.safetensors"))
+
+
+def is_done(folder: Path) -> bool:
+    """Return whether the stage that writes to this folder was completed."""
+    return (folder / "policy.safetensors").is_file()
+
+
+def load_stage(folder: Path, policy: SegPolicy, prompts: CaptionPrompts | None) -> None:
+    """Load the weights after a completed stage into `policy` and `prompts`."""
+    load_model(policy, str(folder / "policy.safetensors"))
+    if prompts is not None:
+        load_model(prompts, str(folder / "prompts.safetensors"))
