@@ -33,7 +33,7 @@ def build_sam(config: SamConfig) -> SegSam2:
         "++model._target_=policy.sam.model.SegSam2",
         "++model.multimask_output_in_sam=false",
         "++model.multimask_output_for_tracking=false",
-        *(_small_overrides(config) if config.variant == "small" else []),
+        *(small_overrides(config) if config.variant == "small" else []),
     ]
     tree = compose(config_name=f"configs/{name.partition('_')[0]}/{name}.yaml", overrides=overrides)
     OmegaConf.resolve(tree)
@@ -64,7 +64,7 @@ def _initialise(model: torch.nn.Module) -> None:
                 parameter.mul_(0.2)
 
 
-def _small_overrides(config: SamConfig) -> list[str]:
+def small_overrides(config: SamConfig) -> list[str]:
     width, embed = config.hidden, config.embed
     grid = config.image_size // 16
     channels = [embed * 8, embed * 4, embed * 2, embed]

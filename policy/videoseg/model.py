@@ -19,6 +19,7 @@ from configs.load import ConfigError
 from env.types import VideoRef
 from policy.engines.weight_update import LowRank
 from policy.sam.model import SegSam2
+from policy.sam.prompts import MaskPrompt
 from policy.vlm.batch import Batch, FrameSource
 from policy.vlm.chat_tokens import ChatTokens
 from policy.vlm.patches import PatchLayout
@@ -123,7 +124,8 @@ class SegPolicy(nn.Module):
         position = {frame: at for at, frame in enumerate(unique)}
         index = torch.tensor([position[video, frame_idx] for _, video, frame_idx in targets], device=self.device)
         rows = torch.tensor([row for row, _, _ in targets], device=self.device)
-        return self.sam.decode(features.pick(index), prompts_MC[rows].float())
+        decoded = self.sam.decode(features.pick(index), MaskPrompt.language(prompts_MC[rows].float()))
+        return decoded.logits_NHW, decoded.presence_N
 
     def weight_update(self) -> dict[str, Tensor | LowRank]:
         """What training changes of the language and vision towers: a sampler that began as this policy needs no more.

@@ -20,6 +20,8 @@ from env.errors import DataError
 from env.rle import mask_or_empty
 from env.types import RLE, VideoRef
 from policy.sam.losses import mask_losses
+from policy.sam.prompts import MaskPrompt
+from policy.sam.tracking import track_paths
 from policy.videoseg.model import SegPolicy
 from policy.vlm.batch import FrameSource
 from policy.vlm.chat_tokens import ChatTokens
@@ -125,12 +127,12 @@ def _clips_loss(
         policy.sam.encode_frames([frames.full(clip.video, clip.frames[at]) for clip in clips], train_backbone=True)
         for at in range(length)
     ]
-    logits, presence = policy.sam.decode(features[0].pick(rows), prompts_NC)
+    logits, presence, _ = policy.sam.decode(features[0].pick(rows), MaskPrompt.language(prompts_NC))
     loss, j_key = _loss_and_j(logits, presence, gold_NTHW[:, 0])
     metrics = {"masks/key_j/mean": j_key}
-    tracked = list(policy.sam.track(features, prompts_NC, length)) if length > 1 else []
+    tracked = list(track_paths(policy.sam, features, prompts_NC, length)) if length > 1 else []
     for at in range(1, length):
-        logits, presence = tracked[at]["pred_masks"][:, 0], tracked[at]["object_score_logits"][:, 0]
+        logits, presence, _ = tracked[at]
         judged_absent = logits.amax((1, 2)) < -1000  # SAM 2 overwrites such masks; only their presence can learn
         part, j = _loss_and_j(torch.where(judged_absent[:, None, None], 0.0, logits), presence, gold_NTHW[:, at])
         loss = loss + part / (length - 1)

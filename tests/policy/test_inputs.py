@@ -163,13 +163,13 @@ def noise_frames(count: int) -> list[np.ndarray]:
 
 def prompted_predictor(sam: SegSam2, prompt_1C: torch.Tensor) -> SAM2VideoPredictor:
     """The package's own video predictor with the weights of `sam`, whose prompt encoder adds the language prompt."""
-    from policy.sam.build import _small_overrides
+    from policy.sam.build import small_overrides
 
     overrides = [
         "++model._target_=sam2.sam2_video_predictor.SAM2VideoPredictor",
         "++model.multimask_output_in_sam=false",
         "++model.multimask_output_for_tracking=false",
-        *_small_overrides(SAM),
+        *small_overrides(SAM),
     ]
     tree = compose(config_name="configs/sam2.1/sam2.1_hiera_t.yaml", overrides=overrides)
     OmegaConf.resolve(tree)
