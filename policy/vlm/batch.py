@@ -6,7 +6,7 @@ The cold start, the score pass and the gradient pass all come through here, so t
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
@@ -84,6 +84,39 @@ def to_sequence(trajectory: Trajectory, chat: ChatTokens, layout: PatchLayout) -
     )
 
 
+def put_in_front(sequence: TokenSequence, count: int, filler_id: int) -> TokenSequence:
+    """Return `sequence` behind `count` tokens that are no action, whose embeddings `soft_prompt` then replaces.
+
+    Args:
+        sequence: The sequence, whose positions all grow by `count`.
+        count: Number of tokens in front.
+        filler_id: Any text token: its embedding is not used.
+    """
+    return replace(
+        sequence,
+        ids=(filler_id,) * count + sequence.ids,
+        loss_mask=(False,) * count + sequence.loss_mask,
+        turn_idx=(-1,) * count + sequence.turn_idx,
+        seg_positions=tuple(at + count for at in sequence.seg_positions),
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class ReplacedRows:
+    """Vectors that the language model reads instead of the embeddings of M text tokens; gradients reach them."""
+
+    vectors_MD: Tensor
+    rows_M: Tensor  # the batch's row of each vector
+    columns_M: Tensor  # its position there, which must not be one of an image
+
+
+def soft_prompt(vectors_SD: Tensor, num_rows: int) -> ReplacedRows:
+    """Return the replacement of the first S positions of every row by the same vectors (see `put_in_front`)."""
+    count, device = len(vectors_SD), vectors_SD.device
+    rows_M = torch.arange(num_rows, device=device).repeat_interleave(count)
+    return ReplacedRows(vectors_SD.repeat(num_rows, 1), rows_M, torch.arange(count, device=device).repeat(num_rows))
+
+
 @dataclass(frozen=True)
 class Batch:
     """Right-padded sequences with the frames of all rows in text order."""
@@ -95,6 +128,7 @@ class Batch:
     pixel_values: Tensor | None  # [patches of all frames, patch features]; None where no frame is shown
     image_grid_thw: Tensor | None  # [frames, 3]
     sequences: tuple[TokenSequence, ...]
+    replaced: ReplacedRows | None = None  # in place of embeddings of input_ids_BL
 
 
 def collate(

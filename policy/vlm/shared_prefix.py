@@ -10,21 +10,41 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import DynamicCache
 from transformers.models.qwen3_vl.modeling_qwen3_vl import Qwen3VLModel
 
-from policy.vlm.batch import Batch, TokenSequence
+from policy.vlm.batch import Batch, ReplacedRows, TokenSequence
 
 _NO_FRAME = 0  # any token but the image pad, in place of what is masked
 
 
 def hidden_states(model: Qwen3VLModel, batch: Batch) -> Tensor:
     """Last hidden states [B, L, D] of all rows; those of padding mean nothing."""
+    if batch.replaced is not None:
+        return _with_replaced_rows(model, batch, batch.replaced)
     sharing = None if _keeps_no_states(model) else _find(batch)
     if sharing is None:
         return model(**_inputs(batch), use_cache=False).last_hidden_state
     return _two_forwards(model, batch, sharing)
+
+
+def _with_replaced_rows(model: Qwen3VLModel, batch: Batch, replaced: ReplacedRows) -> Tensor:
+    """One forward over whole rows: rows with equal tokens may now differ, so no beginning is shared.
+
+    The embedding layer's output is changed by a hook. With `inputs_embeds` instead of token ids the model would find
+    image tokens by comparing vectors, which fails where another token has the same embedding.
+    """
+
+    def replace_rows(module: nn.Module, inputs: tuple, embedded_BLD: Tensor) -> Tensor:
+        vectors_MD = replaced.vectors_MD.to(embedded_BLD.dtype)
+        return embedded_BLD.index_put((replaced.rows_M, replaced.columns_M), vectors_MD)
+
+    hook = model.get_input_embeddings().register_forward_hook(replace_rows)
+    try:
+        return model(**_inputs(batch), use_cache=False).last_hidden_state
+    finally:
+        hook.remove()
 
 
 def _keeps_no_states(model: Qwen3VLModel) -> bool:
