@@ -47,7 +47,7 @@ class TrackSettings:
     """Whether memories of conditioning frames are encoded from binary masks instead of probabilities (SAM 2's
     `binarize_mask_from_pts_for_mem_enc`, on in its published video predictor)."""
     memory_dtype: torch.dtype = torch.float32
-    """Precision in which memories are kept; the stock predictor uses bfloat16."""
+    """Precision that memories are rounded to; the stock predictor uses bfloat16."""
 
     def __post_init__(self) -> None:
         if self.max_attended != -1 and self.max_attended < 2:
@@ -181,8 +181,9 @@ class TrackState:
 
     def _kept(self, output: dict[str, Any]) -> dict[str, Any]:
         """Return the part of SAM 2's output that later frames attend to."""
+        features = output["maskmem_features"]
         return {
-            "maskmem_features": output["maskmem_features"].to(self._settings.memory_dtype),
+            "maskmem_features": features.to(self._settings.memory_dtype).to(features.dtype),
             "maskmem_pos_enc": output["maskmem_pos_enc"],
             "obj_ptr": output["obj_ptr"],
         }

@@ -60,6 +60,9 @@ def stock_predictor(sam: SegSam2) -> SAM2VideoPredictor:
     OmegaConf.resolve(tree)
     predictor = instantiate(tree.model, _recursive_=True).eval()
     predictor.load_state_dict(sam.state_dict())
+    plain = predictor.memory_attention.forward
+    # Its bfloat16 memories meet float32 weights where a frame attends to no object pointer, which are float32.
+    predictor.memory_attention.forward = lambda memory, **others: plain(memory=memory.float(), **others)
     return predictor
 
 
@@ -82,8 +85,7 @@ def stock_logits(
     plain = predictor.sam_prompt_encoder.forward
     for at, prompt in prompts.items():
         for row in range(len(prompt)):
-            one = MaskPrompt(*(part if part is None or isinstance(part, str) else part[row : row + 1] for part in (
-                prompt.tokens_BNC, prompt.mode, prompt.points_BP2, prompt.labels_BP, prompt.mask_BHW)))  # fmt: skip
+            one = of_object(prompt, row)
             predictor.sam_prompt_encoder.forward = with_tokens(plain, one)
             if one.mask_BHW is not None:
                 predictor.add_new_mask(state, at, row, one.mask_BHW[0])
@@ -98,6 +100,42 @@ def stock_logits(
         for at, _, logits in predictor.propagate_in_video(state, start_frame_idx=start, reverse=reverse):
             found[at] = logits[:, 0]
     return torch.stack([found[at] for at in sorted(found)])
+
+
+@torch.inference_mode()
+def stock_logits_apart(
+    predictor: SAM2VideoPredictor, folder: Path, key: int, prompt: MaskPrompt, every_frame: bool
+) -> Tensor:
+    """Run the predictor forwards and, in another state, backwards from the prompt of one object on one key frame.
+
+    Args:
+        predictor: The predictor; its attributes say how it tracks.
+        folder: JPEG frames of 64 x 64 pixels.
+        key: The key frame.
+        prompt: Language tokens.
+        every_frame: Whether the tokens also prompt the tracked frames.
+
+    Returns:
+        Mask logits [T, 1, 64, 64].
+    """
+    found = {}
+    plain = predictor.sam_prompt_encoder.forward
+    for reverse in (False, True):
+        state = predictor.init_state(str(folder))
+        predictor.sam_prompt_encoder.forward = with_tokens(plain, prompt)
+        predictor.add_new_points_or_box(state, key, 0, np.zeros((1, 2)), np.array([-1]))
+        predictor.sam_prompt_encoder.forward = with_tokens(plain, prompt) if every_frame else plain
+        for at, _, logits in predictor.propagate_in_video(state, start_frame_idx=key, reverse=reverse):
+            found[at] = logits[:, 0]
+    predictor.sam_prompt_encoder.forward = plain
+    return torch.stack([found[at] for at in sorted(found)])
+
+
+def of_object(prompt: MaskPrompt, row: int) -> MaskPrompt:
+    """Return the prompt of one object alone."""
+    parts = (prompt.tokens_BNC, prompt.points_BP2, prompt.labels_BP, prompt.mask_BHW)
+    tokens, points, labels, mask = (None if part is None else part[row : row + 1] for part in parts)
+    return MaskPrompt(tokens, prompt.mode, points, labels, mask)
 
 
 def with_tokens(plain, prompt: MaskPrompt):

@@ -23,6 +23,7 @@ from env.rle import decode_tracklet, encode, is_empty, union
 from env.types import Action, Answer, Decision, Interval, Observation, StopReason, Task, Trajectory, Turn, VideoRef
 from policy import SHIPPED
 from policy.sam.losses import mask_losses
+from policy.sam.prompts import MaskPrompt
 from policy.sam.tracking import track_videos
 from policy.videoseg.checkpoint import load_policy
 from policy.videoseg.model import SegPolicy
@@ -103,7 +104,12 @@ def learn(losses: Callable[[torch.Tensor], torch.Tensor], policy: SegPolicy, ste
 def prompt_for(policy: SegPolicy, video: VideoRef, target_HW: np.ndarray) -> torch.Tensor:
     """A prompt [C] for which SAM 2, as it is, shows `target_HW` on the key frame; or nothing at all."""
     features, gold_1HW = policy.sam.encode_frames([FrameCache().full(video, KEY)]), torch.tensor(target_HW)[None]
-    return learn(lambda prompt: sum_of(mask_losses(*policy.sam.decode(features, prompt), gold_1HW)), policy, 120)
+
+    def losses(prompt_1C: torch.Tensor) -> torch.Tensor:
+        masks = policy.sam.decode(features, MaskPrompt.language(prompt_1C))
+        return sum_of(mask_losses(masks.logits_NHW, masks.presence_N, gold_1HW))
+
+    return learn(losses, policy, 120)
 
 
 def taught_prompt(policy: SegPolicy, video: VideoRef, target_THW: np.ndarray) -> torch.Tensor:

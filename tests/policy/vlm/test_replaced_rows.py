@@ -1,4 +1,4 @@
-"""Vectors in place of token embeddings, and in front of a sequence, against forwards that read the tokens themselves."""
+"""Vectors in place of token embeddings or in front of a sequence, against forwards that read the tokens themselves."""
 
 from __future__ import annotations
 
