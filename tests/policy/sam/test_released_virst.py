@@ -118,7 +118,10 @@ def test_gradients_of_training(released: tuple[dict[str, Any], Any]):
             assert gradient is None or not gradient.any(), name
             continue
         gradient = torch.zeros(()) if gradient is None else gradient
+        if name.endswith("k_proj.bias"):  # attention does not depend on them: zero except for rounding
+            assert max(gradient.norm().item(), numbers[0]) < 1e-4, name
+            continue
         probe = noise(f"probe:{name}", tuple(gradient.shape), seed)
         found = [gradient.norm().item(), gradient.sum().item(), (gradient * probe).sum().item()]
-        tolerance = 1e-4 * numbers[0] * max(1.0, gradient.numel() ** 0.5) + 1e-5  # key biases: 0 but for rounding
+        tolerance = 1e-4 * numbers[0] * max(1.0, gradient.numel() ** 0.5) + 1e-6
         assert np.abs(np.array(found) - numbers).max() < tolerance, (name, found, numbers)
