@@ -24,7 +24,7 @@ from policy.vlm.load import compute_device, load_chat
 
 
 class HfSampler:
-    """A sampler in lock-step: `step` samples a whole batch, waits for its longest turn and encodes every frame again."""
+    """A sampler in lock-step: `step` samples a whole batch until its longest turn ends, and encodes all frames anew."""
 
     def __init__(self, config: SamplerConfig, model_dir: Path, max_context: int):
         self.version = -1

@@ -93,9 +93,7 @@ class VllmSampler:
             )
         written = output.outputs[0]
         if written.finish_reason not in ("stop", "length") or written.logprobs is None:
-            raise RuntimeError(
-                f"request {output.request_id}: expected stop or length, the engine ended it with {written.finish_reason}"
-            )
+            raise RuntimeError(f"request {output.request_id}: the engine ended it ({written.finish_reason})")
         token_ids = tuple(written.token_ids)
         if not set(token_ids).isdisjoint(self._chat.banned_ids):
             raise RuntimeError(f"request {output.request_id}: the engine sampled a banned token: {token_ids}")

@@ -6,7 +6,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-
 OVERSAMPLING = 3.0  # candidate points per point
 UNCERTAIN_PART = 0.75  # of the points: the candidates whose logits are closest to 0; the others are random
 

@@ -231,5 +231,5 @@ def test_prompts_that_do_not_fit_are_refused(sam: SegSam2, prompts, settings: Tr
 
 
 def test_one_attended_frame_is_refused():
-    with pytest.raises(ValueError, match="expected -1 .all. or at least 2, got 1"):
+    with pytest.raises(ValueError, match=r"expected -1 \(all\) or at least 2, got 1"):
         TrackSettings(max_attended=1)
