@@ -25,7 +25,7 @@ class GenerationRequest:
     request_id: str  # unique among the requests in flight
     prompt_ids: tuple[int, ...]  # the whole dialogue so far, one image pad per frame
     images: tuple[np.ndarray, ...]  # uint8 [H, W, 3], one per pad, in order; sides are multiples of patch x merge
-    max_tokens: int  # the context limit may end the turn earlier
+    max_tokens: int  # most tokens of the turn; the context limit may end it earlier
     temperature: float  # 0 is greedy
     seed: int  # same request, same weights, same seed: same tokens
 

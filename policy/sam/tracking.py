@@ -194,11 +194,12 @@ def track_objects(
 ) -> list[DecodedMasks]:
     """Track B objects through one video from one or more conditioning frames.
 
-    Equal to stock `sam2.sam2_video_predictor.SAM2VideoPredictor` with one prompt call per conditioning frame, then
-    `propagate_in_video` forwards and in reverse, under `order="one_state"` and `memory_dtype=torch.bfloat16`, where the
-    predictor has `fill_hole_area` 0, `non_overlap_masks` and `dynamic_multimask_via_stability` off, and `multimask`,
-    `max_attended` and `binarize_prompted` set alike. In train mode SAM 2 also attends to pointers of later
-    conditioning frames, and drops activations out.
+    The logits equal those of stock `sam2.sam2_video_predictor.SAM2VideoPredictor`, given each conditioning frame in one
+    call and run with `propagate_in_video` forwards, then in reverse. For this `order` must be "one_state" and
+    `memory_dtype` bfloat16; `multimask`, `max_attended` and `binarize_prompted` must be as in the predictor, which must
+    have `fill_hole_area` 0, and `non_overlap_masks` and the decoder's `dynamic_multimask_via_stability` off.
+
+    In train mode SAM 2 has dropout, and frames also attend to pointers of later conditioning frames.
 
     Args:
         sam: SAM 2 in eval mode, or in train mode for losses on tracked frames.

@@ -1,4 +1,4 @@
-"""Published checkpoints: VideoSEG-O3's folders and SAM 2's files, held to what their own classes call their weights."""
+"""Published checkpoints: folders of VideoSEG-O3 and files of SAM 2, compared with the names of their own classes."""
 
 from __future__ import annotations
 

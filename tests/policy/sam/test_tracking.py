@@ -6,8 +6,10 @@ at least ten times as much.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -81,8 +83,8 @@ class Case:
 
     prompts: dict[int, MaskPrompt]
     settings: TrackSettings = STOCK
-    switches: dict[str, object] = field(default_factory=dict)
-    wrong: tuple[dict[str, object], ...] = ()
+    switches: Mapping[str, object] = field(default_factory=dict)
+    wrong: tuple[dict[str, Any], ...] = ()
 
 
 MULTIMASK = {"multimask_output_in_sam": True, "multimask_output_for_tracking": True}

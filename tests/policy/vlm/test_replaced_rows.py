@@ -36,7 +36,7 @@ def policy() -> SegPolicy:
 
 
 def sequences(policy: SegPolicy) -> list[TokenSequence]:
-    """Two rows that begin alike, with an image, and end in an action with a [SEG] each."""
+    """Two rows with a common prefix, with an image, and end in an action with a [SEG] each."""
     chat = policy.chat
     pads = [chat.image_pad_id] * policy.layout.num_tokens(32, 64)
     start = [*chat.encode("the red<|vision_start|>"), *pads, *chat.encode("<|vision_end|> circle")]
@@ -87,11 +87,13 @@ def test_a_replaced_row_equals_its_token(policy: SegPolicy):
 
 @torch.no_grad()
 def test_a_replaced_row_equals_its_token_bit_by_bit(policy: SegPolicy):
-    """The same forward on whole rows: one row at a time, so that no beginning is shared."""
+    """The same forward on whole rows: one row at a time, so that no prefix is shared."""
     rows, replaced = swapped(policy)
     for row, (changed, wanted) in enumerate(zip(rows, sequences(policy), strict=True)):
         of_row = replaced.rows_M == row
-        part = ReplacedRows(replaced.vectors_MD[of_row], torch.zeros(of_row.sum()).long(), replaced.columns_M[of_row])
+        part = ReplacedRows(
+            replaced.vectors_MD[of_row], torch.zeros(int(of_row.sum()), dtype=torch.long), replaced.columns_M[of_row]
+        )
         found = policy(replace(batch_of(policy, [changed]), replaced=part))
         plain = policy(batch_of(policy, [wanted]))
         assert torch.equal(found.prompts_MC, plain.prompts_MC)
