@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -148,3 +149,28 @@ def with_tokens(plain, prompt: MaskPrompt):
         return prompt.tokens_BNC if prompt.mode == "replace" else torch.cat([sparse, prompt.tokens_BNC], dim=1), dense
 
     return forward
+
+
+def noise(name: str, shape: tuple[int, ...], seed: int) -> Tensor:
+    """Return the noise of this name from which weights and inputs of the released code were made."""
+    rng = np.random.default_rng([seed, zlib.crc32(name.encode())])
+    return torch.from_numpy(rng.standard_normal(shape, dtype=np.float32))
+
+
+@torch.no_grad()
+def filled_sam(width: int, memory_layers: int, seed: int) -> SegSam2:
+    """Return a small SAM 2 with the weights that the numbers of the released code were made with."""
+    sam = build_sam(SamConfig(image_size=128, hidden=width, embed=32, memory_layers=memory_layers))
+    for name, tensor in sam.state_dict().items():
+        values = noise(name, tuple(tensor.shape), seed)
+        if tensor.dim() == 0:
+            tensor.fill_(0.25)
+        elif name.endswith("gaussian_matrix"):
+            tensor.copy_(values)
+        elif name.endswith("weight") and tensor.dim() >= 2 and "embed" not in name.split(".")[-2]:
+            tensor.copy_(values / np.prod(tensor.shape[1:]) ** 0.5)
+        elif name.endswith("weight") and tensor.dim() == 1:
+            tensor.copy_(1 + 0.1 * values)
+        else:
+            tensor.copy_(0.1 * values)
+    return sam

@@ -7,7 +7,6 @@ best of three masks on every frame; in training it decodes anchors in order of t
 from __future__ import annotations
 
 import json
-import zlib
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +16,9 @@ import torch
 from sam2.modeling.sam.transformer import Attention
 from torch import Tensor, nn
 
-from configs.schema import SamConfig
-from policy.sam.build import build_sam
-from policy.sam.model import SegSam2
 from policy.sam.prompts import MaskPrompt
 from policy.sam.tracking import TrackSettings, track_objects
+from tests.helpers.sam_parts import filled_sam, noise
 
 EVALUATION = TrackSettings(order="forward", max_attended=3, multimask="always")
 TRAINING = TrackSettings(order="forward", max_attended=3, decode_prompted_first=False)
@@ -33,30 +30,6 @@ def released(clips: Path) -> tuple[dict[str, Any], Any]:
     if not (folder / "virst.npz").is_file():
         pytest.skip(f"left out: no numbers of the released code at {folder}")
     return json.loads((folder / "virst.json").read_text()), np.load(folder / "virst.npz")
-
-
-def noise(name: str, shape: tuple[int, ...], seed: int) -> Tensor:
-    rng = np.random.default_rng([seed, zlib.crc32(name.encode())])
-    return torch.from_numpy(rng.standard_normal(shape, dtype=np.float32))
-
-
-@torch.no_grad()
-def filled(case: dict[str, Any]) -> SegSam2:
-    """A small SAM 2 whose weights are noise, by the rule that the numbers were made with."""
-    sam = build_sam(SamConfig(image_size=128, hidden=case["width"], embed=32, memory_layers=case["memory_layers"]))
-    for name, tensor in sam.state_dict().items():
-        values = noise(name, tuple(tensor.shape), case["seed"])
-        if tensor.dim() == 0:
-            tensor.fill_(0.25)
-        elif name.endswith("gaussian_matrix"):
-            tensor.copy_(values)
-        elif name.endswith("weight") and tensor.dim() >= 2 and "embed" not in name.split(".")[-2]:
-            tensor.copy_(values / np.prod(tensor.shape[1:]) ** 0.5)
-        elif name.endswith("weight") and tensor.dim() == 1:
-            tensor.copy_(1 + 0.1 * values)
-        else:
-            tensor.copy_(0.1 * values)
-    return sam
 
 
 def anchors(case: dict[str, Any], prompts_1NKC: Tensor, frames: dict[int, int]) -> dict[int, MaskPrompt]:
@@ -73,7 +46,7 @@ def close(found: Tensor, wanted: np.ndarray) -> bool:
 def test_masks_and_presence_of_every_frame(released: tuple[dict[str, Any], Any]):
     told, arrays = released
     case = told["propagate"][0]["case"]
-    sam = filled(case)
+    sam = filled_sam(case["width"], case["memory_layers"], case["seed"])
     images = noise("images", (case["T"], 3, 128, 128), case["seed"])
     prompts = noise("prompts", (1, case["N"], case["T_s"], case["width"]), case["seed"])
     conditioning = told["propagate"][0]["conditioning_frames"]
@@ -90,7 +63,7 @@ def test_masks_and_presence_of_every_frame(released: tuple[dict[str, Any], Any])
 def test_gradients_of_training(released: tuple[dict[str, Any], Any]):
     told, arrays = released
     case = told["decode"][0]["case"]
-    sam = filled(case).train()
+    sam = filled_sam(case["width"], case["memory_layers"], case["seed"]).train()
     for module in sam.modules():
         if isinstance(module, nn.Dropout):
             module.eval()
