@@ -33,7 +33,7 @@ def build_sam(config: SamConfig) -> SegSam2:
     """Build SAM 2 in eval mode, with the weights of `config.checkpoint` if there is one.
 
     `variant: small` is `sam2.1_hiera_t` with the sizes of `config` and random weights. The three-mask output is off,
-    because a [SEG] prompt names one object; `policy.sam.tracking.TrackSettings` turns it on.
+    because a [SEG] prompt names one object; `policy.sam.track_state.TrackSettings` turns it on.
 
     Raises:
         ConfigError: There is no such variant.

@@ -20,7 +20,8 @@ from torch import Tensor
 from policy.sam.losses import binary_masks
 from policy.sam.model import MEAN, STD, FrameFeatures, SegSam2
 from policy.sam.prompts import MaskPrompt
-from policy.sam.tracking import TrackSettings, track_objects
+from policy.sam.track_state import TrackSettings
+from policy.sam.tracking import track_objects
 from tests.helpers.sam_parts import filled_sam
 
 SETTINGS = TrackSettings(order="one_state", multimask="always", binarize_prompted=True)

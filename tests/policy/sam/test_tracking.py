@@ -19,7 +19,8 @@ from torch import Tensor
 
 from policy.sam.model import SegSam2
 from policy.sam.prompts import MaskPrompt
-from policy.sam.tracking import TrackSettings, track_objects, track_videos
+from policy.sam.track_state import TrackSettings
+from policy.sam.tracking import track_objects, track_videos
 from tests.helpers.sam_parts import (
     SAM,
     noise_frames,
