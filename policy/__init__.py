@@ -1,4 +1,4 @@
-"""The policy: Qwen3-VL with a [SEG] token that prompts SAM 2, its tensors, and the engines that sample from it."""
+"""Models that segment, their inputs and checkpoints, and the engines that sample from them."""
 
 from pathlib import Path
 

@@ -1,6 +1,6 @@
-"""Files of a checkpoint: reads JSON and weights, and holds names and shapes against the module that is to take them.
+"""Read and write the files of a checkpoint, and compare names and shapes with those of the module to load.
 
-Every fault is a CheckpointError that names the file, the first offending entries and what to do.
+Every fault raises CheckpointError, which names the file, the first wrong entries and what to do.
 """
 
 from __future__ import annotations
@@ -19,24 +19,24 @@ from torch import Tensor
 from env.errors import CheckpointError
 
 INDEX, SINGLE = "model.safetensors.index.json", "model.safetensors"
-_NAMED = 3  # names that a message spells out
+_NAMED = 3  # most names in a message
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """The object that a JSON file holds; CheckpointError where it is missing, cut off or anything else."""
+    """Return the object in a JSON file. Raises CheckpointError where it is missing, cut off or not an object."""
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise CheckpointError(f"{path}: not found; the checkpoint folder is incomplete, copy it again") from error
     except (ValueError, RecursionError) as error:
-        raise CheckpointError(f"{path}: no JSON, or cut off ({error}); copy it again") from error
+        raise CheckpointError(f"{path}: not JSON, or cut off ({error}); copy it again") from error
     if not isinstance(value, dict):
         raise CheckpointError(f"{path}: expected a JSON object, found {type(value).__name__}; copy it again")
     return value
 
 
 def read_folder(folder: Path) -> dict[str, Tensor]:
-    """All weights of a Hugging Face folder, in one file or in shards; CheckpointError where one cannot be read."""
+    """Return all weights of a Hugging Face folder, in one file or in shards. Raises CheckpointError."""
     if not (folder / INDEX).is_file():
         return read_safetensors(folder / SINGLE)
     weight_map = read_json(folder / INDEX).get("weight_map")
@@ -45,7 +45,7 @@ def read_folder(folder: Path) -> dict[str, Tensor]:
     weights: dict[str, Tensor] = {}
     for shard in sorted(set(weight_map.values())):
         if Path(shard).name != shard:
-            raise CheckpointError(f"{folder / INDEX}: the shard {shard!r} leads out of the folder")
+            raise CheckpointError(f"{folder / INDEX}: the shard {shard!r} is outside the folder; download it again")
         weights |= read_safetensors(folder / shard)
     lost = sorted(weight_map.keys() - weights.keys())
     if lost:
@@ -54,34 +54,42 @@ def read_folder(folder: Path) -> dict[str, Tensor]:
 
 
 def read_safetensors(path: Path) -> dict[str, Tensor]:
+    """Return the weights in a safetensors file. Raises CheckpointError where it is missing or cannot be read."""
     if not path.is_file():
         raise CheckpointError(f"{path}: not found; the checkpoint folder is incomplete, copy it again")
     try:
         return load_file(path)
     except SafetensorError as error:
-        raise CheckpointError(f"{path}: no safetensors file, or cut off ({error}); copy it again") from error
+        raise CheckpointError(f"{path}: not a safetensors file, or cut off ({error}); copy it again") from error
 
 
 def write_safetensors(weights: Mapping[str, Tensor], path: Path) -> None:
-    """Write weights from any device; the metadata is what Hugging Face asks for."""
+    """Write weights from any device, with the metadata that Hugging Face expects."""
     save_file({name: tensor.cpu().contiguous() for name, tensor in weights.items()}, path, metadata={"format": "pt"})
 
 
 def read_sam_checkpoint(path: Path) -> dict[str, Tensor]:
-    """The weights of a published SAM 2 `.pt` file: a dictionary with one entry, `model`."""
+    """Return the weights in a published SAM 2 `.pt` file. Raises CheckpointError where it is not one."""
     if not path.is_file():
         raise CheckpointError(f"{path}: not found; policy.sam.checkpoint names a published SAM 2 file (.pt)")
     try:
         loaded = torch.load(path, map_location="cpu", weights_only=True)
     except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
-        raise CheckpointError(f"{path}: no PyTorch checkpoint, or cut off; download it again ({error})") from error
+        raise CheckpointError(f"{path}: not a PyTorch checkpoint, or cut off; download it again ({error})") from error
     if not isinstance(loaded, dict) or not isinstance(loaded.get("model"), dict):
         raise CheckpointError(f"{path}: expected a dictionary with the weights under 'model', as SAM 2 is published")
     return loaded["model"]
 
 
 def require_fit(expected: Mapping[str, Tensor], found: Mapping[str, Tensor], where: object, advice: str = "") -> None:
-    """CheckpointError, naming the first weights of each kind, unless names and shapes are the same."""
+    """Raise CheckpointError unless two sets of weights have the same names and shapes.
+
+    Args:
+        expected: Weights of the module.
+        found: Weights of the checkpoint.
+        where: File or folder that the error names.
+        advice: Last sentence of the error.
+    """
     misshapen = [
         f"weight {name} has shape {tuple(found[name].shape)}, expected {tuple(expected[name].shape)}"
         for name in sorted(expected.keys() & found.keys())
@@ -93,7 +101,15 @@ def require_fit(expected: Mapping[str, Tensor], found: Mapping[str, Tensor], whe
 def require_names(
     missing: Iterable[str], unexpected: Iterable[str], where: object, advice: str = "", misshapen: Iterable[str] = ()
 ) -> None:
-    """CheckpointError, naming the first of each kind, unless no weight is missing, unexpected or misshapen."""
+    """Raise CheckpointError, with the first names of each kind, if a weight is missing, unexpected or misshapen.
+
+    Args:
+        missing: Names that the module has and the checkpoint lacks.
+        unexpected: Names that only the checkpoint has.
+        where: File or folder that the error names.
+        advice: Last sentence of the error.
+        misshapen: A sentence for each weight of the wrong shape.
+    """
     kinds = ((sorted(missing), "missing"), (sorted(unexpected), "not expected"))
     faults = [_several(names, what) for names, what in kinds if names] + list(misshapen)[:_NAMED]
     if faults:

@@ -1,14 +1,14 @@
-"""Checkpoints as VideoSEG-O3 publishes them (Sa2VA layout), read and written.
+"""Convert checkpoints from and to the layout that VideoSEG-O3 publishes (that of Sa2VA).
 
-    python -m policy.convert_sa2va videoseg_o3_2b runs/o3        # published folder -> ours, which every command takes
+    python -m policy.convert_sa2va videoseg_o3_2b runs/o3        # published layout -> ours, which every command reads
     python -m policy.convert_sa2va --back runs/o3 videoseg_o3    # ours -> published layout
 
-One Hugging Face folder holds everything: Qwen3-VL under `model.`, with a head of its own and as many tokens as its
-tokenizer has; the projection as `text_hidden_fcs`; SAM 2.0 Hiera-L as `grounding_encoder.sam2_model`, in which the
-layer scale `gamma` of the memory encoder is called `g_weight`. `config.json` is Qwen3-VL's under another type; what it
-says for the published model class (`auto_map`) is kept on the way through our layout, and the class's own Python files
-are to be copied beside it.
-(github.com/Dmmm1997/VideoSEG-O3, tools/convert_to_hf.py.)
+In the published layout one Hugging Face folder holds everything: Qwen3-VL under `model.`, with an untied head and as
+many tokens as its tokenizer has; the projection as `text_hidden_fcs`; SAM 2.0 Hiera-L as
+`grounding_encoder.sam2_model`, in which the layer scale `gamma` of the memory encoder is called `g_weight`.
+`config.json` is that of Qwen3-VL with another `model_type`. Its entries for the published model class (`auto_map`) are
+kept in our layout and written back; the Python files of that class have to be copied by hand.
+Source: github.com/Dmmm1997/VideoSEG-O3, tools/convert_to_hf.py.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from policy.videoseg.checkpoint import RELEASED_TYPE, load_policy, processor_of,
 from policy.videoseg.model import SegPolicy
 from policy.vlm.load import load_tokenizer
 
-# What a published config.json says beyond Qwen3-VL's, where none was read: for its own Python files.
+# Entries of a published config.json beside those of Qwen3-VL, for policies that were not read from one.
 CLASSES = {
     "architectures": ["Sa2VAChatModelQwen"],
     "auto_map": {
@@ -42,13 +42,13 @@ CLASSES = {
     },
     "template": "",
 }
-KEPT = "released"  # key of our config.json that carries them: as `auto_map` itself, others would look for those files
+KEPT = "released"  # the key of our config.json that holds them; under `auto_map` other tools would look for the files
 SAM = SamConfig(variant="sam2_hiera_l")
 SHARD = "5GB"
 
 
 def released_name(name: str) -> str:
-    """What a weight of `SegPolicy.state_dict()` is called in a published folder."""
+    """Return the published name of a weight of `SegPolicy.state_dict()`."""
     if name.startswith("vlm."):
         return "model." + name.removeprefix("vlm.")
     if name.startswith("sam."):
@@ -58,14 +58,20 @@ def released_name(name: str) -> str:
 
 
 def empty_policy(config: Qwen3VLConfig, tokenizer: Any, sam: SamConfig = SAM) -> SegPolicy:
-    """The policy of a published folder, its weights without storage (on the meta device)."""
+    """Build a policy whose weights have no storage (meta device).
+
+    Args:
+        config: Sizes of Qwen3-VL.
+        tokenizer: The tokenizer of the published folder.
+        sam: The SAM 2 in it.
+    """
     with init_empty_weights():
         vlm = Qwen3VLForConditionalGeneration(config)
         return SegPolicy(vlm, tokenizer, build_sam(sam))
 
 
 def fill(policy: SegPolicy, weights: Mapping[str, Tensor], where: object) -> None:
-    """Put published weights into an empty policy; CheckpointError where names or shapes differ."""
+    """Put published weights into an empty policy. Raises CheckpointError, which names `where`, if they do not fit."""
     state = policy.state_dict()
     names = {released_name(name): name for name in state}
     expected = {name: state[ours] for name, ours in names.items()}
@@ -74,33 +80,35 @@ def fill(policy: SegPolicy, weights: Mapping[str, Tensor], where: object) -> Non
 
 
 def read_config(folder: Path) -> Qwen3VLConfig:
-    """Qwen3-VL's configuration out of a published `config.json`."""
+    """Return the Qwen3-VL configuration in a published `config.json`. Raises CheckpointError if it is not one."""
     path = folder / "config.json"
     if not path.is_file():
-        raise CheckpointError(f"{folder}: no config.json here; expected a published VideoSEG-O3 folder")
+        raise CheckpointError(f"{folder}: no config.json; expected a published VideoSEG-O3 folder")
     values = read_json(path)
     found = values.pop("model_type", None)
     if found != RELEASED_TYPE:
-        raise CheckpointError(f"{path}: expected model_type {RELEASED_TYPE!r}, found {found!r}; is it ours already?")
+        raise CheckpointError(
+            f"{path}: expected model_type {RELEASED_TYPE!r}, found {found!r}; is it converted already?"
+        )
     values[KEPT] = {name: values.pop(name) for name in CLASSES if name in values}
     return Qwen3VLConfig(**values)
 
 
 def read_released(folder: Path, sam: SamConfig = SAM) -> SegPolicy:
-    """The policy of a published folder, in the precision it is stored in."""
+    """Load a published folder, in the precision that it is stored in. Raises CheckpointError."""
     policy = empty_policy(read_config(folder), load_tokenizer(folder), sam)
     fill(policy, read_folder(folder), folder)
     return policy.eval()
 
 
 def write_released(policy: SegPolicy, folder: Path) -> None:
-    """Write `policy` (without adapters: `save_policy` merges them) in the published layout."""
+    """Write `policy` in the published layout. It must not have adapters; `save_policy` merges them."""
     folder.mkdir(parents=True, exist_ok=True)
     weights = {released_name(name): tensor.detach().cpu() for name, tensor in policy.state_dict().items()}
-    if policy.vlm.config.tie_word_embeddings:  # the published layout always has a head of its own
+    if policy.vlm.config.tie_word_embeddings:  # the published layout always has an untied head
         weights["model.lm_head.weight"] = weights["model.lm_head.weight"].clone()
     values = policy.vlm.config.to_dict()
-    values.pop("_name_or_path", None)  # where this machine read it from
+    values.pop("_name_or_path", None)  # a path on this machine
     values |= CLASSES | values.pop(KEPT, {}) | {"model_type": RELEASED_TYPE, "tie_word_embeddings": False}
     values["text_config"]["tie_word_embeddings"] = False
     processor_of(policy).save_pretrained(folder)
@@ -113,7 +121,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Convert checkpoints from and to the layout VideoSEG-O3 publishes.")
     parser.add_argument("source", type=Path, help="folder to read")
     parser.add_argument("target", type=Path, help="folder to write")
-    parser.add_argument("--back", action="store_true", help="from our layout to the published one")
+    parser.add_argument("--back", action="store_true", help="convert from our layout to the published one")
     args = parser.parse_args()
     if args.back:
         write_released(load_policy(args.source), args.target)

@@ -1,8 +1,8 @@
-"""Make the checkpoint that comes with the package (`policy.SHIPPED`, its card beside it).
+"""Write the checkpoint that comes with the package (`policy.SHIPPED`, with its card).
 
     python -m policy.export_shipped runs/cold_start/policy policy/tiny
 
-Weights are kept in half precision; configs still say float32, and that is what they load as.
+Weights are stored in half precision. The configs still say float32, and the weights are loaded as that.
 """
 
 from __future__ import annotations
@@ -18,9 +18,12 @@ from env.errors import CheckpointError, command
 
 
 def ship(source: Path, target: Path) -> None:
-    """Copy the checkpoint folder `source` to `target` with its weights in half precision; other files there stay."""
+    """Copy the checkpoint folder `source` to `target` with weights in half precision; other files of `target` stay.
+
+    Raises CheckpointError where `source` is not the folder of a policy.
+    """
     if not (source / "policy.json").is_file():
-        raise CheckpointError(f"{source}: no policy.json here; expected the folder of a policy")
+        raise CheckpointError(f"{source}: no policy.json; expected the folder of a policy")
     shutil.copytree(source, target, dirs_exist_ok=True)
     for path in target.rglob("*.safetensors"):
         tensors = load_file(path)

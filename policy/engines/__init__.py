@@ -1,7 +1,8 @@
-"""The engines that a config can name, and how one is loaded."""
+"""The engines that a config can name, and the function that loads one. Importing this module loads no torch."""
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -26,11 +27,21 @@ SAMPLERS: dict[str, Callable[[SamplerConfig, Path, int, int], Sampler]] = {"vllm
 
 
 def build_sampler(config: SamplerConfig, model_dir: Path, max_context: int, seed: int) -> Sampler:
-    """Load the engine that `config.kind` names on a plain Hugging Face folder.
+    """Load the engine that `config.kind` names.
 
-    `max_context` counts expanded tokens (prompt, frames and what is written). Raises ConfigError for an unknown kind.
-    `policy.engines.env.set_engine_env` must have run before.
+    `policy.engines.env.set_engine_env` must have been called before.
+
+    Args:
+        config: The engine and its limits.
+        model_dir: A plain Hugging Face folder.
+        max_context: Most expanded tokens of prompt, frames and completion together.
+        seed: Of the engine; every request has a seed of its own.
+
+    Raises:
+        ConfigError: There is no engine of this name.
     """
     if config.kind not in SAMPLERS:
-        raise ConfigError(f"sampler.kind: unknown {config.kind!r}; known are {', '.join(SAMPLERS)}")
+        nearest = difflib.get_close_matches(config.kind, SAMPLERS, n=1, cutoff=0)[0]
+        known = ", ".join(SAMPLERS)
+        raise ConfigError(f"sampler.kind: unknown {config.kind!r}; known are {known}; did you mean {nearest}?")
     return SAMPLERS[config.kind](config, model_dir, max_context, seed)

@@ -1,6 +1,6 @@
-"""Process settings that must stand before torch or vLLM are imported. Standard library only.
+"""Environment variables that must be set before torch or vLLM is imported. Standard library only.
 
-On a machine with few cores, engine, learner and Ray fight over them: OpenMP threads that are pinned and spin made the
+On a machine with few cores, engine, learner and Ray compete for them: pinned OpenMP threads that wait actively made the
 same job 3 to 30 times slower. A value that the user has set already is kept.
 """
 
@@ -11,7 +11,7 @@ import os
 ENGINE_ENV = {
     "OMP_NUM_THREADS": "1",
     "VLLM_CPU_OMP_THREADS_BIND": "nobind",
-    "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # the engine lives in the caller's process: a weight sync is a plain call
+    "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # the engine runs in the caller's process: a weight sync is a plain call
     "VLLM_LOGGING_LEVEL": "ERROR",
     "VLLM_NO_USAGE_STATS": "1",
     "TOKENIZERS_PARALLELISM": "false",
@@ -19,6 +19,6 @@ ENGINE_ENV = {
 
 
 def set_engine_env() -> None:
-    """Set thread and engine variables of this process and its children."""
+    """Set the thread and engine variables of this process and of the processes it starts."""
     for name, value in ENGINE_ENV.items():
         os.environ.setdefault(name, value)

@@ -1,4 +1,4 @@
-"""Hugging Face `generate` behind the `Sampler` seam, in lock-step: the baseline, and the fallback without vLLM."""
+"""The `Sampler` that uses Hugging Face `generate`: the baseline for tests, and the fallback without vLLM."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from policy.vlm.load import compute_device, load_chat
 
 
 class HfSampler:
-    """Each `step` writes a whole batch of turns: it waits for the longest and encodes every frame again."""
+    """A sampler in lock-step: `step` samples a whole batch until its longest turn ends, and encodes all frames anew."""
 
     def __init__(self, config: SamplerConfig, model_dir: Path, max_context: int):
         self.version = -1
@@ -63,19 +63,19 @@ class HfSampler:
             min(request.max_tokens, self._max_context - len(ids))
             for request, ids in zip(requests, prompts, strict=True)
         ]
-        draw = _Draw(requests, self._chat.banned_ids, self._model.device)
+        processor = _GumbelMax(requests, self._chat.banned_ids, self._model.device)
         inputs = self._inputs(prompts, [image for request in requests for image in request.images])
         out_BL = self._model.generate(  # pyright: ignore[reportAttributeAccessIssue]
             **inputs,
-            do_sample=False,  # `_Draw` has drawn already
+            do_sample=False,  # `_GumbelMax` makes the argmax a sample
             max_new_tokens=max(limits),
             eos_token_id=self._chat.end_id,
             pad_token_id=self._chat.pad_id,
-            logits_processor=LogitsProcessorList([draw]),
+            logits_processor=LogitsProcessorList([processor]),
             stopping_criteria=StoppingCriteriaList([_Limits(limits, inputs["input_ids"].shape[1])]),
         )
         written_BL = out_BL[:, inputs["input_ids"].shape[1] :].tolist()
-        logprobs_BL = torch.stack(draw.logprobs, dim=1).tolist()
+        logprobs_BL = torch.stack(processor.logprobs, dim=1).tolist()
         rows = zip(requests, prompts, written_BL, logprobs_BL, limits, strict=True)
         return [self._completion(*row) for row in rows]
 
@@ -90,7 +90,7 @@ class HfSampler:
         return Completion(request.request_id, tuple(ids), tuple(logprobs), finish, self.version, len(prompt))
 
     def _inputs(self, prompts: Sequence[list[int]], images: Sequence[np.ndarray]) -> dict[str, torch.Tensor]:
-        """Left-padded batch with the frames of all rows in order."""
+        """Return a left-padded batch with the frames of all rows in order."""
         width = max(map(len, prompts))
         padded = [[self._chat.pad_id] * (width - len(ids)) + ids for ids in prompts]
         input_ids_BL = torch.tensor(padded)
@@ -104,11 +104,11 @@ class HfSampler:
         return {name: tensor.to(self._model.device) for name, tensor in inputs.items()}
 
     @torch.inference_mode()
-    def load_weights(self, moved: WeightUpdate, version: int) -> None:
+    def load_weights(self, update: WeightUpdate, version: int) -> None:
         if self._queue:
             raise RuntimeError(f"weight sync to version {version} while {len(self._queue)} requests are in flight")
         own = self._model.state_dict()
-        for name, tensor in self._folder.whole(moved).items():
+        for name, tensor in self._folder.merged(update).items():
             own[name].copy_(tensor)
         self.version = version
 
@@ -116,11 +116,11 @@ class HfSampler:
         del self._model
 
 
-class _Draw(LogitsProcessor):
-    """Draws each row's next token from its own generator, so that a row does not depend on its neighbours.
+class _GumbelMax(LogitsProcessor):
+    """A processor that makes greedy decoding sample each row with a random generator of its own.
 
-    The token is the argmax of logits / temperature + Gumbel noise (Gumbel-max trick), which `generate` then takes
-    greedily. Keeps the raw log-prob of every drawn token.
+    The argmax of logits / temperature + Gumbel noise is a sample of the softmax (Gumbel-max trick), which `generate`
+    then takes. Rows do not depend on each other. The log-prob of every sampled token, at temperature 1, is kept.
     """
 
     def __init__(self, requests: Sequence[GenerationRequest], banned_ids: Sequence[int], device: torch.device):
@@ -131,18 +131,18 @@ class _Draw(LogitsProcessor):
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
         raw_BV = scores.float().log_softmax(dim=-1)
-        drawn_BV = raw_BV.clone()
-        drawn_BV[:, self._banned_ids] = -torch.inf
+        noisy_BV = raw_BV.clone()
+        noisy_BV[:, self._banned_ids] = -torch.inf
         for row, (temperature, generator) in enumerate(zip(self._temperatures, self._generators, strict=True)):
             if temperature > 0:
-                noise_V = torch.empty_like(drawn_BV[row]).exponential_(generator=generator)
-                drawn_BV[row] = drawn_BV[row] / temperature - noise_V.log()
-        self.logprobs.append(raw_BV.gather(1, drawn_BV.argmax(dim=-1, keepdim=True))[:, 0])
-        return drawn_BV
+                noise_V = torch.empty_like(noisy_BV[row]).exponential_(generator=generator)
+                noisy_BV[row] = noisy_BV[row] / temperature - noise_V.log()
+        self.logprobs.append(raw_BV.gather(1, noisy_BV.argmax(dim=-1, keepdim=True))[:, 0])
+        return noisy_BV
 
 
 class _Limits(StoppingCriteria):
-    """Ends each row at its own number of new tokens."""
+    """A criterion that ends each row at its own number of new tokens."""
 
     def __init__(self, limits: Sequence[int], prompt_width: int):
         self._limits = torch.tensor(limits)

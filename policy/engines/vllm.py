@@ -1,4 +1,4 @@
-"""vLLM behind the `Sampler` seam: in this process, continuous batching, one request per turn. CPU and GPU."""
+"""The `Sampler` that uses vLLM, in this process, with continuous batching and one request per turn, on CPU or GPU."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from vllm.sampling_params import RequestOutputKind
 
 from configs.schema import SamplerConfig
 from policy.engines.base import Completion, GenerationRequest, expanded_length
-from policy.engines.weight_sync import FolderWeights, moves_vision
+from policy.engines.weight_sync import FolderWeights, changes_vision
 from policy.engines.weight_update import WeightUpdate
 from policy.vlm.load import load_chat
 
-MAX_IMAGES = 256  # per conversation; far above what an episode shows
-CPU_BLOCK = 32  # the smallest key-value block of the CPU backend: the finer, the more of a prefix is shared
+MAX_IMAGES = 256  # per dialogue; far more than an episode shows
+CPU_BLOCK = 32  # tokens; the smallest key-value block of the CPU backend, so that most of a prefix is shared
 BAN = -100.0  # vLLM clamps logit biases to [-100, 100]
 
 
 class VllmSampler:
-    """Many conversations at once; a finished turn may be submitted again with its next observation at any time.
+    """A sampler of many dialogues at once; the next turn of a dialogue may be submitted at any time.
 
     Siblings and later turns reuse key-value blocks (prefix cache) and encoded frames (encoder cache).
     """
@@ -37,7 +37,7 @@ class VllmSampler:
         self._chat, self._layout = load_chat(model_dir)
         self._max_context = max_context
         self._folder = FolderWeights(model_dir)
-        self._expanded: dict[str, int] = {}  # request id -> prompt tokens that the engine must arrive at
+        self._expanded: dict[str, int] = {}  # request id -> prompt tokens that the engine must count
         unit = (self._layout.patch * self._layout.merge) ** 2
         args = EngineArgs(
             model=str(model_dir),
@@ -46,7 +46,7 @@ class VllmSampler:
             max_model_len=max_context,
             max_num_seqs=config.max_sequences,
             limit_mm_per_prompt={"image": MAX_IMAGES, "video": 0},
-            # Areas in pixels. Frames come in their final size: nothing inside these bounds is resized again.
+            # Areas in pixels. Frames already have their final size; inside these bounds nothing is resized.
             mm_processor_kwargs={"size": {"shortest_edge": unit, "longest_edge": max_context * unit}},
             mm_processor_cache_gb=0.5,
             enable_prefix_caching=True,
@@ -63,7 +63,7 @@ class VllmSampler:
         prompt = TokensPrompt(
             prompt_token_ids=list(request.prompt_ids),
             multi_modal_data={"image": [Image.fromarray(image) for image in request.images]},
-            multi_modal_uuids={"image": [_name(image) for image in request.images]},
+            multi_modal_uuids={"image": [_cache_key(image) for image in request.images]},
         )
         params = SamplingParams(
             max_tokens=request.max_tokens,
@@ -88,13 +88,15 @@ class VllmSampler:
         expected = self._expanded.pop(output.request_id)
         got = len(output.prompt_token_ids or ())
         if got != expected:
-            raise RuntimeError(f"request {output.request_id}: engine saw {got} prompt tokens, expected {expected}")
+            raise RuntimeError(
+                f"request {output.request_id}: expected {expected} prompt tokens, the engine counted {got}"
+            )
         written = output.outputs[0]
         if written.finish_reason not in ("stop", "length") or written.logprobs is None:
-            raise RuntimeError(f"request {output.request_id}: engine gave up ({written.finish_reason})")
+            raise RuntimeError(f"request {output.request_id}: the engine ended it ({written.finish_reason})")
         token_ids = tuple(written.token_ids)
         if not set(token_ids).isdisjoint(self._chat.banned_ids):
-            raise RuntimeError(f"request {output.request_id}: engine sampled a banned token: {token_ids}")
+            raise RuntimeError(f"request {output.request_id}: the engine sampled a banned token: {token_ids}")
         entries = cast(list[dict[int, Logprob]], written.logprobs)
         logprobs = tuple(entry[token].logprob for entry, token in zip(entries, token_ids, strict=True))
         cached = output.num_cached_tokens or 0
@@ -107,14 +109,14 @@ class VllmSampler:
     def has_work(self) -> bool:
         return bool(self._expanded)
 
-    def load_weights(self, moved: WeightUpdate, version: int) -> None:
+    def load_weights(self, update: WeightUpdate, version: int) -> None:
         if self._expanded:
             raise RuntimeError(f"weight sync to version {version} while {len(self._expanded)} requests are in flight")
-        self._engine.collective_rpc("sync_weights", args=(self._folder.whole(moved),))
+        self._engine.collective_rpc("sync_weights", args=(self._folder.merged(update),))
         if not self._engine.reset_prefix_cache():
-            raise RuntimeError("the engine would not drop its prefix cache after a weight sync")
-        if moves_vision(moved):
-            self._engine.reset_encoder_cache()  # scheduler's and worker's side; a reload alone clears neither here
+            raise RuntimeError("weight sync: the engine refused to drop its prefix cache")
+        if changes_vision(update):
+            self._engine.reset_encoder_cache()  # of scheduler and worker; loading weights clears neither
         self._engine.reset_mm_cache()
         self.version = version
 
@@ -123,8 +125,8 @@ class VllmSampler:
         cleanup_dist_env_and_memory()
 
 
-def _name(image: np.ndarray) -> str:
-    """What vLLM's caches know a frame by; else it hashes each picture in its own way (the saving is not measured)."""
+def _cache_key(image: np.ndarray) -> str:
+    """Return the key of a frame in vLLM's caches; without one vLLM computes its own (the saving is not measured)."""
     return hashlib.blake2b(image.tobytes(), digest_size=16, key=repr(image.shape).encode()).hexdigest()
 
 
@@ -134,8 +136,8 @@ def _device_args(config: SamplerConfig, max_context: int) -> dict:
             "block_size": CPU_BLOCK,
             "enforce_eager": True,
             "kv_cache_memory_bytes": int(config.memory_gb * 2**30),
-            # Room for every prompt at once. A prompt that is taken in two pieces makes vLLM rewind the request's seeded
-            # generator, which CPU generators cannot do: the engine dies with "CPU Generator does not use offset".
+            # All prompts fit at once. For a prompt that is processed in two pieces vLLM rewinds the request's seeded
+            # generator, which CPU generators do not support: the engine stops, "CPU Generator does not use offset".
             "max_num_batched_tokens": config.max_sequences * max_context,
         }
     return {

@@ -1,4 +1,4 @@
-"""Weights that training has changed since a given version: whole tensors, or the two factors of an adapter."""
+"""Weights that training has changed since an engine was loaded: whole tensors, or the two factors of an adapter."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 
 @dataclass(frozen=True)
 class LowRank:
-    """`scale * up @ down`, to be added to what the folder has under this name: an adapter's share of a sync."""
+    """The change `scale * up @ down` of a weight in the engine's folder: that of a low-rank adapter."""
 
     up_OR: torch.Tensor
     down_RI: torch.Tensor
@@ -27,8 +27,8 @@ class LowRank:
         return LowRank(self.up_OR.clone(), self.down_RI.clone(), self.scale)
 
     def added_to(self, base_OI: torch.Tensor) -> torch.Tensor:
-        """float32 [O, I], where the factors are."""
+        """Return `base_OI` plus this change, float32 [O, I] on the device of the factors."""
         return base_OI.to(self.up_OR.device, torch.float32) + self.scale * (self.up_OR.float() @ self.down_RI.float())
 
 
-WeightUpdate = Mapping[str, torch.Tensor | LowRank]  # by Hugging Face name, a tied head left out
+WeightUpdate = Mapping[str, torch.Tensor | LowRank]  # by Hugging Face name, without a tied head

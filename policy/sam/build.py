@@ -1,7 +1,8 @@
-"""Build SAM 2 from the package's own config files, at any published size or small."""
+"""Build SAM 2 from the config files of the `sam2` package, in any published size or a small one."""
 
 from __future__ import annotations
 
+import difflib
 from dataclasses import replace
 from pathlib import Path
 
@@ -29,21 +30,27 @@ VARIANTS = (
 
 
 def build_sam(config: SamConfig) -> SegSam2:
-    """SAM 2 from the package's own config files; `variant: small` shrinks `sam2.1_hiera_t` to the numbers given.
+    """Build SAM 2 in eval mode, with the weights of `config.checkpoint` if there is one.
 
-    A [SEG] prompt names one object, so the three-mask output for ambiguous clicks is off. ConfigError where there is no
-    such variant, CheckpointError where `checkpoint` is not one of it.
+    `variant: small` is `sam2.1_hiera_t` with the sizes of `config` and random weights. The three-mask output is off,
+    because a [SEG] prompt names one object; `policy.sam.track_state.TrackSettings` turns it on.
+
+    Raises:
+        ConfigError: There is no such variant.
+        CheckpointError: `config.checkpoint` is not of this variant, or cannot be read.
     """
     import sam2  # noqa: F401  (registers the package's configs with hydra)
 
     if config.variant not in VARIANTS:
-        raise ConfigError(f"policy.sam.variant: expected one of {', '.join(VARIANTS)}, found {config.variant!r}")
+        nearest = difflib.get_close_matches(config.variant, VARIANTS, n=1, cutoff=0)[0]
+        known = ", ".join(VARIANTS)
+        raise ConfigError(f"policy.sam.variant: unknown {config.variant!r}; known are {known}; did you mean {nearest}?")
     name = "sam2.1_hiera_t" if config.variant == "small" else config.variant
     overrides = [
         "++model._target_=policy.sam.model.SegSam2",
         "++model.multimask_output_in_sam=false",
         "++model.multimask_output_for_tracking=false",
-        *(_small_overrides(config) if config.variant == "small" else []),
+        *(small_overrides(config) if config.variant == "small" else []),
     ]
     tree = compose(config_name=f"configs/{name.partition('_')[0]}/{name}.yaml", overrides=overrides)
     OmegaConf.resolve(tree)
@@ -55,15 +62,16 @@ def build_sam(config: SamConfig) -> SegSam2:
         advice = f"Does policy.sam.variant ({config.variant}) name the size and the version (2 or 2.1) of this file?"
         require_fit(model.state_dict(), weights, config.checkpoint, advice)
         model.load_state_dict(weights)
-    model.built_from = replace(config, checkpoint="")  # the file's weights are in the model now, and are saved with it
-    return model.eval()  # SAM 2's train mode only adds dropout, and hides presence logits from `track`
+    model.built_from = replace(config, checkpoint="")  # the weights of that file are saved with the model from now on
+    return model.eval()  # train mode adds dropout, and lets frames attend to pointers of later conditioning frames
 
 
 def _initialise(model: torch.nn.Module) -> None:
-    """Weights scaled by fan: Hiera's fixed 0.02 leaves a narrow encoder almost silent. And quieter output tokens.
+    """Initialise a small SAM 2: weights scaled by fan, and smaller output tokens.
 
-    The mask decoder's own tokens start at unit variance; in a narrow decoder they drown the one language prompt, and
-    masks take thousands of steps instead of a hundred (see LOG.md).
+    Hiera's fixed standard deviation of 0.02 leaves the features of a narrow encoder close to zero. The mask decoder's
+    own tokens start at unit variance; in a narrow decoder they outweigh the one language prompt, and masks take
+    thousands of steps instead of a hundred (see LOG.md).
     """
     for module in model.modules():
         if isinstance(module, torch.nn.Linear | torch.nn.Conv2d | torch.nn.ConvTranspose2d):
@@ -74,7 +82,8 @@ def _initialise(model: torch.nn.Module) -> None:
                 parameter.mul_(0.2)
 
 
-def _small_overrides(config: SamConfig) -> list[str]:
+def small_overrides(config: SamConfig) -> list[str]:
+    """Return the hydra overrides that shrink `sam2.1_hiera_t` to the sizes of `config`."""
     width, embed = config.hidden, config.embed
     grid = config.image_size // 16
     channels = [embed * 8, embed * 4, embed * 2, embed]

@@ -19,6 +19,7 @@ from configs.load import ConfigError
 from env.types import VideoRef
 from policy.engines.weight_update import LowRank
 from policy.sam.model import SegSam2
+from policy.sam.prompts import MaskPrompt
 from policy.vlm.batch import Batch, FrameSource
 from policy.vlm.chat_tokens import ChatTokens
 from policy.vlm.patches import PatchLayout
@@ -29,17 +30,17 @@ LORA_TARGETS = r".*language_model.*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_p
 
 @dataclass(frozen=True)
 class PolicyOutput:
-    """What one forward over a batch gives. P counts action tokens, M counts [SEG] tokens of all rows in order."""
+    """The result of one forward over a batch with P action tokens and M [SEG] tokens, row by row in text order."""
 
     logprobs_BL: Tensor  # float32, of each action token given all before it; 0 elsewhere
     entropy_P: Tensor  # float32, of the distributions behind the action tokens
-    prompts_MC: Tensor  # projected [SEG] states, row by row in text order
+    prompts_MC: Tensor  # projected [SEG] states
     text_states_PD: Tensor  # last hidden states that the action tokens are predicted from
-    seg_states_MD: Tensor  # last hidden states of the [SEG] tokens, behind `prompts_MC`
+    seg_states_MD: Tensor  # last hidden states of the [SEG] tokens, before the projection
 
 
 class SegPolicy(nn.Module):
-    """The policy whose weights learn."""
+    """The multi-turn policy: language model, projection and SAM 2."""
 
     def __init__(self, vlm: Qwen3VLForConditionalGeneration, tokenizer: PreTrainedTokenizerBase, sam: SegSam2):
         super().__init__()
@@ -53,24 +54,32 @@ class SegPolicy(nn.Module):
 
     @property
     def config(self) -> PretrainedConfig:
-        """The language model's configuration: what Hugging Face trainers look for on a model."""
+        """Return the language model's configuration, which Hugging Face trainers expect on a model."""
         return self.vlm.config
 
     def add_model_tags(self, tags: list[str]) -> None:
-        """Trainers tag the models they train."""
+        """Pass the tags of Hugging Face trainers on to the language model."""
         self.vlm.add_model_tags(tags)
 
     @property
     def device(self) -> torch.device:
+        """Return the device of the weights."""
         return next(self.text_hidden_fcs.parameters()).device
 
     def add_lora(self, rank: int, alpha: int, dropout: float = 0.0, modules_to_save: Sequence[str] = ()) -> None:
-        """Freeze the language model's matrices and train low-rank adapters on them (PEFT).
+        """Freeze the language model and add trainable low-rank adapters to its matrices (PEFT).
 
-        `dropout` acts in train mode only. `modules_to_save` (`lm_head`, `embed_tokens`, `norm`) train in full.
+        Args:
+            rank: Of the adapters.
+            alpha: The adapters' outputs are scaled by alpha / rank.
+            dropout: Of the adapters' inputs, in train mode only.
+            modules_to_save: Modules to train in full: some of `lm_head`, `embed_tokens`, `norm`.
+
+        Raises:
+            ConfigError: `modules_to_save` names another module.
         """
         parts = {"lm_head": self.vlm.lm_head, **dict(self.vlm.model.language_model.named_children())}
-        del parts["layers"]  # theirs are the matrices that get adapters
+        del parts["layers"]  # these get the adapters
         if unknown := sorted(set(modules_to_save) - parts.keys()):
             known = ", ".join(parts)
             raise ConfigError(f"policy.lora_modules_to_save: expected some of {known}, found {', '.join(unknown)}")
@@ -82,19 +91,19 @@ class SegPolicy(nn.Module):
             parts[name].requires_grad_(True)
 
     def recompute_activations(self) -> None:
-        """Keep the inputs of each block alone for the backward pass, which runs the block again."""
+        """Keep only the inputs of each block for the backward pass, which runs the block again."""
         self.vlm.gradient_checkpointing_enable({"use_reentrant": False})
-        self.vlm.train()  # transformers recomputes in this mode only
+        self.vlm.train()  # transformers recomputes in train mode only
         for module in self.vlm.modules():
-            if isinstance(module, nn.Dropout):  # but what is dropped would part learner and sampler
+            if isinstance(module, nn.Dropout):  # dropout would make the learner differ from the sampler
                 module.eval()
 
     def forward(self, batch: Batch) -> PolicyOutput:
-        """One teacher-forced pass: log-probs of the action tokens and the prompts of every [SEG]."""
+        """Run one teacher-forced pass. Embeddings are replaced where `batch.replaced` says so."""
         with torch.autocast(self.device.type, self.compute_dtype, enabled=self.compute_dtype != torch.float32):
             hidden_BLD = hidden_states(self.vlm.model, batch)
         rows, columns = batch.loss_mask_BL.nonzero(as_tuple=True)
-        # Only the positions that train reach the vocabulary: [P, V] instead of [B, L, V].
+        # Logits at trained positions only: [P, V] instead of [B, L, V].
         text_states_PD = hidden_BLD[rows, columns - 1]
         log_all_PV = F.log_softmax(self.vlm.lm_head(text_states_PD).float(), dim=-1)
         picked_P = log_all_PV.gather(1, batch.input_ids_BL[rows, columns][:, None])[:, 0]
@@ -114,23 +123,31 @@ class SegPolicy(nn.Module):
         frames: FrameSource,
         train_backbone: bool = False,
     ) -> tuple[Tensor, Tensor]:
-        """Mask logits [N, h, w] and presence logits [N] of `targets`, each (row of prompts, video, frame index).
+        """Decode masks of single frames, without memory. A frame that several targets name is encoded once.
 
-        A frame that several targets name is encoded once.
+        Args:
+            prompts_MC: Projected [SEG] states.
+            targets: N masks, each (row of `prompts_MC`, video, frame index).
+            frames: Source of SAM 2's pixels.
+            train_backbone: Whether gradients reach SAM 2's image encoder.
+
+        Returns:
+            Mask logits [N, h, w] and presence logits [N].
         """
         unique = list(dict.fromkeys((video, frame_idx) for _, video, frame_idx in targets))
         features = self.sam.encode_frames([frames.full(*frame) for frame in unique], train_backbone)
         position = {frame: at for at, frame in enumerate(unique)}
         index = torch.tensor([position[video, frame_idx] for _, video, frame_idx in targets], device=self.device)
         rows = torch.tensor([row for row, _, _ in targets], device=self.device)
-        return self.sam.decode(features.pick(index), prompts_MC[rows].float())
+        decoded = self.sam.decode(features.pick(index), MaskPrompt.language(prompts_MC[rows].float()))
+        return decoded.logits_NHW, decoded.presence_N
 
     def weight_update(self) -> dict[str, Tensor | LowRank]:
-        """What training changes of the language and vision towers: a sampler that began as this policy needs no more.
+        """Return the weights of the language and vision towers that training changes, under Hugging Face names.
 
-        Under Hugging Face names; a tied head is left out.
+        A sampler that started from this policy needs no others. A tied head is left out.
         """
-        moved: dict[str, Tensor | LowRank] = {
+        update: dict[str, Tensor | LowRank] = {
             name: parameter.detach()
             for name, parameter in self.vlm.named_parameters()
             if parameter.requires_grad and ".lora_" not in name
@@ -139,11 +156,11 @@ class SegPolicy(nn.Module):
             if isinstance(module, LoraLinear):
                 up_OR = module.get_parameter("lora_B.default.weight")
                 down_RI = module.get_parameter("lora_A.default.weight")
-                moved[f"{name}.weight"] = LowRank(up_OR.detach(), down_RI.detach(), module.scaling["default"])
-        return moved
+                update[f"{name}.weight"] = LowRank(up_OR.detach(), down_RI.detach(), module.scaling["default"])
+        return update
 
     def export_weights(self) -> dict[str, Tensor]:
-        """Weights of the language and vision towers under Hugging Face names, adapters merged, a tied head left out."""
+        """Return the weights of both towers under Hugging Face names, adapters merged, without a tied head."""
         weights = {
             name.replace(".base_layer", ""): tensor.detach()
             for name, tensor in self.vlm.state_dict().items()

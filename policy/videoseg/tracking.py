@@ -19,13 +19,17 @@ from policy.videoseg.model import SegPolicy
 from policy.vlm.batch import FrameSource, TokenSequence, collate, pack, to_sequence
 
 CHUNK = 16  # frames encoded at once
-
-
-MAX_PIXELS = 2**25  # of SAM 2's inputs whose features are held at once: 32 frames at 1024 x 1024, 2048 at 128 x 128
+MAX_PIXELS = 2**25  # of SAM 2's inputs whose features are kept at once: 32 frames at 1024 x 1024, 2048 at 128 x 128
 
 
 def with_masks(policy: SegPolicy, trajectories: Sequence[Trajectory], frames: FrameCaches) -> Iterator[Trajectory]:
-    """Played trajectories in their order, each once `masks` of every frame are filled where that can be done."""
+    """Yield trajectories in order, with `masks` of all frames where the last turn has a decision.
+
+    Args:
+        policy: The policy that wrote the trajectories.
+        trajectories: Finished trajectories, filled in place.
+        frames: Sources of pixels for the policy and for SAM 2.
+    """
     yield from track(policy, trajectories, last_prompts(policy, trajectories, frames.policy), frames.sam)
 
 
@@ -35,7 +39,14 @@ def track(
     prompts: Sequence[torch.Tensor | None],
     sam_frames: FrameSource,
 ) -> Iterator[Trajectory]:
-    """`with_masks` where the last [SEG] states [C] are known; those of None are left as they are."""
+    """Yield trajectories in order, with the masks of known prompts.
+
+    Args:
+        policy: The policy whose SAM 2 tracks.
+        trajectories: Finished trajectories, filled in place.
+        prompts: Projected last [SEG] state [C] of each trajectory; those with None get no masks.
+        sam_frames: Source of SAM 2's pixels.
+    """
     for batch in _batches(policy, trajectories):
         decided = [at for at in batch if prompts[at] is not None]
         propagate(policy, [(trajectories[at], prompts[at]) for at in decided], sam_frames)
@@ -43,7 +54,7 @@ def track(
 
 
 def _batches(policy: SegPolicy, trajectories: Sequence[Trajectory]) -> Iterator[list[int]]:
-    """Runs of trajectories whose frames SAM 2 can hold at once and whose videos it can track side by side."""
+    """Yield batches of consecutive trajectories whose videos fit into memory and can be tracked side by side."""
     most_frames = MAX_PIXELS // policy.sam.image_size**2
     batch: list[int] = []
     videos: set[VideoRef] = set()
@@ -64,7 +75,13 @@ def _batches(policy: SegPolicy, trajectories: Sequence[Trajectory]) -> Iterator[
 def last_prompts(
     policy: SegPolicy, trajectories: Sequence[Trajectory], policy_frames: FrameSource
 ) -> list[torch.Tensor | None]:
-    """The projected last [SEG] state [C] of each trajectory; None where its last turn is malformed or has none."""
+    """Return the projected last [SEG] state [C] of each trajectory; None where its last turn has no decision.
+
+    Args:
+        policy: The policy that wrote the trajectories.
+        trajectories: Finished trajectories.
+        policy_frames: Source of the policy's pixels.
+    """
     prompts: list[torch.Tensor | None] = [None] * len(trajectories)
     rows = [at for at, trajectory in enumerate(trajectories) if isinstance(trajectory.decision, Select | Answer)]
     sequences = [to_sequence(trajectories[at], policy.chat, policy.layout) for at in rows]
@@ -77,7 +94,7 @@ def last_prompts(
 
 
 def _last_rows(sequences: Sequence[TokenSequence]) -> list[int]:
-    """Index of each sequence's last [SEG] among all of the batch's."""
+    """Return the index of each sequence's last [SEG] among those of the whole batch."""
     rows, total = [], 0
     for sequence in sequences:
         total += len(sequence.seg_positions)
@@ -89,7 +106,13 @@ def _last_rows(sequences: Sequence[TokenSequence]) -> list[int]:
 def propagate(
     policy: SegPolicy, prompted: Sequence[tuple[Trajectory, torch.Tensor | None]], sam_frames: FrameSource
 ) -> None:
-    """Fill each trajectory's `masks` by tracking from its decision's key frame both ways through the whole video."""
+    """Fill the `masks` of trajectories by tracking from the key frame of their decision to both ends of the video.
+
+    Args:
+        policy: The policy whose SAM 2 tracks.
+        prompted: Trajectories whose last turn is a selection or an answer, each with its projected [SEG] state [C].
+        sam_frames: Source of SAM 2's pixels.
+    """
     encoded = {video: encode_video(policy, video, sam_frames) for video in {item.task.video for item, _ in prompted}}
     prompts, keys = [], []
     for trajectory, prompt_C in prompted:
@@ -109,7 +132,7 @@ def propagate(
 
 
 def encode_video(policy: SegPolicy, video: VideoRef, sam_frames: FrameSource) -> FrameFeatures:
-    """SAM 2's image features of every frame."""
+    """Return SAM 2's image features of every frame."""
     chunks = []
     for start in range(0, video.num_frames, CHUNK):
         indices = range(start, min(start + CHUNK, video.num_frames))

@@ -1,10 +1,10 @@
-"""Observations and actions as token ids: the only place that knows the chat markers.
+"""Turn observations and actions into token ids; no other module knows the chat markers.
 
     system: <|im_start|>system\\n...<|im_end|>\\n      (first turn, where there is a system text)
     turn:   <|im_start|>user\\n...<|im_end|>\\n<|im_start|>assistant\\n  ACTION <|im_end|>
 
-Token in, token out: an action's ids are appended as they were sampled and never re-tokenised. Two forms of one sequence
-exist: one image pad per frame (what the sampler takes), and one pad per merged patch (what the learner takes).
+The ids of an action are appended as they were sampled and never re-tokenised. A sequence has two forms: samplers take
+one image pad per frame, the learner one per merged patch.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from policy.vlm.tokenizer import END, IMAGE_PAD, SEG, SPECIAL, VISION_END, VISIO
 
 
 class ChatTokens:
-    """Ids of observations and actions under one tokenizer."""
+    """The ids of observations and actions under one tokenizer."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase):
         self.tokenizer = tokenizer
@@ -27,7 +27,7 @@ class ChatTokens:
         self.image_pad_id = self._id(IMAGE_PAD)
         self.pad_id = self._id("<|endoftext|>")
         self._frame_ids = (self._id(VISION_START), self.image_pad_id, self._id(VISION_END))
-        # A policy that samples these would forge frames or turns.
+        # With these a policy could write frames or turns that the environment never gave.
         self.banned_ids = tuple(self._id(text) for text in SPECIAL if text not in (SEG, END))
 
     def _id(self, token: str) -> int:
@@ -37,10 +37,11 @@ class ChatTokens:
         return token_id
 
     def encode(self, text: str) -> list[int]:
+        """Return the ids of `text`, without adding special tokens."""
         return self.tokenizer.encode(text, add_special_tokens=False)
 
     def observation_ids(self, observation: Observation, first: bool) -> list[int]:
-        """Ids put before the action that answers `observation`, one image pad per frame."""
+        """Return the ids before the action that responds to `observation`, with one image pad per frame."""
         ids: list[int] = []
         if observation.system:
             ids += self.encode(f"<|im_start|>system\n{observation.system}{END}\n")
@@ -50,11 +51,11 @@ class ChatTokens:
         return ids + self.encode(f"{END}\n<|im_start|>assistant\n")
 
     def action_ids(self, text: str) -> list[int]:
-        """Ids of a recorded action, end token included (cold start only: sampled actions keep their own ids)."""
+        """Return the ids of a recorded action with the end token. Sampled actions keep the ids that were sampled."""
         return [*self.encode(text), self.end_id]
 
     def decode_action(self, token_ids: Sequence[int]) -> str:
-        """Text of a sampled action without its end token."""
+        """Return the text of a sampled action without its end token."""
         ids = list(token_ids)
         if ids and ids[-1] == self.end_id:
             ids.pop()
@@ -65,7 +66,14 @@ def expand_image_pads(ids: Sequence[int], counts: Sequence[int], image_pad_id: i
     """Repeat the n-th image pad `counts[n]` times.
 
     Example: `expand_image_pads([7, PAD, 8, PAD], [2, 3], PAD)` is `[7, PAD, PAD, 8, PAD, PAD, PAD]`.
-    Raises ValueError when the number of pads is not `len(counts)`.
+
+    Args:
+        ids: Token ids with one image pad per frame.
+        counts: Image tokens of each frame, in order.
+        image_pad_id: Id of the image pad.
+
+    Raises:
+        ValueError: The number of pads is not `len(counts)`.
     """
     pads = sum(token == image_pad_id for token in ids)
     if pads != len(counts):

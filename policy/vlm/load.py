@@ -23,7 +23,13 @@ COMPUTE_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
 def compose_phrases(embedding_VD: torch.Tensor, tokenizer: PreTrainedTokenizerBase, phrases: Iterable[str]) -> None:
-    """Start each phrase's token halfway between its words, so that "red" and "dark red" have something in common."""
+    """Set each phrase's embedding to the scaled sum of its words', so that "red" and "dark red" are similar.
+
+    Args:
+        embedding_VD: The embedding table, changed in place.
+        tokenizer: A tokenizer in which each phrase, with a space before it, is one token.
+        phrases: Texts of several words.
+    """
     for phrase in phrases:
         words = [tokenizer.encode(f" {word}", add_special_tokens=False)[0] for word in phrase.split()]
         (token,) = tokenizer.encode(f" {phrase}", add_special_tokens=False)
@@ -31,6 +37,7 @@ def compose_phrases(embedding_VD: torch.Tensor, tokenizer: PreTrainedTokenizerBa
 
 
 def small_config(config: PolicyConfig, tokenizer: PreTrainedTokenizerBase) -> Qwen3VLConfig:
+    """Return the configuration of the small default model: the sizes of `config`, the vocabulary of `tokenizer`."""
     vocab = tokenizer.get_vocab()
     text = {
         "vocab_size": len(tokenizer),
@@ -77,14 +84,15 @@ def small_config(config: PolicyConfig, tokenizer: PreTrainedTokenizerBase) -> Qw
 
 
 def compute_device() -> torch.device:
-    """Where policies live: the GPU that this process may use, else the CPU."""
+    """Return the device of policies: the GPU that this process may use, else the CPU."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def load_vlm(folder: Path) -> tuple[Qwen3VLForConditionalGeneration, PreTrainedTokenizerBase]:
+    """Load model (float32) and tokenizer of a Hugging Face folder. Raises CheckpointError where a file does not fit."""
     tokenizer = load_tokenizer(folder)
     try:
-        # Published weights are bfloat16, whose last bit is larger than an update at the rates they are trained with.
+        # Published weights are bfloat16, whose rounding steps are larger than an update at usual learning rates.
         load = Qwen3VLForConditionalGeneration.from_pretrained
         loaded: Any = load(folder, output_loading_info=True, dtype=torch.float32)
     except (OSError, RuntimeError, ValueError, SafetensorError) as error:
@@ -96,19 +104,19 @@ def load_vlm(folder: Path) -> tuple[Qwen3VLForConditionalGeneration, PreTrainedT
 
 
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
-    """The tokenizer of a Hugging Face folder, all of whose JSON files are read: what was cut off is named here.
+    """Load the tokenizer of a Hugging Face folder without running code from the folder.
 
-    The libraries would name no file, or raise a bare Exception. Code that comes with the folder is not run, nor asked
-    about. CheckpointError.
+    All JSON files are read first, so that a broken one is named; the libraries name none, or raise a bare Exception.
+    Raises CheckpointError.
     """
     for path in (folder / "config.json", *sorted(folder.glob("*.json"))):
         read_json(path)
     try:
         return AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     except (OSError, ValueError) as error:
-        raise CheckpointError(f"{folder}: no tokenizer can be made of its files ({error}); copy it again") from error
+        raise CheckpointError(f"{folder}: its tokenizer files cannot be read ({error}); copy it again") from error
 
 
 def load_chat(folder: Path) -> tuple[ChatTokens, PatchLayout]:
-    """Tokenizer and patch layout of a Hugging Face folder, without its weights (all a rollout worker needs)."""
+    """Load tokenizer and patch layout of a Hugging Face folder without its weights: all that a sampler needs."""
     return ChatTokens(load_tokenizer(folder)), PatchLayout.of(Qwen3VLConfig.from_pretrained(folder))

@@ -1,7 +1,7 @@
-"""Frames as Qwen3-VL vision patches: the arithmetic of its image processor for frames that already have the right size.
+"""Turn frames into the vision patches of Qwen3-VL, as its image processor does for frames of the right size.
 
-Frames are resized once, by the environment, to multiples of patch times merge; here nothing is resized again.
-`tests/test_policy_inputs.py` holds this against the Hugging Face processor.
+The environment resizes frames once, to multiples of patch x merge; here nothing is resized. A test compares the result
+with the Hugging Face processor.
 """
 
 from __future__ import annotations
@@ -14,34 +14,34 @@ import numpy as np
 
 @dataclass(frozen=True)
 class PatchLayout:
-    """Numbers of the vision tower and its normalisation."""
+    """Patch sizes of the vision tower, and the normalisation of its input."""
 
-    patch: int
-    merge: int
-    temporal: int
+    patch: int  # side in pixels
+    merge: int  # patches per side of a token
+    temporal: int  # frames per patch
     mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
     std: tuple[float, float, float] = (0.5, 0.5, 0.5)
 
     @classmethod
     def of(cls, config: Any) -> PatchLayout:
-        """Of a `Qwen3VLConfig`."""
+        """Return the layout of a `Qwen3VLConfig`."""
         vision = config.vision_config
         return cls(vision.patch_size, vision.spatial_merge_size, vision.temporal_patch_size)
 
     def grid(self, height: int, width: int) -> tuple[int, int, int]:
-        """(time, rows, columns) in patches of one frame. Raises ValueError for sides that are no multiple."""
+        """Return (1, rows, columns) of a frame in patches. Raises ValueError for sides that are not multiples."""
         unit = self.patch * self.merge
         if height % unit or width % unit:
             raise ValueError(f"frame of {width}x{height} pixels: sides must be multiples of {unit} (env.size_factor)")
         return 1, height // self.patch, width // self.patch
 
     def num_tokens(self, height: int, width: int) -> int:
-        """Image tokens of one frame after merging."""
+        """Return the number of image tokens of a frame, after merging."""
         _, rows, columns = self.grid(height, width)
         return rows * columns // self.merge**2
 
     def patchify(self, frame: np.ndarray) -> np.ndarray:
-        """uint8 [H, W, 3] to float32 [rows x columns, 3 x temporal x patch x patch], merged patches adjacent."""
+        """Turn uint8 [H, W, 3] into float32 [rows x columns, 3 x temporal x patch x patch], merged patches adjacent."""
         height, width, _ = frame.shape
         _, rows, columns = self.grid(height, width)
         pixels = (frame.astype(np.float32) / 255 - np.array(self.mean, np.float32)) / np.array(self.std, np.float32)

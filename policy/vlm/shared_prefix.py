@@ -1,67 +1,89 @@
-"""Forwards over rows that begin alike, as siblings do: each beginning is computed once.
+"""Compute the hidden states of rows with common prefixes, such as siblings, with one forward per prefix.
 
-A first forward takes the beginnings, one per task, and keeps their keys and values; a second one takes what follows in
-every row, which attends to them. States and gradients are those of one forward over whole rows, up to rounding.
+The prefix of a row is all before its first action token. A first forward runs the different prefixes, one row each,
+and keeps their keys and values; a second one runs the rest of every row, which attends to them. States and gradients
+equal those of one forward over whole rows, up to rounding.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import DynamicCache
 from transformers.models.qwen3_vl.modeling_qwen3_vl import Qwen3VLModel
 
-from policy.vlm.batch import Batch, TokenSequence
+from policy.vlm.batch import Batch, ReplacedRows, TokenSequence
 
-_NO_FRAME = 0  # any token but the image pad, in place of what is masked
+_FILLER = 0  # any token but the image pad, at masked positions: pads and frames must match
 
 
 def hidden_states(model: Qwen3VLModel, batch: Batch) -> Tensor:
-    """Last hidden states [B, L, D] of all rows; those of padding mean nothing."""
-    sharing = None if _keeps_no_states(model) else _find(batch)
-    if sharing is None:
+    """Return the last hidden states [B, L, D] of all rows; those at padding are arbitrary."""
+    if batch.replaced is not None:
+        return _with_replaced_rows(model, batch, batch.replaced)
+    prefixes = None if _keeps_no_states(model) else _common_prefixes(batch)
+    if prefixes is None:
         return model(**_inputs(batch), use_cache=False).last_hidden_state
-    return _two_forwards(model, batch, sharing)
+    return _two_forwards(model, batch, prefixes)
+
+
+def _with_replaced_rows(model: Qwen3VLModel, batch: Batch, replaced: ReplacedRows) -> Tensor:
+    """Run whole rows in one forward: rows with equal tokens may differ in vectors, so no prefix is shared.
+
+    The embedding layer's output is changed by a hook. With `inputs_embeds` instead of token ids the model would find
+    image tokens by comparing vectors, which fails where another token has the same embedding.
+    """
+
+    def replace_rows(module: nn.Module, inputs: tuple, embedded_BLD: Tensor) -> Tensor:
+        vectors_MD = replaced.vectors_MD.to(embedded_BLD.dtype)
+        return embedded_BLD.index_put((replaced.rows_M, replaced.columns_M), vectors_MD)
+
+    hook = model.get_input_embeddings().register_forward_hook(replace_rows)
+    try:
+        return model(**_inputs(batch), use_cache=False).last_hidden_state
+    finally:
+        hook.remove()
 
 
 def _keeps_no_states(model: Qwen3VLModel) -> bool:
-    """Whether activations are recomputed: the library then drops keys and values."""
+    """Return whether activations are recomputed: the library then drops keys and values."""
     return model.training and model.is_gradient_checkpointing
 
 
 @dataclass(frozen=True)
-class _Sharing:
-    """Which rows begin alike."""
+class _Prefixes:
+    """The K different prefixes of B rows."""
 
-    firsts: list[int]  # the first row of each kind
-    kind_of_row: list[int]
-    lengths: list[int]  # tokens of each kind's beginning
-    num_frames: list[int]  # that it shows
+    first_rows: list[int]  # [K], the first row with each prefix
+    of_row: list[int]  # [B], index of each row's prefix
+    lengths: list[int]  # [K], in tokens
+    num_frames: list[int]  # [K]
 
 
-def _find(batch: Batch) -> _Sharing | None:
-    """None where no two rows begin alike."""
-    kinds: dict[tuple, int] = {}
-    firsts, kind_of_row = [], []
+def _common_prefixes(batch: Batch) -> _Prefixes | None:
+    """Return the prefixes of a batch; None if no two rows have the same."""
+    known: dict[tuple, int] = {}
+    first_rows, of_row = [], []
     for row, sequence in enumerate(batch.sequences):
-        length = _beginning(sequence)
+        length = _prefix_length(sequence)
         key = (sequence.video, sequence.ids[:length], sequence.frames[: sequence.first_frames])
-        if key not in kinds:
-            kinds[key] = len(firsts)
-            firsts.append(row)
-        kind_of_row.append(kinds[key])
-    if len(firsts) == len(kind_of_row):
+        if key not in known:
+            known[key] = len(first_rows)
+            first_rows.append(row)
+        of_row.append(known[key])
+    if len(first_rows) == len(of_row):
         return None
-    sequences = [batch.sequences[row] for row in firsts]
-    return _Sharing(firsts, kind_of_row, [*map(_beginning, sequences)], [each.first_frames for each in sequences])
+    firsts = [batch.sequences[row] for row in first_rows]
+    return _Prefixes(first_rows, of_row, [*map(_prefix_length, firsts)], [each.first_frames for each in firsts])
 
 
-def _beginning(sequence: TokenSequence) -> int:
-    """Tokens before the first that the policy wrote."""
-    return next((at for at, is_written in enumerate(sequence.loss_mask) if is_written), len(sequence))
+def _prefix_length(sequence: TokenSequence) -> int:
+    """Return the number of tokens before the first action token."""
+    return next((at for at, is_action in enumerate(sequence.loss_mask) if is_action), len(sequence))
 
 
 def _inputs(batch: Batch) -> dict[str, Any]:
@@ -74,69 +96,77 @@ def _inputs(batch: Batch) -> dict[str, Any]:
     }
 
 
-def _two_forwards(model: Qwen3VLModel, batch: Batch, sharing: _Sharing) -> Tensor:
+@dataclass(frozen=True)
+class _Columns:
+    """Which columns of the whole rows each forward reads; masks are 0 where a row has none."""
+
+    prefix_mask_KH: Tensor  # the prefix forward reads columns 0..H-1 of the K first rows
+    rest_BT: Tensor  # columns that the second forward reads
+    rest_mask_BT: Tensor
+    whole_BL: Tensor  # where each column of the whole rows is found in the states of both forwards side by side
+
+
+def _columns(batch: Batch, prefixes: _Prefixes, prefix_B: Tensor) -> _Columns:
+    device, length = prefix_B.device, batch.input_ids_BL.shape[1]
+    lengths_K = torch.tensor(prefixes.lengths, device=device)
+    longest, starts_B1 = max(prefixes.lengths), lengths_K[prefix_B][:, None]
+    prefix_mask_KH = (torch.arange(longest, device=device) < lengths_K[:, None]).long()
+    rest_BT = starts_B1 + torch.arange(length - min(prefixes.lengths), device=device)
+    is_inside_BT = rest_BT < length
+    rest_BT = rest_BT.clamp(max=length - 1)
+    rest_mask_BT = batch.attention_mask_BL.gather(1, rest_BT) * is_inside_BT
+    whole_BL = torch.arange(length, device=device).expand(len(prefix_B), length)
+    whole_BL = torch.where(whole_BL < starts_B1, whole_BL, longest + whole_BL - starts_B1)
+    return _Columns(prefix_mask_KH, rest_BT, rest_mask_BT, whole_BL)
+
+
+def _two_forwards(model: Qwen3VLModel, batch: Batch, prefixes: _Prefixes) -> Tensor:
     device = batch.input_ids_BL.device
-    kind_B = torch.tensor(sharing.kind_of_row, device=device)
-    starts_B = torch.tensor(sharing.lengths, device=device)[kind_B]
+    prefix_B = torch.tensor(prefixes.of_row, device=device)
+    first_K = torch.tensor(prefixes.first_rows, device=device)
+    columns = _columns(batch, prefixes, prefix_B)
+    longest = columns.prefix_mask_KH.shape[1]
     position_ids_3BL, _ = model.get_rope_index(**_inputs(batch))
-    length = batch.input_ids_BL.shape[1]
-    first_K = torch.tensor(sharing.firsts, device=device)
-
-    # Columns of whole rows that each forward takes; what lies behind a row's end is masked.
-    head = max(sharing.lengths)
-    head_KH = torch.arange(head, device=device).expand(len(sharing.firsts), head)
-    head_mask_KH = (head_KH < starts_B[first_K][:, None]).long()
-    tail = length - min(sharing.lengths)
-    tail_BT = starts_B[:, None] + torch.arange(tail, device=device)
-    is_inside_BT = tail_BT < length
-    tail_BT = tail_BT.clamp(max=length - 1)
-    tail_mask_BT = batch.attention_mask_BL.gather(1, tail_BT) * is_inside_BT
-
-    heads, tails = _frames(batch, sharing)
-    begun = model(
-        input_ids=batch.input_ids_BL[first_K, :head].where(head_mask_KH.bool(), _NO_FRAME),
-        attention_mask=head_mask_KH,
-        position_ids=position_ids_3BL[:, first_K, :head],
-        **heads,
+    prefix_frames, rest_frames = _split_frames(batch, prefixes)
+    prefix = model(
+        input_ids=batch.input_ids_BL[first_K, :longest].where(columns.prefix_mask_KH.bool(), _FILLER),
+        attention_mask=columns.prefix_mask_KH,
+        position_ids=position_ids_3BL[:, first_K, :longest],
+        **prefix_frames,
         use_cache=True,
     )
-    states = DynamicCache()
-    for at, layer in enumerate(begun.past_key_values.layers):
-        states.update(layer.keys[kind_B], layer.values[kind_B], at)
-    followed = model(
-        input_ids=batch.input_ids_BL.gather(1, tail_BT).where(tail_mask_BT.bool(), _NO_FRAME),
-        attention_mask=torch.cat([head_mask_KH[kind_B], tail_mask_BT], dim=1),
-        position_ids=position_ids_3BL.gather(2, tail_BT.expand(3, -1, -1)),
-        past_key_values=states,
-        **tails,
+    cache = DynamicCache()
+    for at, layer in enumerate(prefix.past_key_values.layers):
+        cache.update(layer.keys[prefix_B], layer.values[prefix_B], at)
+    rest = model(
+        input_ids=batch.input_ids_BL.gather(1, columns.rest_BT).where(columns.rest_mask_BT.bool(), _FILLER),
+        attention_mask=torch.cat([columns.prefix_mask_KH[prefix_B], columns.rest_mask_BT], dim=1),
+        position_ids=position_ids_3BL.gather(2, columns.rest_BT.expand(3, -1, -1)),
+        past_key_values=cache,
+        **rest_frames,
         use_cache=True,
     )
-    both_BSD = torch.cat([begun.last_hidden_state[kind_B], followed.last_hidden_state], dim=1)
-    columns_BL = torch.arange(length, device=device).expand(len(kind_B), length)
-    columns_BL = torch.where(columns_BL < starts_B[:, None], columns_BL, head + columns_BL - starts_B[:, None])
-    return torch.take_along_dim(both_BSD, columns_BL[:, :, None], dim=1)
+    states_BSD = torch.cat([prefix.last_hidden_state[prefix_B], rest.last_hidden_state], dim=1)
+    return torch.take_along_dim(states_BSD, columns.whole_BL[:, :, None], dim=1)
 
 
-def _frames(batch: Batch, sharing: _Sharing) -> tuple[dict[str, Tensor | None], dict[str, Tensor | None]]:
-    """Frames of the beginnings, each once, and of what follows."""
+def _split_frames(batch: Batch, prefixes: _Prefixes) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Return the vision inputs of the prefixes, each once, and of the rest of all rows."""
     if batch.pixel_values is None or batch.image_grid_thw is None:
         return {}, {}
+    of_prefixes, of_rest, at = [], [], 0
+    for row, (sequence, prefix) in enumerate(zip(batch.sequences, prefixes.of_row, strict=True)):
+        frames = range(at, at + len(sequence.frames))
+        at = frames.stop
+        if prefixes.first_rows[prefix] == row:
+            of_prefixes += frames[: prefixes.num_frames[prefix]]
+        of_rest += frames[prefixes.num_frames[prefix] :]
     patches = batch.pixel_values.split(batch.image_grid_thw.prod(-1).tolist())
-    heads, tails, at = [], [], 0
-    for row, (sequence, kind) in enumerate(zip(batch.sequences, sharing.kind_of_row, strict=True)):
-        numbers = range(at, at + len(sequence.frames))
-        at = numbers.stop
-        if sharing.firsts[kind] == row:
-            heads += numbers[: sharing.num_frames[kind]]
-        tails += numbers[sharing.num_frames[kind] :]
+    split = [_vision_inputs(patches, batch.image_grid_thw, frames) for frames in (of_prefixes, of_rest)]
+    return split[0], split[1]
 
-    def of(numbers: list[int]) -> dict[str, Tensor | None]:
-        if not numbers:
-            return {}
-        assert batch.image_grid_thw is not None
-        return {
-            "pixel_values": torch.cat([patches[number] for number in numbers]),
-            "image_grid_thw": batch.image_grid_thw[numbers],
-        }
 
-    return of(heads), of(tails)
+def _vision_inputs(patches: Sequence[Tensor], grid_thw: Tensor, frames: list[int]) -> dict[str, Tensor]:
+    if not frames:
+        return {}
+    return {"pixel_values": torch.cat([patches[frame] for frame in frames]), "image_grid_thw": grid_thw[frames]}

@@ -1,7 +1,7 @@
-"""The tokenizer of the small default policy: byte-level BPE with Qwen's special tokens, trained on our own text.
+"""Train the tokenizer of the small default policy: byte-level BPE with the special tokens of Qwen.
 
-Tags and JSON scaffolding are added tokens and every frame index is one token, because a small model pays for each.
-A pretrained policy brings its own tokenizer; only `[SEG]` is added to it.
+Tags, the fixed parts of the JSON and every frame index are one token each, so that sequences are short. A pretrained
+policy has its own tokenizer, to which only `[SEG]` is added.
 """
 
 from __future__ import annotations
@@ -11,17 +11,18 @@ from collections.abc import Iterable
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
-SEG = "[SEG]"
+from env.actions import SEG
+
 END = "<|im_end|>"
 IMAGE_PAD = "<|image_pad|>"
 VISION_START = "<|vision_start|>"
 VISION_END = "<|vision_end|>"
 SPECIAL = ("<|endoftext|>", "<|im_start|>", END, VISION_START, VISION_END, IMAGE_PAD, "<|video_pad|>", SEG)
 TAGS = ("think", "select", "answer", "VTG", "RefSeg")
-# Without the space behind the colon: a number then is the same token in the JSON as in the text, and can be copied.
+# They end before the space: a number is then the same token in the JSON as in text, and the policy can copy it.
 SCAFFOLD = ('{"start":', ', "end":', ', "keyframe":', "}")
 
-# ChatML, as Qwen3-VL writes it; kept in the folder so that other tools can talk to the checkpoint too.
+# ChatML as Qwen3-VL writes it, saved with the checkpoint for other tools.
 CHAT_TEMPLATE = (
     "{% for message in messages %}<|im_start|>{{ message.role }}\n"
     "{% if message.content is string %}{{ message.content }}{% else %}{% for part in message.content %}"
@@ -33,15 +34,23 @@ CHAT_TEMPLATE = (
 def train_tokenizer(
     corpus: Iterable[str], vocab_size: int, phrases: Iterable[str] = (), max_index: int = 160
 ) -> PreTrainedTokenizerFast:
-    """Train on `corpus`; every integer below `max_index` becomes one token (with and without a space before it).
+    """Train a tokenizer.
 
-    So do `phrases` of several words, with a space before them: to name what was asked for is then to copy a token.
+    Args:
+        corpus: Texts to train on.
+        vocab_size: Most entries of the vocabulary, without tags, JSON parts and phrases.
+        phrases: Texts of several words that become one token each, with a space before them, so that the policy can
+            name an object by copying a token.
+        max_index: Every integer below it becomes one token, with and without a space before it.
+
+    Returns:
+        The tokenizer, with end and padding tokens and a chat template.
     """
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     numbers = [str(i) for i in range(max_index)]
-    # Repetition makes the merges of indices the most frequent ones, so that they survive any vocabulary limit.
+    # Repetition makes the merges of indices the most frequent ones, so that they fit into any vocabulary.
     numbered = ["".join(f" {i}" for i in numbers)] * 200 + [f"({i}" for i in numbers] * 200
     trainer = trainers.BpeTrainer(
         vocab_size=vocab_size,

@@ -18,6 +18,8 @@ from env.errors import DataError
 from env.rle import mask_or_empty
 from env.types import VideoRef
 from policy.sam.losses import mask_losses
+from policy.sam.prompts import MaskPrompt
+from policy.sam.tracking import track_paths
 from rl.sft.context import StageContext
 from rl.sft.data import NamedMasks
 from rl.sft.loop import fit
@@ -98,12 +100,12 @@ def _clips_loss(context: StageContext, clips: Sequence[Clip]) -> tuple[Tensor, d
         policy.sam.encode_frames([frames.full(clip.video, clip.frames[at]) for clip in clips], train_backbone=True)
         for at in range(length)
     ]
-    logits, presence = policy.sam.decode(features[0].pick(rows), prompts_NC)
+    logits, presence, _ = policy.sam.decode(features[0].pick(rows), MaskPrompt.language(prompts_NC))
     loss, j_key = _loss_and_j(logits, presence, gold_NTHW[:, 0])
     metrics = {"masks/key_j/mean": j_key}
-    tracked = list(policy.sam.track(features, prompts_NC, length)) if length > 1 else []
+    tracked = list(track_paths(policy.sam, features, prompts_NC, length)) if length > 1 else []
     for at in range(1, length):
-        logits, presence = tracked[at]["pred_masks"][:, 0], tracked[at]["object_score_logits"][:, 0]
+        logits, presence, _ = tracked[at]
         is_absent_B = logits.amax((1, 2)) < -1000  # SAM 2 overwrites such masks: only their presence has a gradient
         part, j = _loss_and_j(torch.where(is_absent_B[:, None, None], 0.0, logits), presence, gold_NTHW[:, at])
         loss = loss + part / (length - 1)

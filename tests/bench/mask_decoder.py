@@ -17,6 +17,7 @@ from safetensors.torch import load_model
 from cot_data.moving_shapes.labels import LabelledVideo, load_objects
 from env.frames import FrameCache
 from policy.sam.losses import binary_masks
+from policy.sam.prompts import MaskPrompt
 from policy.videoseg.checkpoint import load_policy
 from policy.videoseg.model import SegPolicy
 from rewards.jf import region_j
@@ -39,7 +40,8 @@ def judge_video(
     ]
     for t in range(0, video.num_frames, EVERY):
         features = policy.sam.encode_frames([frames.full(video, t)])
-        logits, presence = policy.sam.decode(features.pick(torch.zeros(len(names), dtype=torch.long)), prompts_NC)
+        rows = torch.zeros(len(names), dtype=torch.long)
+        logits, presence, _ = policy.sam.decode(features.pick(rows), MaskPrompt.language(prompts_NC))
         found = binary_masks(logits, presence, video.height, video.width).numpy()
         gold = [each.mask(t) for each in labelled.objects]
         for at, mask in enumerate(gold):

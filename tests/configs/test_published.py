@@ -15,7 +15,7 @@ import pytest
 
 from configs.load import load_config
 from configs.schema import RunConfig
-from policy.sam.losses import OVERSAMPLED, UNSURE_SHARE
+from policy.sam.losses import OVERSAMPLING, UNCERTAIN_PART
 from rewards import PROFILES
 from rl.learner.advantage import EPSILON
 from rl.learner.calibration import GRID
@@ -156,7 +156,7 @@ def test_a_published_number_is_what_a_run_loads(name: str, key: str, value: Any)
 
 
 def test_published_numbers_that_are_no_knobs():
-    assert (OVERSAMPLED, UNSURE_SHARE) == (3.0, 0.75)  # importance sampling of points, videoseg_o3_2b_sft.py
+    assert (OVERSAMPLING, UNCERTAIN_PART) == (3.0, 0.75)  # importance sampling of points, videoseg_o3_2b_sft.py
     assert GRID == 32  # trainer:401-477
     assert EPSILON == 1e-4
     assert len(PROFILES["videoseg_o3"]) == 7

@@ -1,25 +1,16 @@
-"""What goes into the models: patches, tokens, sequences, SAM 2's prompts; each against the original or by hand."""
+"""Inputs of the language model: patches, tokens, sequences and adapters, each against the original or by hand."""
 
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from hydra import compose
-from hydra.utils import instantiate
-from omegaconf import OmegaConf
-from PIL import Image
-from sam2.sam2_video_predictor import SAM2VideoPredictor
 from transformers import Qwen2VLImageProcessor
 
 from configs.schema import PolicyConfig, SamConfig
 from env.types import Action, Answer, FrameRef, Interval, Observation, Select, Task, Trajectory, Turn, VideoRef
-from policy.sam.build import build_sam
-from policy.sam.model import SegSam2
-from policy.sam.tracking import track_videos
 from policy.videoseg.checkpoint import build_small
 from policy.vlm.batch import pack, to_sequence
 from policy.vlm.chat_tokens import ChatTokens, expand_image_pads
@@ -36,15 +27,6 @@ TRACE = (
 @pytest.fixture(scope="module")
 def chat() -> ChatTokens:
     return ChatTokens(train_tokenizer([TRACE, "the red circle that moves to the left"], 700))
-
-
-@pytest.fixture(scope="module")
-def sam() -> SegSam2:
-    torch.manual_seed(0)
-    model = build_sam(SAM)
-    with torch.no_grad():  # a random presence head would judge every object absent and blank all masks
-        model.sam_mask_decoder.pred_obj_score_head.layers[-1].bias.add_(20)  # pyright: ignore
-    return model
 
 
 # ---- patches and tokens ----
@@ -147,132 +129,6 @@ def test_packing_keeps_every_row_and_the_limit():
     assert pack([5, 9, 2, 4], 10) == [[1], [0, 3], [2]]
     assert pack([5, 9, 2, 4], 1) == [[1], [0], [3], [2]]
     assert pack([5, 9, 2, 4], 36) == [[1, 0, 3, 2]]
-
-
-# ---- SAM 2 ----
-
-
-def noise_frames(count: int) -> list[np.ndarray]:
-    """A bright square that moves over noise, at SAM 2's own size: nothing is resized."""
-    rng = np.random.default_rng(1)
-    frames = [rng.integers(0, 80, (64, 64, 3), dtype=np.uint8) for _ in range(count)]
-    for at, frame in enumerate(frames):
-        frame[20:40, 4 * at : 4 * at + 20] = (220, 60, 40)
-    return frames
-
-
-def prompted_predictor(sam: SegSam2, prompt_1C: torch.Tensor) -> SAM2VideoPredictor:
-    """The package's own video predictor with the weights of `sam`, whose prompt encoder adds the language prompt."""
-    from policy.sam.build import _small_overrides
-
-    overrides = [
-        "++model._target_=sam2.sam2_video_predictor.SAM2VideoPredictor",
-        "++model.multimask_output_in_sam=false",
-        "++model.multimask_output_for_tracking=false",
-        *_small_overrides(SAM),
-    ]
-    tree = compose(config_name="configs/sam2.1/sam2.1_hiera_t.yaml", overrides=overrides)
-    OmegaConf.resolve(tree)
-    predictor = instantiate(tree.model, _recursive_=True).eval()
-    predictor.load_state_dict(sam.state_dict())
-    plain = predictor.sam_prompt_encoder.forward
-
-    def prompted(points, boxes, masks):
-        sparse, dense = plain(points=points, boxes=boxes, masks=masks)
-        return torch.cat([sparse, prompt_1C[None]], dim=1), dense
-
-    predictor.sam_prompt_encoder.forward = prompted
-    return predictor
-
-
-@torch.inference_mode()
-def predicted_logits(
-    predictor: SAM2VideoPredictor, folder: Path, key: int, every_frame: bool = True
-) -> dict[int, torch.Tensor]:
-    """Mask logits by frame, of one pass forwards and one backwards that know nothing of each other.
-
-    The predictor adds the language prompt on every frame it decodes, or on the key frame alone.
-    """
-    logits = {}
-    prompted = predictor.sam_prompt_encoder.forward
-    for reverse in (False, True):
-        predictor.sam_prompt_encoder.forward = prompted
-        state = predictor.init_state(str(folder))
-        # One point that is none (label -1): what SAM 2 itself puts in where there is no point.
-        predictor.add_new_points_or_box(state, key, 1, points=np.zeros((1, 2)), labels=np.array([-1]))
-        if not every_frame:
-            del predictor.sam_prompt_encoder.forward  # what the class itself does, without the language prompt
-        for frame, _, masks in predictor.propagate_in_video(state, start_frame_idx=key, reverse=reverse):
-            logits[frame] = masks[0, 0]
-    return logits
-
-
-@pytest.mark.parametrize("every_frame", [True, False])
-def test_tracking_equals_the_video_predictor(
-    sam: SegSam2, every_frame: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
-    monkeypatch.setattr(sam, "built_from", replace(SAM, inject_every_frame=every_frame))
-    for at, frame in enumerate(noise_frames(6)):
-        Image.fromarray(frame).save(tmp_path / f"{at:05d}.jpg")
-    frames = [np.asarray(Image.open(tmp_path / f"{at:05d}.jpg")) for at in range(6)]
-    prompt_1C = torch.randn(1, sam.hidden_dim, generator=torch.Generator().manual_seed(2))
-    wanted = predicted_logits(prompted_predictor(sam, prompt_1C), tmp_path, 2, every_frame)
-    other = predicted_logits(prompted_predictor(sam, prompt_1C), tmp_path, 2, not every_frame)
-    assert (wanted[2] - other[2]).abs().max() < 1e-6, "the key frame is prompted either way"
-    assert min((wanted[at] - other[at]).abs().max() for at in (0, 1, 3, 4, 5)) > 0.05, "or the option says little"
-    with torch.no_grad():
-        ((logits_Thw, presence_T),) = track_videos(sam, [sam.encode_frames(frames)], prompt_1C, [2])
-    assert sorted(wanted) == list(range(6))
-    assert presence_T.min() > 0
-    for at in range(6):
-        small = logits_Thw[at][None, None]
-        ours = torch.nn.functional.interpolate(small, (64, 64), mode="bilinear", align_corners=False)
-        difference = (ours[0, 0] - wanted[at]).abs()
-        assert difference.max() < 1e-3, at  # the predictor keeps its memory in bfloat16
-        assert ((ours[0, 0] > 0) == (wanted[at] > 0))[wanted[at].abs() > 1e-3].all()
-    spread = torch.stack([wanted[at] for at in range(6)])
-    assert (spread.amax(0) - spread.amin(0)).max() > 0.1, "frames must differ, or the comparison says little"
-
-
-def test_videos_tracked_side_by_side_equal_each_one_alone(sam: SegSam2):
-    """Of several lengths beyond the object pointers', with key frames at either end and between."""
-    generator = torch.Generator().manual_seed(7)
-    prompts_NC = torch.randn(3, sam.hidden_dim, generator=generator)
-    frames = noise_frames(24)
-    keys = (0, 22, 9)
-    with torch.no_grad():
-        videos = [sam.encode_frames(part) for part in (frames[:20], frames[1:24], frames[4:21])]
-        together = track_videos(sam, videos, prompts_NC, keys)
-        for at, (logits_Thw, presence_T) in enumerate(together):
-            ((alone_Thw, alone_T),) = track_videos(sam, videos[at : at + 1], prompts_NC[at : at + 1], keys[at : at + 1])
-            assert len(logits_Thw) == len(videos[at].levels[0])
-            assert (logits_Thw - alone_Thw).abs().max() < 1e-4
-            assert (presence_T - alone_T).abs().max() < 1e-4
-    assert (together[0][0][5] - together[1][0][5]).abs().max() > 1e-2
-
-
-def test_decoding_equals_sam2s_own_heads(sam: SegSam2):
-    prompts_NC = torch.randn(3, sam.hidden_dim, generator=torch.Generator().manual_seed(3))
-    with torch.no_grad():
-        features = sam.encode_frames(noise_frames(3))
-        logits, presence = sam.decode(features, prompts_NC)
-        sam.sam_prompt_encoder.language_B1C = prompts_NC[:, None]
-        _, _, _, wanted, _, _, wanted_presence = sam._forward_sam_heads(
-            features.levels[-1] + sam.no_mem_embed.view(1, -1, 1, 1), high_res_features=features.levels[:-1]
-        )
-        sam.sam_prompt_encoder.language_B1C = None
-    assert (logits - wanted[:, 0]).abs().max() < 1e-5
-    assert (presence - wanted_presence[:, 0]).abs().max() < 1e-5
-    assert (logits[0] - logits[1]).abs().max() > 1e-3
-
-
-def test_the_mask_pulls_at_its_prompt(sam: SegSam2):
-    prompts_NC = torch.randn(2, sam.hidden_dim, generator=torch.Generator().manual_seed(4)).requires_grad_()
-    logits, _ = sam.decode(sam.encode_frames(noise_frames(2)), prompts_NC)
-    logits[0].sum().backward()
-    assert prompts_NC.grad is not None
-    assert prompts_NC.grad[0].abs().max() > 1e-3
-    assert prompts_NC.grad[1].abs().max() == 0, "another row's mask"
 
 
 # ---- LoRA ----

@@ -21,7 +21,7 @@ from cot_data.traces.dialogue import to_trajectory
 from cot_data.traces.write import write_trace
 from env.frames import FrameCache
 from env.types import Trajectory
-from policy.sam.losses import UNSURE_SHARE, at_points, mask_losses
+from policy.sam.losses import UNCERTAIN_PART, at_points, mask_losses
 from policy.videoseg.checkpoint import load_policy, save_policy
 from policy.videoseg.model import SegPolicy
 from policy.vlm.batch import Batch, collate, to_sequence
@@ -141,8 +141,8 @@ def test_points_lie_where_the_mask_is_unsure():
     assert logits_1NP.shape == gold_1NP.shape == (1, 1, 400)
     sure = logits_1NP.abs() > 1
     assert torch.equal(logits_1NP[sure] > 0, gold_1NP[sure] > 0.5), "both masks are read at the same points"
-    near = (logits_1NP.abs() < side / 2 * UNSURE_SHARE / 2).float().mean().item()
-    assert near > UNSURE_SHARE, "three in twelve of the candidates are kept as unsure"
+    near = (logits_1NP.abs() < side / 2 * UNCERTAIN_PART / 2).float().mean().item()
+    assert near > UNCERTAIN_PART, "three in twelve of the candidates are kept as uncertain"
     larger_1HW = torch.nn.functional.interpolate(gold_1HW[:, None], scale_factor=2)[:, 0]
     torch.manual_seed(0)
     _, at_larger_1NP = at_points(ramp_1HW, larger_1HW, 400)

@@ -184,7 +184,7 @@ def test_the_context_limit_cuts(sampler: Sampler, chat: ChatTokens):
     [
         ({"images": (frame(0),)}, "2 image pads for 1 frames"),
         ({"images": (frame(0), np.zeros((32, 40, 3), np.uint8))}, "multiples of 16"),
-        ({"prompt_ids": (9,) * (MAX_CONTEXT + 1), "images": ()}, "1025 tokens leave no room"),
+        ({"prompt_ids": (9,) * (MAX_CONTEXT + 1), "images": ()}, "a prompt of 1025 tokens fills the context of 1024"),
     ],
 )
 def test_a_request_that_cannot_run_is_refused_and_the_rest_goes_on(

@@ -50,7 +50,7 @@ def test_a_frozen_vision_tower_keeps_encoded_frames_over_a_sync(
     for salt in (0, 5):
         assert worst_difference(plain, chat, play(sampler, chat, count=4, salt=salt))[0] <= TOLERANCE
     # Changing the tower behind its back shows that frames were indeed kept.
-    monkeypatch.setattr("policy.engines.vllm.moves_vision", lambda moved: False)
+    monkeypatch.setattr("policy.engines.vllm.changes_vision", lambda update: False)
     shake(plain, seed=5, names="visual")
     sampler.load_weights(exported(plain), version=5)
     assert worst_difference(plain, chat, play(sampler, chat, count=4))[0] > 1e-2

@@ -23,6 +23,7 @@ from env.rle import decode_tracklet, encode, is_empty, union
 from env.types import Action, Answer, Decision, Interval, Observation, StopReason, Task, Trajectory, Turn, VideoRef
 from policy import SHIPPED
 from policy.sam.losses import mask_losses
+from policy.sam.prompts import MaskPrompt
 from policy.sam.tracking import track_videos
 from policy.videoseg.checkpoint import load_policy
 from policy.videoseg.model import SegPolicy
@@ -103,10 +104,15 @@ def learn(losses: Callable[[torch.Tensor], torch.Tensor], policy: SegPolicy, ste
 def prompt_for(policy: SegPolicy, video: VideoRef, target_HW: np.ndarray) -> torch.Tensor:
     """A prompt [C] for which SAM 2, as it is, shows `target_HW` on the key frame; or nothing at all."""
     features, gold_1HW = policy.sam.encode_frames([FrameCache().full(video, KEY)]), torch.tensor(target_HW)[None]
-    return learn(lambda prompt: sum_of(mask_losses(*policy.sam.decode(features, prompt), gold_1HW)), policy, 120)
+
+    def losses(prompt_1C: torch.Tensor) -> torch.Tensor:
+        masks = policy.sam.decode(features, MaskPrompt.language(prompt_1C))
+        return sum_of(mask_losses(masks.logits_NHW, masks.presence_N, gold_1HW))
+
+    return learn(losses, policy, 120)
 
 
-def taught_prompt(policy: SegPolicy, video: VideoRef, target_THW: np.ndarray) -> torch.Tensor:
+def trained_prompt(policy: SegPolicy, video: VideoRef, target_THW: np.ndarray) -> torch.Tensor:
     """A prompt [C] for `target_THW` and a mask decoder that takes it, from three frames tracked with memory."""
     frames = [0, KEY, NUM_FRAMES - 1]
     features = policy.sam.encode_frames([FrameCache().full(video, at) for at in frames])
@@ -140,15 +146,15 @@ def test_one_object_is_followed_and_no_other(policy: SegPolicy, video: VideoRef)
 
 
 def test_two_objects_are_one_target(policy: SegPolicy, video: VideoRef):
-    """One [SEG] for both. The shipped SAM 2 knows single shapes only, so a copy of it is taught; nine of the twelve
-    frames it has not been taught on."""
+    """One [SEG] for both. The shipped SAM 2 knows single shapes only, so a copy of it is trained on three of the
+    twelve frames."""
     red_THW, blue_THW, green_THW = gold_NTHW()
     parts = [(encode(red), encode(blue)) for red, blue in zip(red_THW, blue_THW, strict=True)]
     trajectory = answered(video, red_THW | blue_THW)
     assert trajectory.task.gold == tuple(union(pair) for pair in parts)
-    taught = copy.deepcopy(policy)
-    prompt_C = taught_prompt(taught, video, red_THW | blue_THW)
-    propagate(taught, [(trajectory, prompt_C)], FrameCache())
+    trained = copy.deepcopy(policy)
+    prompt_C = trained_prompt(trained, video, red_THW | blue_THW)
+    propagate(trained, [(trajectory, prompt_C)], FrameCache())
     found_THW = masks_THW(trajectory)
     assert min(recalls_T(found_THW, red_THW).min(), recalls_T(found_THW, blue_THW).min()) > 0.9
     assert recalls_T(found_THW, green_THW).max() < 0.05
@@ -175,7 +181,7 @@ def test_a_prompt_that_nothing_answers_to_gives_empty_masks(policy: SegPolicy, v
 
 
 def spoken(policy: SegPolicy, video: VideoRef, shape_idx: int) -> Trajectory:
-    """What the policy makes of a written answer for one shape: its own [SEG], then SAM 2."""
+    """Return the prediction for a written answer about one shape: the policy's own [SEG], then SAM 2."""
     side = video.width
     gold_THW = gold_NTHW()[shape_idx].reshape(NUM_FRAMES, side, SIDE // side, side, SIDE // side).mean((2, 4)) > 0.5
     caption = scene().shapes[shape_idx].caption

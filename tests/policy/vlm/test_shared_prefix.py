@@ -1,4 +1,4 @@
-"""Rows that begin alike, in two forwards, against Hugging Face's own forward over each row alone."""
+"""Rows with common prefixes, in two forwards, against Hugging Face's own forward over each row alone."""
 
 from __future__ import annotations
 
