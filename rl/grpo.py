@@ -9,7 +9,7 @@ import argparse
 from functools import partial
 from pathlib import Path
 
-from configs.load import add_config_arguments, config_from_args, save_config
+from configs.load import ConfigError, add_config_arguments, config_from_args, save_config
 from configs.schema import RunConfig
 from cot_data.datasets import held_out_tasks
 from cot_data.datasets.mixture import Mixture
@@ -17,8 +17,9 @@ from cot_data.datasets.training_sources import load_source, training_sources
 from env.errors import command
 from env.store import TrajectoryStore
 from env.types import StopReason
-from policy.videoseg.checkpoint import POLICIES, save_policy
+from policy.videoseg.model import SegPolicy
 from rl.evaluation.validation import held_out_metrics
+from rl.families import family_of
 from rl.learner.advantage import assign_advantages
 from rl.learner.data_parallel import with_ranks
 from rl.learner.learner import LocalLearner, score_without_update
@@ -40,12 +41,15 @@ def train(config: RunConfig, resume: bool = False) -> None:
     """Run GRPO until `grpo.steps`; with `resume`, from the newest checkpoint of `run_dir`."""
     check_job_paths(config)
     run_dir = Path(config.run_dir)
+    initial = run_dir / "initial" if resume else Path(config.policy.path)
+    family = family_of(initial, config.policy.kind)
     state = load_state(latest_checkpoint(run_dir)) if resume else None
     sources = training_sources(config.data)
     tasks = Mixture([load_source(source) for source in sources], [source.weight for source in sources])
     held_out = held_out_tasks(config) if config.grpo.eval_every else []
-    initial = run_dir / "initial" if resume else Path(config.policy.path)
-    policy = POLICIES[config.policy.kind](initial, config.policy)
+    policy = family.load(initial, config.policy)
+    if not isinstance(policy, SegPolicy):
+        raise ConfigError(f"policy.path: {initial} is of a family without turns; GRPO trains multi-turn policies")
     frames = learner_frames(config)
     local = LocalLearner(policy, config, frames)
     assign = partial(assign_advantages, config=config)
@@ -55,7 +59,7 @@ def train(config: RunConfig, resume: bool = False) -> None:
         cursor = state.get("cursor", first_step * config.grpo.tasks_per_step)  # written by an older version
     else:
         set_aside(run_dir, WRITTEN, initial)
-        save_policy(policy, run_dir / "initial")  # the KL reference, and what workers build from
+        family.save(policy, run_dir / "initial")  # the KL reference, and what workers build from
         save_config(config, run_dir / "config.yaml")
 
     connect_ray(config, has_gpu=policy.device.type == "cuda")
@@ -104,7 +108,8 @@ def train(config: RunConfig, resume: bool = False) -> None:
         store.append(everything)
         journal.log(step, metrics)
         if (step + 1) % config.grpo.save_every == 0 or step + 1 == config.grpo.steps:
-            save_checkpoint(run_dir, step + 1, policy, learner.state() | {"cursor": step_groups.cursor})
+            save = partial(family.save, policy)
+            save_checkpoint(run_dir, step + 1, save, learner.state() | {"cursor": step_groups.cursor})
     journal.close()
     pool.close()
     learner.close()

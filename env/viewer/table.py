@@ -22,6 +22,7 @@ STOP_STYLE = {
     StopReason.MAX_TURNS: "yellow",
     StopReason.MALFORMED: "red",
     StopReason.TOO_LONG: "magenta",
+    StopReason.SINGLE_PASS: "green",
     StopReason.ERROR: "bold red",
 }
 
@@ -91,9 +92,10 @@ def summary(trajectories: Sequence[Trajectory]) -> str:
     reward = f"mean reward {fmean(rewards):.3f}" if rewards else "no rewards"
     if rewards and len(rewards) < len(trajectories):
         reward += f" over {len(rewards)} scored"
-    turns = fmean(len(trajectory.turns) for trajectory in trajectories)
+    turns = [len(each.turns) for each in trajectories if each.stop_reason is not StopReason.SINGLE_PASS]
+    mean_turns = f"{fmean(turns):.2f}" if turns else NONE
     noun = "trajectory" if len(trajectories) == 1 else "trajectories"
-    return f"{len(trajectories)} {noun}: {stops}; {reward}; mean turns {turns:.2f}"
+    return f"{len(trajectories)} {noun}: {stops}; {reward}; mean turns {mean_turns}"
 
 
 def print_table(trajectories: Sequence[Trajectory], console: Console) -> None:

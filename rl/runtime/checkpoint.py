@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,18 +15,26 @@ import torch
 
 from env.errors import CheckpointError
 from policy.checkpoint_io import require_fit
-from policy.videoseg.checkpoint import save_policy
-from policy.videoseg.model import SegPolicy
 
 KEEP = 2
 
 
-def save_checkpoint(run_dir: Path, step: int, policy: SegPolicy, state: dict[str, Any]) -> Path:
-    """Write the state after `step` optimizer steps; older checkpoints but the last few are removed."""
+def save_checkpoint(run_dir: Path, step: int, save_policy: Callable[[Path], None], state: dict[str, Any]) -> Path:
+    """Write the state after `step` steps, and remove all but the newest checkpoints.
+
+    Args:
+        run_dir: Folder of the run.
+        step: Finished steps.
+        save_policy: Writes the policy to the folder that it is given.
+        state: Learner and data position: what `torch.load(weights_only=True)` can read.
+
+    Returns:
+        The checkpoint's folder.
+    """
     folder = run_dir / "checkpoints" / f"step-{step:06d}"
     partial = folder.with_name(folder.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
-    save_policy(policy, partial / "policy")
+    save_policy(partial / "policy")
     torch.save({"step": step, **state}, partial / "state.pt")
     shutil.rmtree(folder, ignore_errors=True)
     os.replace(partial, folder)

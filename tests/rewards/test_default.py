@@ -11,7 +11,7 @@ from configs.schema import RunConfig
 from env.types import Trajectory
 from rewards import PROFILES, REWARDS
 from rewards.format import steps
-from rewards.score_tiers import KEY_FRAME_GAIN, climb
+from rewards.score_tiers import KEY_FRAME_GAIN, tier_score
 from tests.helpers.reward_cases import (
     EMPTY,
     HALF,
@@ -184,11 +184,11 @@ def test_every_default_reward_has_a_table():
     ],
 )
 def test_key_frame_gain_ladder(gain: float, expected: float):
-    assert climb(KEY_FRAME_GAIN, gain) == pytest.approx(expected)
+    assert tier_score(KEY_FRAME_GAIN, gain) == pytest.approx(expected)
 
 
 def test_the_default_ladder_never_falls():
-    values = [climb(KEY_FRAME_GAIN, at / 1000) for at in range(-1000, 1001)]
+    values = [tier_score(KEY_FRAME_GAIN, at / 1000) for at in range(-1000, 1001)]
     assert values == sorted(values)
     assert KEY_FRAME_GAIN[-1].above == -math.inf
 

@@ -24,7 +24,7 @@ from env.errors import CheckpointError, DataError, VideoSegError
 from env.frames import FrameCache, FrameCaches
 from env.store import TrajectoryStore
 from env.types import Action, Trajectory
-from policy.videoseg.checkpoint import POLICIES
+from policy.videoseg.checkpoint import POLICIES, save_policy
 from rl.grpo import train
 from rl.learner.advantage import assign_advantages
 from rl.learner.data_parallel import DataParallelLearner, RankError, share_groups
@@ -136,7 +136,7 @@ def test_any_number_of_ranks_goes_on_from_what_another_has_saved(ranks: Ranks, t
     one = ranks.local(config)
     with ranks.two(ranks.config("grpo.kl_coef=0.05", *TWO)) as two:
         two.learn(ranks.groups(config), mark)
-        folder = save_checkpoint(tmp_path, 1, ranks.local(config).policy, two.state())
+        folder = save_checkpoint(tmp_path, 1, partial(save_policy, ranks.local(config).policy), two.state())
         one.load_state(load_state(folder), folder)
         two.learn(ranks.groups(config, 2), mark)  # away from what is saved
         two.load_state(load_state(folder), folder)
