@@ -22,6 +22,8 @@ def cold_start_charts(stages: Sequence[tuple[str, Sequence[Mapping[str, Any]]]])
     return [chart for chart in found if chart is not None]
 
 
+RENAMED = {"heldout/": "eval/", "reward/turn_price/": "reward/turn_cost/"}  # beginnings of metric names
+# Label of a line -> suffix of its metric, by why exploring pays.
 LABELS = {"all tasks": "", "event between frames": "_brief_event", "fine mark": "_fine_mark", "neither": "_plain"}
 HELD_OUT = ("all", "exploring pays", "exploring does not pay")
 
@@ -49,7 +51,7 @@ def grpo_charts(
         make_chart("stop reasons, as shares", records, {name: f"stop/{name}/share" for name in stops}),
         make_chart("turns", records, {name: f"rollout/turns{key}/mean" for name, key in LABELS.items()}),
         make_chart(
-            "share of episodes that zoom",
+            "episodes that zoom, as a share",
             records,
             {name: f"rollout/tool_use{key}/share" for name, key in LABELS.items()},
         ),
@@ -75,6 +77,16 @@ def grpo_charts(
         make_chart("mask loss", records, {"masks": "loss/masks"}),
     ]
     return [chart for chart in found if chart is not None]
+
+
+def with_present_names(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a record of `metrics.jsonl` in which metrics of older runs have their present names."""
+    found = {}
+    for name, value in record.items():
+        for old, new in RENAMED.items():
+            name = name.replace(old, new) if name.startswith(old) else name
+        found[name] = value
+    return found
 
 
 def _held_out_key(slice_name: str) -> str:
