@@ -199,9 +199,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Data, cold start, GRPO, evaluation of each stage, and a report.")
     add_config_arguments(parser)
     parser.add_argument("--resume", action="store_true", help="skip finished stages, and go on within the others")
-    parser.add_argument(
-        "--from-nothing", action="store_true", help="run the cold start instead of using the shipped one"
-    )
+    parser.add_argument("--from-nothing", action="store_true", help="run the cold start, not only GRPO")
     parser.add_argument("--train-videos", type=int, default=1200, help="videos generated for training")
     parser.add_argument("--eval-videos", type=int, default=60, help="videos generated for held-out tasks")
     args = parser.parse_args()

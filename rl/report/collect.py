@@ -153,7 +153,7 @@ def data_facts(config: RunConfig, ledger: Ledger) -> dict[str, str]:
 def summary_table(report: RunReport) -> Table:
     """Return the report's main table for the terminal, narrow enough for 80 columns."""
     table = Table(
-        title="Held-out tasks, in percent; half-width of the 95 % interval below",
+        title="Held-out tasks in percent, half-width of the 95 % interval below",
         box=SIMPLE_HEAD,
         collapse_padding=True,
     )
