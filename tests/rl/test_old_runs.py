@@ -77,7 +77,7 @@ def old_store(folder: Path, config: RunConfig) -> Trajectory:
 
 
 def test_an_older_run_is_replayed_and_rescored(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
-    config = write_old_config(tmp_path / "config.yaml")
+    config = write_old_config(tmp_path / "config.yaml", "rewards.turn_cost=0.125")
     old = old_store(tmp_path / "trajectories", config)
     assert replay.main([str(tmp_path), "--rescore"]) == 0
     assert "1 rescored (weights of config.yaml), 0 differ" in capsys.readouterr().out
