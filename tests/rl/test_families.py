@@ -96,7 +96,7 @@ def test_it_is_evaluated_and_what_it_does_not_state_is_left_out(
         assert (row["j"], row["f"]) == (pytest.approx(j_T.mean()), pytest.approx(f_T.mean()))
         assert [row[key] for key in NOT_STATED] == [None] * len(NOT_STATED)
         assert row["stop"] == "single_pass"
-    assert results["blind"]["rows"] == results["sighted"]["rows"], "it looks at nothing but sizes"
+    assert results["blind"]["rows"] == results["sighted"]["rows"], "it reads the size of the frames alone"
     assert results["sighted"]["summary"]["all"]["turns"] is None
     assert "single_pass" not in (text := (tmp_path / "table.txt").read_text()) and " - " in text
 

@@ -16,6 +16,7 @@ from env.store import TrajectoryStore
 from env.types import Scores, Trajectory
 from policy import SHIPPED
 from rewards import score
+from rl.demo import prepare
 from rl.evaluation.identity import claim
 from rl.report.training_curves import with_present_names
 from tests.helpers.reward_cases import HALF, TARGET, answer, select, trajectory
@@ -105,6 +106,15 @@ def test_an_older_evaluation_goes_on(tmp_path: Path):
         with pytest.raises(DataError, match=f"belongs to an evaluation with another {part}; name another --out"):
             claim(tmp_path, load_config("tiny", [change]), SHIPPED, [])
     assert EnvConfig().blind is False
+
+
+def test_an_older_demo_is_resumed(tmp_path: Path):
+    config = load_config("tiny", [f"run_dir={tmp_path}"])
+    prepare(config, tmp_path, SHIPPED, resume=False)
+    for path in (tmp_path / "configs").glob("*.yaml"):
+        path.write_text(yaml.safe_dump(in_old_words(yaml.safe_load(path.read_text()))))
+    prepare(config, tmp_path, SHIPPED, resume=True)
+    assert load_config(tmp_path / "configs" / "grpo.yaml").grpo == config.grpo
 
 
 def test_metrics_of_an_older_run_are_drawn_under_their_present_names():
