@@ -40,6 +40,14 @@ def text_between(text: str, opening: str, closing: str) -> str | None:
     """Return the text between the first `opening` and the first `closing` after it; None where there is no such pair.
 
     The result is that of a lazy regular expression, but it takes linear time on any text that a model may write.
+
+    Args:
+        text: Where to search.
+        opening: Such as `<think>`.
+        closing: Such as `</think>`.
+
+    Returns:
+        The text between them, which may be empty.
     """
     start = text.find(opening)
     end = text.find(closing, start + len(opening)) if start >= 0 else -1

@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from rich.console import Console
@@ -32,30 +32,35 @@ TRAIN_SEED, EVAL_SEED = 1, 2
 OWN = ("cold_start", "grpo", "eval", "configs", "stages.json", "*.html")
 
 
-def run_demo(
-    config: RunConfig, from_nothing: bool, resume: bool, num_train: int, num_eval: int, console: Console
-) -> None:
+@dataclass(frozen=True)
+class DemoOptions:
+    """What the command line asks for besides the config."""
+
+    from_nothing: bool  # run the cold start, instead of starting from the shipped checkpoint
+    resume: bool  # skip finished stages and go on within the others
+    num_train: int  # videos to generate for training
+    num_eval: int  # videos to generate for held-out tasks
+
+
+def run_demo(config: RunConfig, options: DemoOptions, console: Console) -> None:
     """Run all stages in order and write the report.
 
     Args:
         config: Of the run.
-        from_nothing: Run the cold start, instead of starting from the shipped checkpoint.
-        resume: Skip finished stages and go on within the others.
-        num_train: Videos to generate for training.
-        num_eval: Videos to generate for held-out tasks.
+        options: Of the command line.
         console: Where progress is printed.
 
     Raises:
         SystemExit: A stage failed; the exit code is the stage's.
     """
     run_dir = Path(config.run_dir)
-    start = run_dir / "cold_start" / "policy" if from_nothing else SHIPPED
-    prepare(config, run_dir, start, resume)
+    start = run_dir / "cold_start" / "policy" if options.from_nothing else SHIPPED
+    prepare(config, run_dir, start, options.resume)
     ledger = Ledger(run_dir)
     started = time.monotonic()
     with MemoryWatch() as watch:
-        stages = data_stages(config, num_train, num_eval)
-        stages += cold_start_stages(config) if from_nothing else []
+        stages = data_stages(config, options.num_train, options.num_eval)
+        stages += cold_start_stages(config) if options.from_nothing else []
         stages += grpo_stages(config, start)
         for stage in stages:
             if ledger.is_done(stage.key):
@@ -63,7 +68,7 @@ def run_demo(
                 continue
             heading = f"{stage.title} [dim]({(time.monotonic() - started) / 60:.1f} min so far)[/dim]"
             console.rule(heading, align="left")
-            run_stage(stage, with_resume(stage, run_dir) if resume else stage.command, ledger, watch)
+            run_stage(stage, with_resume(stage, run_dir) if options.resume else stage.command, ledger, watch)
         console.rule("Report", align="left")
         unit = watch.unit
     report = collect(config, ledger, start, unit)
@@ -179,7 +184,16 @@ def grpo_stages(config: RunConfig, start: Path) -> list[Stage]:
 
 
 def evaluation(run_dir: Path, key: str, checkpoint: Path) -> Stage:
-    """Return the stage that evaluates `checkpoint` into `eval/<key>` of the run."""
+    """Return the stage that evaluates a checkpoint.
+
+    Args:
+        run_dir: Folder of the run.
+        key: Of `EVALUATIONS`; results go to `eval/<key>`.
+        checkpoint: Folder of the model.
+
+    Returns:
+        The stage.
+    """
     config, out = run_dir / "configs" / f"eval_{key}.yaml", run_dir / "eval" / key
     command = ["-m", "rl.evaluate", "--config", str(config), "--checkpoint", str(checkpoint), "--out", str(out)]
     return Stage(f"eval_{key}", f"Evaluation: {EVALUATIONS[key]}", command)
@@ -203,8 +217,8 @@ def main() -> None:
     parser.add_argument("--train-videos", type=int, default=1200, help="videos generated for training")
     parser.add_argument("--eval-videos", type=int, default=60, help="videos generated for held-out tasks")
     args = parser.parse_args()
-    config, console = config_from_args(args), Console(highlight=False)
-    run_demo(config, args.from_nothing, args.resume, args.train_videos, args.eval_videos, console)
+    options = DemoOptions(args.from_nothing, args.resume, args.train_videos, args.eval_videos)
+    run_demo(config_from_args(args), options, Console(highlight=False))
 
 
 if __name__ == "__main__":

@@ -25,6 +25,7 @@ class PngPredictions:
         self._folder = folder / "Annotations" if (folder / "Annotations").is_dir() else folder
 
     def of(self, task: Task) -> Prediction:
+        """Return the masks of one expression. DataError where a file is no mask of the video's size."""
         folder = self._folder.joinpath(*names_in(task.task_id))
         files = [folder / f"{name}.png" for name in frame_names(task)]
         masks = [_read_png(file, task) if file.is_file() else None for file in files]
@@ -43,6 +44,7 @@ class JsonPredictions:
             raise DataError(str(path), "expected {video: {expression: {..}}}")
 
     def of(self, task: Task) -> Prediction:
+        """Return the masks of one expression. DataError where they do not fit its video."""
         video, expression = names_in(task.task_id)
         where = f"{self._path}: [{video!r}][{expression!r}]"
         record = self._videos.get(video, {})
