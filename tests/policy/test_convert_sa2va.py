@@ -191,7 +191,7 @@ def test_shards_are_read_and_a_lost_one_is_named(small: SegPolicy, tmp_path: Pat
 
 def test_the_published_layout_is_not_mistaken_for_a_plain_folder(small: SegPolicy, tmp_path: Path) -> None:
     write_released(small, tmp_path)
-    with pytest.raises(CheckpointError, match=r"python -m policy\.released"):
+    with pytest.raises(CheckpointError, match=r"python -m policy\.convert_sa2va"):
         load_policy(tmp_path)
 
 
