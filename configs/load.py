@@ -19,6 +19,14 @@ from configs.ranges import problems
 from configs.schema import RunConfig
 
 SHIPPED = Path(__file__).parent
+# Old key -> its present name in the same section; `*` stands for a position. Files of older runs are read with them.
+RENAMED = {
+    "grpo.refill": "max_oversampling",
+    "cold_start.look_share": "zoom_share",
+    "cold_start.stages.*.readings": "text_only_traces",
+    "eval.blind_looks": "blind_zooms",
+    "rewards.turn_price": "turn_cost",
+}
 # YAML 1.1 reads 1e-3 as a string, because it wants a dot before the exponent.
 _FLOAT_TEXT = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)[eE][+-]?\d+")
 
@@ -156,12 +164,29 @@ def _fill(base: Any, raw: Mapping[Any, Any], where: str, path: tuple[str, ...]) 
     """A copy of the dataclass `base` with the keys of `raw` put in, recursively."""
     hints = get_type_hints(type(base))
     changes: dict[str, Any] = {}
-    for key, value in raw.items():
+    for key, value in _renamed(raw, where, path).items():
         key_path = (*path, str(key))
         if key not in hints:
             raise ConfigError(f"{where}: {'.'.join(key_path)}: no such key; {_nearest(str(key), list(hints))}")
         changes[key] = _value(hints[key], getattr(base, key), value, where, key_path)
     return replace(base, **changes)
+
+
+def _renamed(raw: Mapping[Any, Any], where: str, path: tuple[str, ...]) -> dict[Any, Any]:
+    """Return the keys of one section under their present names. ConfigError where a key stands under both."""
+    found: dict[Any, Any] = {}
+    for key, value in raw.items():
+        name: Any = RENAMED.get(_pattern((*path, str(key))), key)
+        if name != key and name in raw:
+            old, new = ".".join((*path, str(key))), ".".join((*path, str(name)))
+            raise ConfigError(f"{where}: {old} was renamed to {new}, which is there too; remove {old}")
+        found[name] = value
+    return found
+
+
+def _pattern(path: tuple[str, ...]) -> str:
+    """Return a dotted path with `*` for every position in a list."""
+    return ".".join("*" if part.isdecimal() else part for part in path)
 
 
 def _value(hint: Any, base: Any, raw: Any, where: str, path: tuple[str, ...]) -> Any:
@@ -176,8 +201,8 @@ def _value(hint: Any, base: Any, raw: Any, where: str, path: tuple[str, ...]) ->
     if origin is dict and isinstance(raw, str):
         return _profile(raw, where, path)
     if origin is dict and isinstance(raw, Mapping):
-        item = get_args(hint)[1]
-        return {str(key): _value(item, None, part, where, (*path, str(key))) for key, part in raw.items()}
+        item, named = get_args(hint)[1], _renamed(raw, where, path)
+        return {str(key): _value(item, None, part, where, (*path, str(key))) for key, part in named.items()}
     if hint is float and isinstance(raw, str) and _FLOAT_TEXT.fullmatch(raw):
         return float(raw)
     if hint is float and isinstance(raw, int | float) and not isinstance(raw, bool) and not math.isnan(raw):
@@ -200,6 +225,8 @@ def _override(config: RunConfig, text: str) -> RunConfig:
     where = f"--set {text}"
     if not equals or not key:
         raise ConfigError(f"{where}: expected KEY=VALUE")
+    if new := RENAMED.get(_pattern(tuple(key.split(".")))):
+        raise ConfigError(f"{where}: {key} was renamed to {'.'.join((*key.split('.')[:-1], new))}")
     try:
         value = yaml.safe_load(value_text) if value_text else ""
     except yaml.YAMLError as error:

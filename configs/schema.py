@@ -102,7 +102,7 @@ class SamConfig:
 @dataclass(frozen=True)
 class PolicyConfig:
     kind: str = "videoseg"
-    """Which policy class, a key of `policy.videoseg.checkpoint.POLICIES`."""
+    """Model family, a key of `rl.families.FAMILIES`; the `policy.json` of a checkpoint goes before it."""
     path: str = ""
     """Checkpoint folder to start from; empty: build the small default from the numbers below."""
     vocab_size: int = 640

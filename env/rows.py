@@ -35,6 +35,7 @@ Row = dict[str, Any]
 _Value = TypeVar("_Value")
 _NO_FRAME: Row = {"frame_idx": -1, "width": 0, "height": 0, "role": "", "region": []}
 _ROLE = re.compile(r"[a-z_]{1,40}")
+_RENAMED_REWARDS = {"turn_price": "turn_cost"}  # stores of older runs hold the old names
 
 
 def task_to_row(task: Task) -> Row:
@@ -116,7 +117,7 @@ def trajectory_from_row(row: Row, tasks: dict[str, Task]) -> Trajectory:
     if take(row, "is_scored", bool):
         parts = _rows(row, "breakdown")
         values = [take(part, "value", float) if take(part, "applies", bool) else None for part in parts]
-        names = [take(part, "name", str) for part in parts]
+        names = [_RENAMED_REWARDS.get(name, name) for name in (take(part, "name", str) for part in parts)]
         scores = Scores(take(row, "total", float), dict(zip(names, values, strict=True)))
     return Trajectory(
         trajectory_id=take(row, "trajectory_id", str),

@@ -29,8 +29,8 @@ class StopReason(StrEnum):
     MAX_TURNS = "max_turns"  # a well-formed <select>, but no turn was left
     MALFORMED = "malformed"  # the last action could not be parsed
     TOO_LONG = "too_long"  # a token or context limit was reached
-    ERROR = "error"  # infrastructure or data failed; the trajectory is counted and kept out of the loss
     SINGLE_PASS = "single_pass"  # a model family without turns segmented the video in one pass
+    ERROR = "error"  # infrastructure or data failed; the trajectory is counted and kept out of the loss
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
-"""Rewards: pure functions of a trajectory, free of torch. To add one, write it and name it in `REWARDS` and `RANGES`.
+"""Rewards: pure functions of a trajectory, without torch. To add one, write it and name it in `REWARDS` and `RANGES`.
 
-Each says its range, its edge cases and why it is there. `configs/profiles.py` names the sums that runs use.
+Every docstring tells its range, its edge cases and why it exists. `configs/profiles.py` names the sums that runs use.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ REWARDS: dict[str, RewardFn] = {
     "o3_progressive_keyframe_dense": released.progressive_keyframe_dense,
 }
 
-# The smallest and largest value that each can give.
+# The smallest and the largest value of each.
 RANGES: dict[str, tuple[float, float]] = {
     "format": (-1, 1),
     "steps": (0, 1),
@@ -65,7 +65,7 @@ RANGES: dict[str, tuple[float, float]] = {
 
 
 def check_weights(weights: Mapping[str, float]) -> None:
-    """ConfigError on a name that is not known, and on a cost of turns that may outweigh what they gain."""
+    """Raise ConfigError for an unknown name, and for a cost of turns that may outweigh their gain."""
     _check_names(weights)
     cost, earned = weights.get("turn_cost", 0.0), weights.get("key_mask_iou", 0.0) + weights.get("progress", 0.0)
     if cost > 0 and MAX_COST_PER_GAIN * cost >= earned:
@@ -77,10 +77,10 @@ def check_weights(weights: Mapping[str, float]) -> None:
 
 
 def score(trajectory: Trajectory, weights: Mapping[str, float]) -> Scores:
-    """The weighted sum of the named rewards and its parts; a part of weight 0 is recorded without counting.
+    """Return the weighted sum of the named rewards and its parts; a part of weight 0 is recorded but does not count.
 
-    Parts that do not apply to the task are None and left out of the sum. ConfigError on an unknown name; ValueError for
-    a trajectory that ended as an error, which says nothing about the policy.
+    Parts that do not apply to the trajectory are None and left out of the sum. Raises ConfigError for an unknown name,
+    and ValueError for a trajectory that ended in an error, which tells nothing about the policy.
     """
     _check_names(weights)
     if trajectory.stop_reason is StopReason.ERROR:

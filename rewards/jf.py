@@ -1,4 +1,4 @@
-"""J (region), F (contour) and their DAVIS statistics: one implementation for rewards and for benchmarks.
+"""J (region), F (contour) and their DAVIS statistics, for rewards and for benchmarks.
 
 Perazzi et al., A Benchmark Dataset and Evaluation Methodology for Video Object Segmentation (CVPR 2016), as the
 official davis2017-evaluation computes it. Values are 0..1.
@@ -12,37 +12,37 @@ import numpy as np
 
 from rewards.packed_masks import MaskPair
 
-BOUND = 0.008  # contour tolerance as a share of the image diagonal
+BOUND = 0.008  # contour tolerance as a fraction of the image diagonal
 
 
 def region_j(gold_HW: np.ndarray, pred_HW: np.ndarray) -> float:
-    """Intersection over union of two bool masks; 1 where both are empty."""
+    """Return the intersection over union of two bool masks; 1 where both are empty."""
     return _j(_pair(gold_HW, pred_HW))
 
 
 def boundary_f(gold_HW: np.ndarray, pred_HW: np.ndarray) -> float:
-    """F-measure of the contours of two bool masks, matched within `BOUND` of the diagonal; 1 where neither has one."""
+    """Return the F-measure of two bool masks' contours, matched within `BOUND` of the diagonal; 1 without contours."""
     return _f(_pair(gold_HW, pred_HW))
 
 
 def frame_jf(gold_HW: np.ndarray, pred_HW: np.ndarray) -> tuple[float, float]:
-    """J and F of one frame, for little more than F alone."""
+    """Return J and F of one frame, at little more than the cost of F."""
     pair = _pair(gold_HW, pred_HW)
     return _j(pair), _f(pair)
 
 
 def tracklet_jf(gold_THW: np.ndarray, pred_THW: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """J and F of every frame, two float arrays [T]."""
+    """Return J and F of every frame, two float arrays [T]."""
     pairs = [frame_jf(gold_HW, pred_HW) for gold_HW, pred_HW in zip(gold_THW, pred_THW, strict=True)]
     j_T, f_T = np.array(pairs, np.float64).reshape(-1, 2).T
     return j_T, f_T
 
 
 def statistics(values_T: np.ndarray) -> tuple[float, float, float]:
-    """Mean, recall (share above 0.5) and decay (mean of the first quarter minus mean of the last).
+    """Return mean, recall (fraction above 0.5) and decay (mean of the first quarter minus mean of the last).
 
-    The quarters share their border frames. The official code keeps the borders in 8 bits, so beyond 256 frames its
-    decay is taken over wrong frames; ours is not.
+    Neighbouring quarters have their border frame in common. The official code keeps the borders in 8 bits, so that
+    beyond 256 frames it takes wrong quarters; this one does not.
     """
     borders = np.round(np.linspace(1, len(values_T), 5) + 1e-10).astype(int) - 1
     first, last = values_T[: borders[1] + 1], values_T[borders[3] :]

@@ -1,9 +1,9 @@
-"""Overlap and contour match of two masks, packed 64 pixels to a word: what J and F are made of.
+"""Overlap and contour match of two masks, packed 64 pixels to a word, from which J and F are computed.
 
-A contour is thin and an image large, so that bytes per pixel would mostly be moved, not used. The box around both masks
-is laid out as one line of words, row after row, one mask behind the other, each row and each mask followed by as many
-unset bits and rows as a dilation may reach: an operation then runs over the whole line at once, and what a shift
-carries beyond the end of a row or a mask does no harm.
+A contour is thin and an image is large, so that with a byte per pixel most of the time would go into moving zeros. The
+box around both masks becomes one line of words: row after row, one mask behind the other. Each row and each mask is
+followed by as many unset bits and rows as a dilation may reach. An operation then runs over the whole line at once, and
+bits that a shift carries beyond the end of a row or a mask do no harm.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ WORD = 64
 
 
 class MaskPair:
-    """Two bool masks [H, W] of one shape, to be compared within `radius` pixels."""
+    """Two bool masks [H, W] of one shape, which are compared within `radius` pixels."""
 
     def __init__(self, a_HW: np.ndarray, b_HW: np.ndarray, radius: int):
         packed_2HS = _pack(a_HW, b_HW)
@@ -32,12 +32,12 @@ class MaskPair:
         self._inner = min(a_HW.shape[1] - WORD * words.start - 1, WORD * num_words)
 
     def overlap(self) -> tuple[int, int]:
-        """Pixels of the intersection and of the union."""
+        """Return the number of pixels of the intersection and of the union."""
         a, b = self._line.reshape(2, -1)
         return _count(a & b), _count(a | b)
 
     def match_contours(self) -> tuple[int, int, int, int]:
-        """Contour pixels: (of a, of b, those of a within `radius` of one of b, those of b within it of one of a).
+        """Return the numbers of contour pixels: (of a, of b, of a near one of b, of b near one of a), within `radius`.
 
         Distances are Euclidean between pixel centres. A contour holds the pixels that differ from their right, lower or
         lower right neighbour, where there is one.
@@ -68,7 +68,7 @@ class MaskPair:
 
 
 def _pack(a_HW: np.ndarray, b_HW: np.ndarray) -> np.ndarray:
-    """uint64 [2, H, words]; pixel x of a row is bit x % 64 of its word x // 64."""
+    """Pack into uint64 [2, H, words]; pixel x of a row is bit x % 64 of its word x // 64."""
     height, width = a_HW.shape
     packed = np.zeros((2, height, -(-width // WORD) * 8), np.uint8)
     for at, mask_HW in enumerate((a_HW, b_HW)):
@@ -77,9 +77,9 @@ def _pack(a_HW: np.ndarray, b_HW: np.ndarray) -> np.ndarray:
 
 
 def _box(either_HS: np.ndarray) -> tuple[slice, slice]:
-    """Rows and words that hold the contours of masks with this union: those may lie one pixel to the upper left.
+    """Return the rows and words with the contours of masks with this union, one pixel to the upper left included.
 
-    One row below too, where there is one, so that the last row of a mask has its neighbours.
+    One row below is included too, where there is one, so that the last row of a mask has its neighbours.
     """
     rows, words = (np.bitwise_or.reduce(either_HS, axis) for axis in (1, 0))
     (used,), (wide,) = rows.nonzero(), words.nonzero()
@@ -90,12 +90,12 @@ def _box(either_HS: np.ndarray) -> tuple[slice, slice]:
 
 
 def _dilate(line: np.ndarray, stride: int, radius: int) -> np.ndarray:
-    """All pixels within `radius` of a set one: each row of the disk adds the line, widened and moved up and down."""
+    """Set all pixels within `radius` of a set one: each row of the disk adds the line, widened and shifted."""
     wide, half_width = line, 0
     reached = np.zeros_like(line)
     for wanted, offsets in _disk_rows(radius):
         while half_width < wanted:
-            # Up to twice the width that is there, a widening leaves no gaps.
+            # Widening by up to twice the present width leaves no gaps.
             step = min(wanted - half_width, 2 * half_width + 1, WORD - 1)
             wide, half_width = _widen(wide, step), half_width + step
         for shift in (offset * stride for offset in offsets):
@@ -106,7 +106,7 @@ def _dilate(line: np.ndarray, stride: int, radius: int) -> np.ndarray:
 
 
 def _widen(line: np.ndarray, step: int) -> np.ndarray:
-    """Each set bit sets those `step` to its left and right too."""
+    """Set the bits `step` to the left and to the right of each set bit too."""
     near, far = np.uint64(step), np.uint64(WORD - step)
     out, shifted = line << near, line >> near
     _add(out, shifted)
@@ -128,14 +128,14 @@ def _count(words: np.ndarray) -> int:
 
 @lru_cache
 def _below(width: int, stride: int) -> np.ndarray:
-    """One row of words with the first `width` bits set."""
+    """Return one row of words with the first `width` bits set."""
     bits = np.arange(stride * WORD) < width
     return np.packbits(bits, bitorder="little").view("<u8")
 
 
 @lru_cache
 def _disk_rows(radius: int) -> list[tuple[int, tuple[int, ...]]]:
-    """(half width, distances from the centre of the rows that are so wide) of a disk, narrow rows first."""
+    """Return (half width, distances from the centre of the rows with that width) of a disk, narrow rows first."""
     rows: dict[int, list[int]] = {}
     for offset in range(radius + 1):
         rows.setdefault(math.isqrt(radius**2 - offset**2), []).append(offset)

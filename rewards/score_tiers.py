@@ -1,4 +1,4 @@
-"""Piecewise scores as data. A ladder is read from the top: the first rung that lies below a value scores it."""
+"""Piecewise scores as data: a list of tiers, of which the first whose bound lies below a value gives its score."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from env.types import StopReason
 
 
 @dataclass(frozen=True)
-class Rung:
+class Tier:
     """Values strictly above `above` score `base + slope * (value - origin)`, at most `cap`."""
 
     above: float
@@ -19,18 +19,18 @@ class Rung:
     cap: float = math.inf
 
 
-Ladder = tuple[Rung, ...]
+Tiers = tuple[Tier, ...]  # from the highest bound to the lowest
 
 
-def climb(ladder: Ladder, value: float) -> float:
-    """The score of `value`; ValueError where it lies below the lowest rung."""
-    for rung in ladder:
-        if value > rung.above:
-            return min(rung.base + rung.slope * (value - rung.origin), rung.cap)
-    raise ValueError(f"value {value} lies below the ladder's lowest rung, {ladder[-1].above}")
+def tier_score(tiers: Tiers, value: float) -> float:
+    """Return the score of `value`; ValueError where it lies below the lowest tier."""
+    for tier in tiers:
+        if value > tier.above:
+            return min(tier.base + tier.slope * (value - tier.origin), tier.cap)
+    raise ValueError(f"value {value} lies below the lowest tier, {tiers[-1].above}")
 
 
-# How an episode ended; an episode that failed through no fault of the policy is never scored.
+# By how an episode ended. One that ended in an error is never scored; one of a family without turns has no format.
 FORMAT_SCORES: dict[StopReason, float] = {
     StopReason.ANSWERED: 1.0,
     StopReason.MAX_TURNS: 0.0,
@@ -38,27 +38,27 @@ FORMAT_SCORES: dict[StopReason, float] = {
     StopReason.TOO_LONG: -1.0,
 }
 
-# Gain in J of the last key-frame mask over the best earlier one: the tiers that the released code means.
-KEY_FRAME_GAIN: Ladder = (
-    Rung(above=0.1, slope=10.0, origin=0.05, cap=2.0),
-    Rung(above=0.05, base=0.5),
-    Rung(above=-0.05, base=0.0),
-    Rung(above=-math.inf, base=-1.0),
+# Gain in J of the last key-frame mask over the best earlier one: the tiers that the released code intends.
+KEY_FRAME_GAIN: Tiers = (
+    Tier(above=0.1, slope=10.0, origin=0.05, cap=2.0),
+    Tier(above=0.05, base=0.5),
+    Tier(above=-0.05, base=0.0),
+    Tier(above=-math.inf, base=-1.0),
 )
 
-# The released code. In the two `DELTA` ladders its top tier is always overwritten by the next one.
-RELEASED_MASK_IOU: Ladder = (
-    Rung(above=0.4, slope=3.0, origin=0.4, cap=1.5),
-    Rung(above=0.2, base=0.0),
-    Rung(above=-math.inf, base=-1.0),
+# As the released code computes them. In the two `DELTA` lists its next tier always overwrites the top one.
+RELEASED_MASK_IOU: Tiers = (
+    Tier(above=0.4, slope=3.0, origin=0.4, cap=1.5),
+    Tier(above=0.2, base=0.0),
+    Tier(above=-math.inf, base=-1.0),
 )
-RELEASED_DELTA_KEY_FRAMES: Ladder = (
-    Rung(above=0.05, base=0.5),
-    Rung(above=-0.05, base=0.0),
-    Rung(above=-math.inf, base=-1.0),
+RELEASED_DELTA_KEY_FRAMES: Tiers = (
+    Tier(above=0.05, base=0.5),
+    Tier(above=-0.05, base=0.0),
+    Tier(above=-math.inf, base=-1.0),
 )
-RELEASED_DELTA_KEY_MASK: Ladder = (
-    Rung(above=0.1, base=0.5),
-    Rung(above=-0.05, base=0.0),
-    Rung(above=-math.inf, base=-1.0),
+RELEASED_DELTA_KEY_MASK: Tiers = (
+    Tier(above=0.1, base=0.5),
+    Tier(above=-0.05, base=0.0),
+    Tier(above=-math.inf, base=-1.0),
 )

@@ -1,20 +1,20 @@
-"""Rewards for where in time the policy points. They do not apply where the target is never visible."""
+"""Rewards for interval and key frame. They do not apply where the target is never visible, nor without turns."""
 
 from __future__ import annotations
 
 from env.types import Trajectory
-from rewards.base import final_answer, visible_frames
+from rewards.base import final_answer, is_single_pass, visible_frames
 
 
 def interval_iou(trajectory: Trajectory) -> float | None:
-    """IoU, 0..1, of the answered interval and the frames that show the target, as sets.
+    """IoU, 0..1, of the answered interval and the set of frames that show the target.
 
     Edge cases: 0 without an answer; below 1 for every interval where the target comes and goes; None where the target
-    is never visible or gold is unknown.
-    Why: says when. A precision, as released, is best served by a single frame.
+    is never visible, where gold is unknown and for a family without turns.
+    Why: rewards the right time span. A precision, as in the released code, is highest for a single frame.
     """
     visible = visible_frames(trajectory)
-    if not visible:
+    if not visible or is_single_pass(trajectory):
         return None
     answer = final_answer(trajectory)
     if answer is None:
@@ -26,12 +26,12 @@ def interval_iou(trajectory: Trajectory) -> float | None:
 def key_frame(trajectory: Trajectory) -> float | None:
     """1 where the answered key frame shows the target, else 0.
 
-    Edge cases: 0 without an answer; one visible pixel will do; None where the target is never visible or gold is
-    unknown.
-    Why: SAM 2 starts there. A frame without the target loses the whole video, however good the prompt.
+    Edge cases: 0 without an answer; one visible pixel is enough; None where the target is never visible, where gold is
+    unknown and for a family without turns.
+    Why: SAM 2 starts there. A key frame without the target loses the whole video, however good the prompt.
     """
     visible = visible_frames(trajectory)
-    if not visible:
+    if not visible or is_single_pass(trajectory):
         return None
     answer = final_answer(trajectory)
     return float(answer is not None and answer.key_frame in visible)

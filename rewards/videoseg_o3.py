@@ -1,14 +1,15 @@
-"""The seven rewards of the released VideoSEG-O3 code (d9681d9), number for number, faults included.
+"""The seven rewards of the released VideoSEG-O3 code (d9681d9), number for number, including their faults.
 
-They read the text by themselves, as the released functions do, and ask for no answer; the released regular expressions
-are spelled out as searches that take linear time on any text.
+They parse the text by themselves, as the released functions do, and require no answer. The released regular expressions
+are written as searches that take linear time on any text. For a model family without turns, only `maskiou_dense`
+applies.
 
-Masks are those of the released code with `grpo.masks: released` (`rl/targets.py`): `trajectory.masks` holds the evenly
-spaced frames and nothing else, all means run over exactly these; a turn's key frame is the one that it was shown (the
-middle one first), not the one that it names; text that does not parse has masks where it has [SEG]. With other
-settings the same functions run over what is there: the named key frame, which also counts among the frames.
-A difference remains: of several [SEG] in one turn the last is taken. The released code does so for key frames only, and
-takes means over all of them on the other frames.
+With `grpo.masks: released` (`rl.learner.mask_targets`) the masks are those of the released code: `trajectory.masks`
+holds exactly the evenly spaced frames, over which all means run; the key frame of a turn is the one that it was shown
+(the middle one in the first turn), not the one that it names; text that does not parse has masks where it has [SEG].
+With other settings the key frame is the one that the turn names, and it also counts among the frames.
+One difference remains: of several [SEG] in one turn the last is used. The released code does so for key frames only,
+and averages over all of them on the other frames.
 """
 
 from __future__ import annotations
@@ -21,9 +22,9 @@ from typing import Any
 import numpy as np
 
 from env.types import Trajectory, Turn
-from rewards.base import frame_j, mask_pair, text_between, visible_frames
+from rewards.base import frame_j, is_single_pass, mask_pair, text_between, visible_frames
 from rewards.jf import region_j
-from rewards.score_tiers import RELEASED_DELTA_KEY_FRAMES, RELEASED_DELTA_KEY_MASK, RELEASED_MASK_IOU, climb
+from rewards.score_tiers import RELEASED_DELTA_KEY_FRAMES, RELEASED_DELTA_KEY_MASK, RELEASED_MASK_IOU, tier_score
 
 _THOUGHT = re.compile(r"</think>\s*<(answer|select)>")
 _BLOCK = re.compile(r"<(answer|select)>")
@@ -31,23 +32,29 @@ _KEYS = {"start", "end", "keyframe"}
 _MAX_LITERAL = 4096  # characters; longer ones could exhaust the stack of Python's parser
 
 
-def strict_format(trajectory: Trajectory) -> float:
+def strict_format(trajectory: Trajectory) -> float | None:
     """1 where every turn has thinking and a block with JSON and [SEG], else -1.
 
-    Edge cases: 0 without turns; the first such block counts, a select as much as an answer, whatever stands around it.
-    Why: released; its text asks for an answer in the last turn, its code does not.
+    Edge cases: 0 without turns; the first such block counts, select or answer, whatever text surrounds it; None for a
+    family without turns.
+    Why: released; its docstring requires an answer in the last turn, its code does not.
     """
+    if is_single_pass(trajectory):
+        return None
     if not trajectory.turns:
         return 0.0
     return 1.0 if all(_is_strict(turn.action.text) for turn in trajectory.turns) else -1.0
 
 
-def step_format(trajectory: Trajectory) -> float:
+def step_format(trajectory: Trajectory) -> float | None:
     """Share of four keywords found as substrings of the first thinking, mean over turns, 0..1.
 
-    Edge cases: 0 without turns; "Step 11" counts as "step 1" and "interaction" as "action".
-    Why: released; holds a policy to the form of the traces.
+    Edge cases: 0 without turns; "Step 11" counts as "step 1" and "interaction" as "action"; None for a family without
+    turns.
+    Why: released; keeps a policy to the form of the traces.
     """
+    if is_single_pass(trajectory):
+        return None
     shares = [_share_of_keywords(turn.action.text) for turn in trajectory.turns]
     return sum(shares) / len(shares) if shares else 0.0
 
@@ -56,11 +63,12 @@ def vtg_iou_dense(trajectory: Trajectory) -> float | None:
     """Half the precision of the last turn's span where that is at least 0.5, else -0.5: -0.5 or 0.25..0.5.
 
     Edge cases: the last frame that the text names is left out, so that one frame alone is no span; -0.5 where the text
-    does not parse; 0.5 for any span where the target is never visible; None where gold is unknown.
-    Why: released under the name of an IoU. One frame that shows the target is as good as the whole interval.
+    does not parse; 0.5 for any span where the target is never visible; None where gold is unknown and for a family
+    without turns.
+    Why: released under the name of an IoU. One frame that shows the target scores as much as the whole interval.
     """
     num_frames = len(trajectory.task.gold)
-    if num_frames == 0:
+    if num_frames == 0 or is_single_pass(trajectory):
         return None
     span = _last_span(trajectory)
     if span is None or span[0] >= span[1]:
@@ -79,10 +87,10 @@ def vtg_keyframe(trajectory: Trajectory) -> float | None:
     """1 where the key frame that the last turn names shows the target, else -1.
 
     Edge cases: a missing key frame is frame 0, others are clamped to the video; -1 where the text does not parse, and
-    for all where the target is never visible; None where gold is unknown.
-    Why: released; SAM 2 starts from that frame in inference.
+    always where the target is never visible; None where gold is unknown and for a family without turns.
+    Why: released; in inference SAM 2 starts from that frame.
     """
-    if not trajectory.task.gold:
+    if not trajectory.task.gold or is_single_pass(trajectory):
         return None
     span = _last_span(trajectory)
     return 1.0 if span is not None and span[2] in visible_frames(trajectory) else -1.0
@@ -91,15 +99,15 @@ def vtg_keyframe(trajectory: Trajectory) -> float | None:
 def maskiou_dense(trajectory: Trajectory) -> float | None:
     """Mean tier of J over the frames of the last turn's masks, -1..1.5.
 
-    Edge cases: both empty is J 1; -1 without masks, 0 without turns; neither an answer nor text that parses is needed;
-    None where gold is unknown.
-    Why: released. Its tiers hold back what is hardly a match and pay three times for what lies above 0.4.
+    Edge cases: both empty is J 1; -1 without masks; 0 without turns, except for a family that has none; neither an
+    answer nor text that parses is needed; None where gold is unknown.
+    Why: released. Its tiers give nothing for a poor match, and three points per unit of J above 0.4.
     """
     if not trajectory.task.gold:
         return None
-    if not trajectory.turns:
+    if not trajectory.turns and not is_single_pass(trajectory):
         return 0.0
-    tiers = [climb(RELEASED_MASK_IOU, value) for value in _video_j(trajectory)]
+    tiers = [tier_score(RELEASED_MASK_IOU, value) for value in _video_j(trajectory)]
     return sum(tiers) / len(tiers) if tiers else -1.0
 
 
@@ -107,31 +115,32 @@ def keyframe_vs_mask_dense(trajectory: Trajectory) -> float | None:
     """Tier, -1, 0 or 0.5, of the last key-frame J minus the mean J of the video's frames.
 
     Edge cases: 0 for one turn; J is 0 without a mask, and both empty is 1 in the video but 0 on the key frame; None
-    where gold is unknown.
-    Why: released; the frame that was looked at should be segmented better than the others. The tiers above 0.5 that it
-    means are never reached.
+    where gold is unknown and for a family without turns.
+    Why: released; the zoomed frame should be segmented better than the others. The intended tiers above 0.5 are never
+    reached.
     """
-    if not trajectory.task.gold:
+    if not trajectory.task.gold or is_single_pass(trajectory):
         return None
     if len(trajectory.turns) < 2:
         return 0.0
     values = _video_j(trajectory)
     mean = sum(values) / len(values) if values else 0.0
-    return climb(RELEASED_DELTA_KEY_MASK, _key_j(trajectory, trajectory.turns[-1]) - mean)
+    return tier_score(RELEASED_DELTA_KEY_MASK, _key_j(trajectory, trajectory.turns[-1]) - mean)
 
 
 def progressive_keyframe_dense(trajectory: Trajectory) -> float | None:
     """Tier, -1, 0 or 0.5, of the last key-frame J minus the best earlier one.
 
-    Edge cases: 0 for one turn; J is 0 without a mask and where both are empty; None where gold is unknown.
-    Why: released; turns should improve on one another. The tiers above 0.5 that it means are never reached.
+    Edge cases: 0 for one turn; J is 0 without a mask and where both are empty; None where gold is unknown and for a
+    family without turns.
+    Why: released; each turn should improve on the earlier ones. The intended tiers above 0.5 are never reached.
     """
-    if not trajectory.task.gold:
+    if not trajectory.task.gold or is_single_pass(trajectory):
         return None
     if len(trajectory.turns) < 2:
         return 0.0
     *earlier, last = [_key_j(trajectory, turn) for turn in trajectory.turns]
-    return climb(RELEASED_DELTA_KEY_FRAMES, last - max(earlier))
+    return tier_score(RELEASED_DELTA_KEY_FRAMES, last - max(earlier))
 
 
 def _is_strict(text: str) -> bool:
@@ -149,7 +158,7 @@ def _is_strict(text: str) -> bool:
 
 
 def _first_body(text: str) -> str | None:
-    """The first <select> or <answer>, anywhere in the text, that follows a <think>..</think> and is closed."""
+    """Return the body of the first closed <select> or <answer> that follows a <think>..</think>, anywhere."""
     thinking = text.find("<think>")
     if thinking < 0:
         return None
@@ -164,7 +173,7 @@ def _first_body(text: str) -> str | None:
 
 
 def _last_vtg(text: str) -> str | None:
-    """The JSON of the last <select> or <answer> that holds <VTG>..</VTG> and is closed after it."""
+    """Return the JSON of the last <select> or <answer> that holds <VTG>..</VTG> and is closed after it."""
     vtg, at = None, 0
     unclosed: set[str] = set()  # kinds of block with no closing tag in the rest of the text
     while block := _BLOCK.search(text, at):
@@ -189,9 +198,9 @@ def _share_of_keywords(text: str) -> float:
 
 
 def _last_span(trajectory: Trajectory) -> tuple[int, int, int] | None:
-    """(start, end excluded, key frame) of the last block of the last turn, clamped; None where it does not parse.
+    """Return (start, end excluded, key frame) of the last turn's last block, clamped; None where it does not parse.
 
-    The text is a Python literal here, not JSON; missing keys are 0 and other numbers are cut to integers.
+    The text is read as a Python literal, not as JSON; missing keys are 0 and other numbers are cut to integers.
     """
     vtg = _last_vtg(trajectory.turns[-1].action.text) if trajectory.turns else None
     if vtg is None or len(vtg) > _MAX_LITERAL:
@@ -210,7 +219,7 @@ def _video_j(trajectory: Trajectory) -> list[float]:
 
 
 def _key_j(trajectory: Trajectory, turn: Turn) -> float:
-    """J on the turn's key frame; 0 where it has no mask, and (unlike in the video) where both masks are empty."""
+    """Return J on the turn's key frame; 0 without a mask, and (unlike in the video) where both masks are empty."""
     if turn.key_mask is None or turn.key_mask_frame is None:
         return 0.0
     gold_HW, pred_HW = mask_pair(trajectory, turn.key_mask_frame, turn.key_mask)

@@ -1,7 +1,8 @@
-"""The main job: data, GRPO from the shipped checkpoint, evaluation before and after it, report; with `--from-nothing`
-the cold start too. `python -m rl.demo --config tiny [--from-nothing] [--resume]`
+"""Run everything once: `python -m rl.demo --config tiny [--from-nothing] [--resume]`.
 
-Each stage is a process of its own, so that it has its own thread settings and gives its memory back.
+Makes the data, trains the shipped checkpoint by GRPO, evaluates it before and after, and writes a report. With
+`--from-nothing` it also runs the cold start. Each stage is a process of its own, so that it has its own thread settings
+and frees its memory.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from configs.load import add_config_arguments, check_command_line, config_from_args, load_config, save_config
@@ -25,38 +26,53 @@ from env.frames import FrameCache
 from env.viewer.page import write_page
 from policy import SHIPPED
 from rl.report.collect import EVALUATIONS, collect, summary_table
-from rl.report.page import (
-    render_report,
-)
+from rl.report.page import render_report
 from rl.runtime.archive import set_aside
 from rl.runtime.memory import MemoryWatch
 from rl.runtime.phases import Phase, PhaseLog, run_phase
 
 TRAIN_SEED, EVAL_SEED = 1, 2
-# What a new start sets aside; the data stay.
+# What a new start moves to a folder `earlier-N`; the data stay.
 OWN = ("cold_start", "grpo", "eval", "configs", "stages.json", "*.html")
 
 
-def run_demo(
-    config: RunConfig, from_nothing: bool, resume: bool, num_train: int, num_eval: int, console: Console
-) -> None:
-    """All stages in order, then the report. SystemExit with the stage's exit code where one fails."""
+@dataclass(frozen=True)
+class DemoOptions:
+    """What the command line asks for besides the config."""
+
+    from_nothing: bool  # run the cold start, instead of starting from the shipped checkpoint
+    resume: bool  # skip finished stages and go on within the others
+    num_train: int  # videos to generate for training
+    num_eval: int  # videos to generate for held-out tasks
+
+
+def run_demo(config: RunConfig, options: DemoOptions, console: Console) -> None:
+    """Run all stages in order and write the report.
+
+    Args:
+        config: Of the run.
+        options: Of the command line.
+        console: Where progress is printed.
+
+    Raises:
+        SystemExit: A stage failed; the exit code is the stage's.
+    """
     run_dir = Path(config.run_dir)
-    start = run_dir / "cold_start" / "policy" if from_nothing else SHIPPED
-    prepare(config, run_dir, start, resume)
+    start = run_dir / "cold_start" / "policy" if options.from_nothing else SHIPPED
+    prepare(config, run_dir, start, options.resume)
     ledger = PhaseLog(run_dir)
     started = time.monotonic()
     with MemoryWatch() as watch:
-        stages = data_stages(config, num_train, num_eval)
-        stages += cold_start_stages(config) if from_nothing else []
+        stages = data_stages(config, options.num_train, options.num_eval)
+        stages += cold_start_stages(config) if options.from_nothing else []
         stages += grpo_stages(config, start)
         for stage in stages:
             if ledger.is_done(stage.key):
-                console.print(f"{stage.title}: done before")
+                console.print(f"{stage.title}: already finished")
                 continue
             heading = f"{stage.title} [dim]({(time.monotonic() - started) / 60:.1f} min so far)[/dim]"
             console.rule(heading, align="left")
-            run_phase(stage, with_resume(stage, run_dir) if resume else stage.command, ledger, watch)
+            run_phase(stage, with_resume(stage, run_dir) if options.resume else stage.command, ledger, watch)
         console.rule("Report", align="left")
         unit = watch.unit
     report = collect(config, ledger, start, unit)
@@ -69,14 +85,24 @@ def run_demo(
 
 
 def prepare(config: RunConfig, run_dir: Path, start: Path, resume: bool) -> None:
-    """Set aside what an earlier demo left, or check that it can be gone on with; write the configs of the stages."""
+    """Move an earlier demo away, or check that it can be resumed, and write the configs of the stages.
+
+    Args:
+        config: Of the run.
+        run_dir: Its folder.
+        start: Checkpoint that GRPO starts from.
+        resume: Go on with the demo that is there.
+
+    Raises:
+        CheckpointError: There is nothing to resume, or it was started with other arguments.
+    """
     saved = run_dir / "configs" / "demo.yaml"
     if resume and not saved.is_file():
         raise CheckpointError(f"{run_dir}: nothing to resume from (no configs/demo.yaml); start without --resume")
     if resume and load_config(saved) != config:
-        raise CheckpointError(f"{saved}: differs from the config given; give the same one, or start without --resume")
+        raise CheckpointError(f"{saved}: differs from the given config; give the same one, or start without --resume")
     if resume and load_config(saved.with_name("grpo.yaml")).policy.path != str(start):
-        raise CheckpointError(f"{run_dir}: begun with the other choice of --from-nothing; make the same, or start anew")
+        raise CheckpointError(f"{run_dir}: started with the other --from-nothing; repeat that choice, or start anew")
     if not resume:
         set_aside(run_dir, OWN, SHIPPED)
     saved.parent.mkdir(parents=True, exist_ok=True)
@@ -88,11 +114,20 @@ def prepare(config: RunConfig, run_dir: Path, start: Path, resume: bool) -> None
         out = run_dir / "eval" / key
         out.mkdir(parents=True, exist_ok=True)
         save_config(replace(config, run_dir=str(out)), saved.with_name(f"eval_{key}.yaml"))
-        save_config(replace(config, run_dir=str(out)), out / "config.yaml")  # where env.replay looks
+        save_config(replace(config, run_dir=str(out)), out / "config.yaml")  # which env.replay reads
 
 
 def data_stages(config: RunConfig, num_train: int, num_eval: int) -> list[Phase]:
-    """Moving Shapes where the data roots do not hold their data yet."""
+    """Return the stages that generate Moving Shapes, for data roots that do not hold their data yet.
+
+    Args:
+        config: Of the run, with the data roots.
+        num_train: Videos for training.
+        num_eval: Videos for held-out tasks.
+
+    Returns:
+        At most two stages.
+    """
     splits = (
         ("train", config.data.train_root, num_train, TRAIN_SEED),
         ("heldout", config.data.eval_root, num_eval, EVAL_SEED),
@@ -109,7 +144,19 @@ def data_stages(config: RunConfig, num_train: int, num_eval: int) -> list[Phase]
 
 
 def has_data(root: Path, num_videos: int, seed: int) -> bool:
-    """Whether a split is there and whole. A data set that we did not write (no moving_shapes.json) is left as it is."""
+    """Return whether a split is there. A data set of the user's own (without moving_shapes.json) is taken as it is.
+
+    Args:
+        root: Folder of the split.
+        num_videos: Expected of Moving Shapes.
+        seed: Expected of Moving Shapes.
+
+    Returns:
+        Whether nothing needs to be generated.
+
+    Raises:
+        DataError: The folder holds Moving Shapes of another size or seed.
+    """
     labels = root / "moving_shapes.json"  # written last
     if not labels.is_file():
         return (root / "meta_expressions.json").is_file()
@@ -124,7 +171,7 @@ def has_data(root: Path, num_videos: int, seed: int) -> bool:
 
 
 def cold_start_stages(config: RunConfig) -> list[Phase]:
-    """The cold start, and the untrained policy on the held-out tasks."""
+    """Return two stages: the cold start, and the untrained policy on the held-out tasks."""
     run_dir = Path(config.run_dir)
     command = ["-m", "rl.sft_coldstart", "--config", str(run_dir / "configs" / "cold_start.yaml")]
     untrained = run_dir / "cold_start" / "untrained"
@@ -132,7 +179,7 @@ def cold_start_stages(config: RunConfig) -> list[Phase]:
 
 
 def grpo_stages(config: RunConfig, start: Path) -> list[Phase]:
-    """GRPO from `start`, and the policies before and after it on the held-out tasks."""
+    """Return three stages: GRPO from `start`, and the policies before and after it on the held-out tasks."""
     run_dir = Path(config.run_dir)
     last = run_dir / "grpo" / "checkpoints" / f"step-{config.grpo.steps:06d}" / "policy"
     command = ["-m", "rl.grpo", "--config", str(run_dir / "configs" / "grpo.yaml")]
@@ -141,13 +188,23 @@ def grpo_stages(config: RunConfig, start: Path) -> list[Phase]:
 
 
 def evaluation(run_dir: Path, key: str, checkpoint: Path) -> Phase:
+    """Return the stage that evaluates a checkpoint.
+
+    Args:
+        run_dir: Folder of the run.
+        key: Of `EVALUATIONS`; results go to `eval/<key>`.
+        checkpoint: Folder of the model.
+
+    Returns:
+        The stage.
+    """
     config, out = run_dir / "configs" / f"eval_{key}.yaml", run_dir / "eval" / key
     command = ["-m", "rl.evaluate", "--config", str(config), "--checkpoint", str(checkpoint), "--out", str(out)]
     return Phase(f"eval_{key}", f"Evaluation: {EVALUATIONS[key]}", command)
 
 
 def with_resume(stage: Phase, run_dir: Path) -> list[str]:
-    """The stage's command, told to go on where an attempt that was broken off left something to go on from."""
+    """Return the stage's command, with --resume where an interrupted attempt left something to resume from."""
     begun = {
         "cold_start": (run_dir / "cold_start" / "config.yaml").is_file(),
         "grpo": any((run_dir / "grpo" / "checkpoints").glob("step-*/state.pt")),
@@ -159,13 +216,13 @@ def with_resume(stage: Phase, run_dir: Path) -> list[str]:
 def main() -> None:
     parser = argparse.ArgumentParser(description="Data, cold start, GRPO, evaluation of each stage, and a report.")
     add_config_arguments(parser)
-    parser.add_argument("--resume", action="store_true", help="skip stages that are done, go on within the others")
-    parser.add_argument("--from-nothing", action="store_true", help="make the cold start instead of the shipped one")
+    parser.add_argument("--resume", action="store_true", help="skip finished stages, and go on within the others")
+    parser.add_argument("--from-nothing", action="store_true", help="run the cold start, not only GRPO")
     parser.add_argument("--train-videos", type=int, default=1200, help="videos generated for training")
     parser.add_argument("--eval-videos", type=int, default=60, help="videos generated for held-out tasks")
     args = parser.parse_args()
-    config, console = config_from_args(args), Console(highlight=False)
-    run_demo(config, args.from_nothing, args.resume, args.train_videos, args.eval_videos, console)
+    options = DemoOptions(args.from_nothing, args.resume, args.train_videos, args.eval_videos)
+    run_demo(config_from_args(args), options, Console(highlight=False))
 
 
 if __name__ == "__main__":

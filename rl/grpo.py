@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from configs.load import add_config_arguments, check_command_line, config_from_args, save_config
+from configs.load import ConfigError, add_config_arguments, check_command_line, config_from_args, save_config
 
 if __name__ == "__main__":
     check_command_line()  # a mistake ends the command here, before the imports below load torch
@@ -23,9 +23,9 @@ from env.errors import command
 from env.store import TrajectoryStore
 from env.tools import enabled_tools
 from env.types import StopReason
-from policy.videoseg.checkpoint import POLICIES, save_policy
 from policy.videoseg.model import SegPolicy
 from rl.evaluation.validation import held_out_metrics
+from rl.families import Family, family_of
 from rl.learner.advantage import assign_advantages
 from rl.learner.data_parallel import with_ranks
 from rl.learner.learner import LocalLearner, score_without_update
@@ -48,15 +48,19 @@ def train(config: RunConfig, resume: bool = False) -> None:
     """Run GRPO until `grpo.steps`; with `resume`, from the newest checkpoint of `run_dir`."""
     check_job_paths(config)
     run_dir = Path(config.run_dir)
+    initial = run_dir / "initial" if resume else Path(config.policy.path)
+    family = family_of(initial, config.policy.kind)
     state = load_state(latest_checkpoint(run_dir)) if resume else None
     first_step, cursor = _position(state, config)
     stream = _task_stream(config)
     held_out = held_out_tasks(config) if config.grpo.eval_every else []
-    policy = POLICIES[config.policy.kind](run_dir / "initial" if resume else Path(config.policy.path), config.policy)
+    policy = family.load(initial, config.policy)
+    if not isinstance(policy, SegPolicy):
+        raise ConfigError(f"policy.path: {initial} is of a family without turns; GRPO trains multi-turn policies")
     frames = learner_frames(config)
     local = LocalLearner(policy, config, frames)
     if not resume:
-        _begin_run_dir(config, policy)
+        _begin_run_dir(config, policy, family)
 
     connect_ray(config, has_gpu=policy.device.type == "cuda")
     learner = with_ranks(local, config, run_dir / "initial")
@@ -64,7 +68,7 @@ def train(config: RunConfig, resume: bool = False) -> None:
         learner.load_state(state, latest_checkpoint(run_dir))
     pool = RolloutPool(config, run_dir / "initial" / "vlm")
     recorder = _Recorder(config, first_step)
-    write_policy = partial(save_policy, policy)
+    write_policy = partial(family.save, policy)
     cores = SharedCores(config.grpo.workers if policy.device.type == "cpu" else 0)
     assign = partial(assign_advantages, config=config)
     score_groups = partial(score_without_update, learner, assign=assign)
@@ -114,12 +118,12 @@ def _task_stream(config: RunConfig) -> TaskStream:
     return TaskStream(tasks, config.grpo.tasks_per_step, config.seed)
 
 
-def _begin_run_dir(config: RunConfig, policy: SegPolicy) -> None:
+def _begin_run_dir(config: RunConfig, policy: SegPolicy, family: Family) -> None:
     """Move what an earlier run wrote aside, and write the initial policy and the config."""
     run_dir = Path(config.run_dir)
     initial = run_dir / "initial"  # the KL reference; workers and ranks load it too
     set_aside(run_dir, WRITTEN, Path(config.policy.path))
-    save_policy(policy, initial)
+    family.save(policy, initial)
     save_config(config, run_dir / "config.yaml")
 
 

@@ -7,6 +7,7 @@ Writes `masks/<frame>.png` (0/255), `masks.json` (COCO RLE per frame), `overlay.
 from __future__ import annotations
 
 import argparse
+from contextlib import closing
 from pathlib import Path
 
 from configs.load import add_config_arguments, check_command_line, config_from_args
@@ -16,30 +17,37 @@ if __name__ == "__main__":
 
 from rich.console import Console
 
-from configs.schema import PolicyConfig, RunConfig
+from configs.schema import RunConfig
 from env.errors import command
 from env.frames import FrameCache, FrameCaches, probe
 from env.rle import is_empty
 from env.store import TrajectoryStore
-from env.types import Task, Trajectory
-from policy.engines import build_sampler
-from policy.engines.env import set_engine_env
-from policy.videoseg.checkpoint import load_policy
+from env.types import StopReason, Task, Trajectory
+from rl.families import family_of
 from rl.report.overlay_video import write_masks, write_overlay
-from rl.rollout.segmenter import Segmenter
 
 
 def predict(config: RunConfig, video: Path, query: str, checkpoint: Path, out: Path) -> Trajectory:
-    """Play one greedy episode, propagate its mask and write everything to `out`."""
-    ref = probe(video)
-    task = Task(f"predict/{video.name}/0", ref, query, gold=())
-    policy = load_policy(checkpoint, PolicyConfig(sam=config.policy.sam, compute_dtype=config.policy.compute_dtype))
-    sampler = build_sampler(config.sampler, checkpoint / "vlm", config.env.max_context_tokens, config.seed)
+    """Segment what `query` refers to, greedily, and write masks, overlay and trajectory.
+
+    Args:
+        config: Of the run.
+        video: Folder of frames, or a video file.
+        query: The sentence.
+        checkpoint: Folder of a model of any family.
+        out: Folder to write to.
+
+    Returns:
+        The trajectory with its masks.
+
+    Raises:
+        DataError: The video cannot be read.
+    """
+    family = family_of(checkpoint, config.policy.kind)
+    task = Task(f"predict/{video.name}/0", probe(video), query, gold=())
     frames = FrameCache()
-    (trajectory,) = Segmenter(policy, sampler, FrameCaches(frames, frames), config.env).segment(
-        [task], 0.0, config.seed
-    )
-    sampler.close()
+    with closing(family.segmenter(config, checkpoint, FrameCaches(frames, frames))) as segmenter:
+        (trajectory,) = segmenter.segment([task], 0.0, config.seed)
     out.mkdir(parents=True, exist_ok=True)
     store = TrajectoryStore(out / "trajectories")
     store.drop_from(-1)
@@ -49,20 +57,27 @@ def predict(config: RunConfig, video: Path, query: str, checkpoint: Path, out: P
     return trajectory
 
 
+def summary_line(trajectory: Trajectory) -> str:
+    """Return in one line how the episode ended."""
+    if trajectory.stop_reason is StopReason.SINGLE_PASS:
+        return "segmented in a single pass"
+    if trajectory.stop_reason is StopReason.ERROR:
+        return f"error: {trajectory.error}"
+    return f"{trajectory.stop_reason} after {len(trajectory.turns)} turns: {trajectory.decision}"
+
+
 @command
 def main() -> None:
     parser = argparse.ArgumentParser(description="Segment the object that a sentence refers to in a video.")
     add_config_arguments(parser)
     parser.add_argument("--video", type=Path, required=True, help="folder of frames, or a video file")
     parser.add_argument("--query", required=True, help="the sentence")
-    parser.add_argument("--checkpoint", type=Path, required=True, help="folder with vlm/, seg.safetensors, policy.json")
+    parser.add_argument("--checkpoint", type=Path, required=True, help="folder of a model, with its policy.json")
     parser.add_argument("--out", type=Path, required=True, help="folder to write to")
     args = parser.parse_args()
-    config = config_from_args(args)
-    set_engine_env()
-    trajectory = predict(config, args.video, args.query, args.checkpoint, args.out)
+    trajectory = predict(config_from_args(args), args.video, args.query, args.checkpoint, args.out)
     console = Console()
-    console.print(f"{trajectory.stop_reason} after {len(trajectory.turns)} turns: {trajectory.decision}", markup=False)
+    console.print(summary_line(trajectory), markup=False)
     num_masks = sum(not is_empty(mask) for mask in trajectory.masks.values())
     console.print(f"mask on {num_masks} of {trajectory.task.video.num_frames} frames; see {args.out}")
 

@@ -19,8 +19,9 @@ import torch
 from configs.schema import RunConfig
 from env.errors import CheckpointError, command
 from env.frames import FrameCache
-from policy.videoseg.checkpoint import POLICIES, build_small, save_policy
+from policy.videoseg.checkpoint import build_small, save_policy
 from policy.videoseg.model import SegPolicy
+from rl.families import family_of
 from rl.runtime.archive import set_aside
 from rl.runtime.journal import Journal
 from rl.sft.context import StageContext
@@ -62,7 +63,7 @@ def train(config: RunConfig, resume: bool = False) -> Path:
 def initial_policy(config: RunConfig, dataset: SftDataset) -> SegPolicy:
     """Load the policy of `policy.path`, or build the small default with a tokenizer trained on the data set."""
     if config.policy.path:
-        return POLICIES[config.policy.kind](Path(config.policy.path), config.policy)
+        return family_of(Path(config.policy.path), config.policy.kind).load(Path(config.policy.path), config.policy)
     return build_small(config.policy, dataset.corpus(), config.seed, dataset.phrases())
 
 

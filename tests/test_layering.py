@@ -17,11 +17,12 @@ INNER_FLOORS = {
         "rollout": 1,
         "sft": 1,
         "benchmarks": 1,
+        "families": 2,
         "learner": 3,
         "evaluation": 3,
         "report": 4,
     },
-    "policy": {"checkpoint_io": 0, "vlm": 1, "sam": 1, "engines": 2, "videoseg": 3},
+    "policy": {"checkpoint_io": 0, "segmenter": 0, "vlm": 1, "sam": 1, "engines": 2, "videoseg": 3},
 }
 MAX_MODULES = 24  # in one folder
 

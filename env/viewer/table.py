@@ -22,6 +22,7 @@ STOP_STYLE = {
     StopReason.MAX_TURNS: "yellow",
     StopReason.MALFORMED: "red",
     StopReason.TOO_LONG: "magenta",
+    StopReason.SINGLE_PASS: "green",
     StopReason.ERROR: "bold red",
     StopReason.SINGLE_PASS: "cyan",
 }

@@ -1,5 +1,8 @@
-"""Make, save and load policies. A checkpoint folder holds `vlm/` (a plain Hugging Face folder, which vLLM opens too),
-`seg.safetensors` (projection and SAM 2) and `policy.json` (which SAM 2 that is)."""
+"""Build, save and load multi-turn policies.
+
+A checkpoint folder holds `vlm/` (a plain Hugging Face folder, which vLLM opens too), `seg.safetensors` (projection and
+SAM 2) and `policy.json` (the model family, and how SAM 2 is built).
+"""
 
 from __future__ import annotations
 
@@ -26,14 +29,22 @@ from policy.videoseg.model import SegPolicy
 from policy.vlm.load import COMPUTE_DTYPES, compose_phrases, compute_device, load_vlm, small_config
 from policy.vlm.tokenizer import CHAT_TEMPLATE, SEG, train_tokenizer
 
+FAMILY = "videoseg"  # in `policy.json`; a key of `rl.families.FAMILIES`
 RELEASED_TYPE = "sa2va_chat"  # `model_type` of a checkpoint as VideoSEG-O3 publishes it (`policy.convert_sa2va`)
-OUTPUT_SCALE = 0.1  # of the blocks' output projections at the start: blocks that begin small learn sooner (LOG.md)
+OUTPUT_SCALE = 0.1  # of the initial output projections of all blocks: blocks with small outputs learn sooner (LOG.md)
 
 
 def build_small(config: PolicyConfig, corpus: Iterable[str], seed: int, phrases: Iterable[str] = ()) -> SegPolicy:
-    """The embedded default: the real classes with small numbers, and a tokenizer trained on `corpus`.
+    """Build the small default: the real classes with small sizes, and a tokenizer trained on `corpus`.
 
-    Each of `phrases` ("dark red") is one token of it. Nothing is frozen: `policy.freeze_*` is for what is loaded.
+    Args:
+        config: Sizes. Nothing is frozen: `policy.freeze_*` concerns loaded policies.
+        corpus: Texts to train the tokenizer on.
+        seed: Of the initial weights.
+        phrases: Each ("dark red") becomes one token.
+
+    Returns:
+        The policy in evaluation mode, on the compute device.
     """
     phrases = list(phrases)
     torch.manual_seed(seed)
@@ -44,16 +55,16 @@ def build_small(config: PolicyConfig, corpus: Iterable[str], seed: int, phrases:
             if name.endswith(("o_proj.weight", "down_proj.weight")):
                 parameter.mul_(OUTPUT_SCALE)
         compose_phrases(vlm.model.language_model.embed_tokens.weight, tokenizer, phrases)
-        nn.init.normal_(vlm.model.visual.pos_embed.weight)  # or the place of a cell drowns beside whitened patches
+        nn.init.normal_(vlm.model.visual.pos_embed.weight)  # so that position is as large as the whitened patches
     return _finish(
         SegPolicy(vlm, tokenizer, build_sam(config.sam)), replace(config, freeze_vision=False, freeze_embeddings=False)
     )
 
 
 def load_policy(folder: Path, config: PolicyConfig | None = None) -> SegPolicy:
-    """A checkpoint of this program, or a plain Qwen3-VL folder (then [SEG] is added and `config` says which SAM 2).
+    """Load a checkpoint of this program, or a plain Qwen3-VL folder, to which [SEG] and `config.sam` are added.
 
-    Raises CheckpointError naming the folder and the first entry that does not fit.
+    Raises CheckpointError, which names the folder and the first entry that does not fit.
     """
     if (folder / "policy.json").is_file():
         policy = SegPolicy(*load_vlm(folder / "vlm"), build_sam(_saved_sam(folder / "policy.json", config)))
@@ -61,37 +72,37 @@ def load_policy(folder: Path, config: PolicyConfig | None = None) -> SegPolicy:
         return _finish(policy, config)
     if not (folder / "config.json").is_file():
         raise CheckpointError(
-            f"{folder}: neither policy.json (our checkpoint) nor config.json (a Qwen3-VL folder) is here"
+            f"{folder}: expected policy.json (a checkpoint of this program) or config.json (a Qwen3-VL folder)"
         )
     if read_json(folder / "config.json").get("model_type") == RELEASED_TYPE:
         raise CheckpointError(
-            f"{folder}: this is the layout VideoSEG-O3 publishes; "
+            f"{folder}: has the layout that VideoSEG-O3 publishes; "
             f"convert it: python -m policy.convert_sa2va {folder} OUT"
         )
     return _finish(_join(folder, (config or PolicyConfig()).sam), config)
 
 
 def _join(folder: Path, sam_config: SamConfig) -> SegPolicy:
-    """A plain Qwen3-VL, which learns [SEG], and the SAM 2 that `sam_config` names."""
+    """Join a plain Qwen3-VL, whose tokenizer gets [SEG], and the SAM 2 that `sam_config` names."""
     if sam_config.variant != "small" and not sam_config.checkpoint:
         raise CheckpointError(
             f"{folder}: a plain Qwen3-VL, without SAM 2; "
             f"set policy.sam.checkpoint to the published .pt file of {sam_config.variant} (policy.sam.variant)"
         )
-    sam = build_sam(sam_config)  # first, because what may be wrong with it shows in a second
+    sam = build_sam(sam_config)  # first, because it fails fast
     vlm, tokenizer = load_vlm(folder)
     if SEG not in tokenizer.get_vocab():
         tokenizer.add_special_tokens({"additional_special_tokens": [SEG]}, replace_extra_special_tokens=False)
         if len(tokenizer) > vlm.lm_head.out_features:
-            vlm.resize_token_embeddings(len(tokenizer))  # published tables are padded: usually there is room
+            vlm.resize_token_embeddings(len(tokenizer))  # seldom: published tables have unused rows
     return SegPolicy(vlm, tokenizer, sam)
 
 
 def _saved_sam(path: Path, config: PolicyConfig | None) -> SamConfig:
-    """The SAM 2 whose weights lie beside `path`; how it tracks is for the run's `config` to say."""
+    """Return how the SAM 2 beside `path` is built; `config`, where it is given, says how it tracks."""
     saved = read_json(path).get("sam")
     if not isinstance(saved, dict):
-        raise CheckpointError(f"{path}: expected 'sam', which says how SAM 2 is built; copy the file again")
+        raise CheckpointError(f"{path}: expected 'sam', how SAM 2 is built; copy the file again")
     try:
         sam = fill_section(SamConfig(), saved, f"{path}: sam")
     except ConfigError as error:
@@ -107,7 +118,7 @@ def _finish(policy: SegPolicy, config: PolicyConfig | None) -> SegPolicy:
         policy.vlm.model.language_model.embed_tokens.requires_grad_(False)
     if config and config.lora_rank:
         policy.add_lora(config.lora_rank, config.lora_alpha, config.lora_dropout, config.lora_modules_to_save)
-    policy.eval()  # nothing is dropped but where a trainer asks for it
+    policy.eval()  # no dropout unless a trainer switches it on
     if config:
         policy.compute_dtype = COMPUTE_DTYPES[config.compute_dtype]
         if config.recompute_activations:
@@ -131,9 +142,9 @@ def _seg_state(policy: SegPolicy) -> dict[str, torch.Tensor]:
 
 
 def save_policy(policy: SegPolicy, folder: Path) -> None:
-    """Write a checkpoint folder; adapters are merged into the weights they adapt.
+    """Write a checkpoint folder; adapters are merged into the weights that they adapt.
 
-    What is written about the policy comes from the policy, not from the run: a run may load another than it configures.
+    `policy.json` describes the policy itself, since a run may load another one than its config describes.
     """
     vlm_dir = folder / "vlm"
     vlm_dir.mkdir(parents=True, exist_ok=True)
@@ -144,13 +155,13 @@ def save_policy(policy: SegPolicy, folder: Path) -> None:
     write_safetensors(policy.export_weights(), vlm_dir / "model.safetensors")
     processor_of(policy).save_pretrained(vlm_dir)
     write_safetensors(_seg_state(policy), folder / "seg.safetensors")
-    (folder / "policy.json").write_text(json.dumps({"sam": asdict(policy.sam.built_from)}, indent=2))
+    (folder / "policy.json").write_text(json.dumps({"family": FAMILY, "sam": asdict(policy.sam.built_from)}, indent=2))
 
 
 def processor_of(policy: SegPolicy) -> Qwen3VLProcessor:
-    """Tokenizer and image processor as other tools expect them in a checkpoint folder."""
+    """Return tokenizer and image processor as other tools expect them in a checkpoint folder."""
     layout = policy.layout
-    # Areas in pixels. The environment has sized every frame; these bounds keep the processor from doing it again.
+    # Areas in pixels. The environment has resized every frame; with these bounds the processor does not do so again.
     numbers = {
         "patch_size": layout.patch,
         "merge_size": layout.merge,
@@ -165,6 +176,3 @@ def processor_of(policy: SegPolicy) -> Qwen3VLProcessor:
         Qwen3VLVideoProcessor(**numbers),
         chat_template=policy.chat.tokenizer.chat_template or CHAT_TEMPLATE,
     )
-
-
-POLICIES = {"videoseg": load_policy}

@@ -1,1 +1,1 @@
-"""The eight public benchmarks: protocols, scores, prediction files and submissions."""
+"""The eight public benchmarks: protocols, scoring, prediction files and submissions."""

@@ -1,6 +1,6 @@
-"""Masks of expressions against gold, frame by frame: the rows that `rl.benchmarks.protocols` averages.
+"""Compare the masks of an expression with gold, frame by frame: the rows that `rl.benchmarks.protocols` averages.
 
-Only one frame of a video is decoded at a time, since long videos do not fit in memory whole.
+One frame of a video is decoded at a time, since long videos do not fit in memory.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ from rl.benchmarks.protocols import BenchmarkProtocol
 
 @dataclass(frozen=True)
 class Prediction:
-    """What was predicted for one expression: a mask per frame, None where it is empty."""
+    """The predicted masks of one expression: one per frame, None where it is empty."""
 
     masks: tuple[RLE | None, ...]  # [T]
-    is_missing: bool = False  # nothing at all was predicted
-    num_missing_frames: int = 0  # of a prediction that is there
+    is_missing: bool = False  # there is no prediction at all
+    num_missing_frames: int = 0  # frames without a mask file, where there is a prediction
 
 
 @dataclass
 class FrameScores:
-    """What each frame that counts gave: lists [S]."""
+    """Scores of the frames that count: lists [S]."""
 
     j: list[float] = field(default_factory=list)
     f: list[float] = field(default_factory=list)
@@ -51,32 +51,44 @@ METRICS: dict[str, Callable[[FrameScores], float]] = {
 
 
 def missing(task: Task) -> Prediction:
-    """Nothing was predicted: an empty mask in every frame."""
+    """Return a missing prediction, which is an empty mask in every frame."""
     return Prediction((None,) * task.video.num_frames, is_missing=True)
 
 
 def frame_names(task: Task) -> tuple[str, ...]:
-    """Names of a video's frames without suffix; numbers of five digits for a video file."""
+    """Return the names of a video's frames without suffix; numbers of five digits for a video file."""
     return task.video.frames or tuple(f"{at:05d}" for at in range(task.video.num_frames))
 
 
 def foreground(tasks: Sequence[Task]) -> tuple[RLE | None, ...]:
-    """Per frame the union of the gold masks of all expressions of one video."""
-    of_object = {tuple(rle and rle["counts"] for rle in task.gold): task.gold for task in tasks}  # many share one
+    """Return, per frame, the union of the gold masks of all expressions of one video."""
+    of_object = {
+        tuple(rle and rle["counts"] for rle in task.gold): task.gold for task in tasks
+    }  # many expressions have one object
     frames = range(tasks[0].video.num_frames)
     return tuple(union([gold[t] for gold in of_object.values()], f"{tasks[0].task_id}, frame {t}") for t in frames)
 
 
-def score(
+def expression_metrics(
     protocol: BenchmarkProtocol, task: Task, prediction: Prediction, annotated: Sequence[RLE | None] | None
 ) -> dict[str, Any]:
-    """The row of one expression. `annotated` is the video's `foreground`, which only "r" asks for.
+    """Compute the row of one expression.
 
-    DataError where the prediction has another number of frames or another size than the gold masks, and without those.
+    Args:
+        protocol: Which frames count, and which metrics.
+        task: With gold masks [T, H, W].
+        prediction: Its predicted masks.
+        annotated: `foreground` of the video, which only the metric "r" needs.
+
+    Returns:
+        "task_id", "subset", what is missing or empty, and the metrics of `protocol`, 0..1.
+
+    Raises:
+        DataError: The prediction has another number of frames or another size than the gold masks, or there are none.
     """
     video = task.video
     if not task.gold:
-        raise DataError(task.task_id, "its gold masks are unknown, those of the benchmark's first task are known")
+        raise DataError(task.task_id, "has no gold masks, although the benchmark's first task has")
     if len(prediction.masks) != video.num_frames:
         raise DataError(task.task_id, f"expected {video.num_frames} masks, found {len(prediction.masks)}")
     frames = FrameScores()
@@ -93,7 +105,7 @@ def score(
         "is_empty": not any(frames.has_pred),
         "is_missing": prediction.is_missing,
         "num_missing_frames": prediction.num_missing_frames,
-        **{name: METRICS[name](frames) for name in protocol.figures},
+        **{name: METRICS[name](frames) for name in protocol.metrics},
     }
 
 
@@ -105,7 +117,7 @@ def _add_frame(
     frames.f.append(f)
     frames.has_gold.append(bool(gold_HW.any()))
     frames.has_pred.append(bool(pred_HW.any()))
-    if "a" in protocol.figures:
+    if "a" in protocol.metrics:
         frames.a.append(pixel_accuracy(gold_HW, pred_HW))
-    if "r" in protocol.figures:
+    if "r" in protocol.metrics:
         frames.r.append(robustness(gold_HW, pred_HW, mask_or_empty(annotated, *gold_HW.shape)))

@@ -1,4 +1,4 @@
-"""Masks that another system wrote: `<video>/<expression>/<frame>.png`, or VideoSEG-O3's `results.json`."""
+"""Read masks that another system wrote: `<video>/<expression>/<frame>.png`, or VideoSEG-O3's `results.json`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from rl.benchmarks.expression_scores import Prediction, frame_names, missing
 
 
 class PngPredictions:
-    """A folder of PNGs, 0 where there is nothing, any other value or palette entry where the target is.
+    """A folder of PNGs: 0 is background, any other value or palette entry is the target.
 
     The video folders lie in it or in its `Annotations/`. A frame without a file has an empty mask.
     """
@@ -25,6 +25,7 @@ class PngPredictions:
         self._folder = folder / "Annotations" if (folder / "Annotations").is_dir() else folder
 
     def of(self, task: Task) -> Prediction:
+        """Return the masks of one expression. DataError where a file is no mask of the video's size."""
         folder = self._folder.joinpath(*names_in(task.task_id))
         files = [folder / f"{name}.png" for name in frame_names(task)]
         masks = [_read_png(file, task) if file.is_file() else None for file in files]
@@ -43,6 +44,7 @@ class JsonPredictions:
             raise DataError(str(path), "expected {video: {expression: {..}}}")
 
     def of(self, task: Task) -> Prediction:
+        """Return the masks of one expression. DataError where they do not fit its video."""
         video, expression = names_in(task.task_id)
         where = f"{self._path}: [{video!r}][{expression!r}]"
         record = self._videos.get(video, {})
@@ -58,7 +60,7 @@ class JsonPredictions:
 
 
 def open_predictions(path: Path) -> PngPredictions | JsonPredictions:
-    """Predictions in a folder of PNGs, in a folder with VideoSEG-O3's `results.json`, or in such a file."""
+    """Open a folder of PNGs, a folder with VideoSEG-O3's `results.json`, or such a file. DataError where none is."""
     if path.is_file():
         return JsonPredictions(path)
     if (path / "results.json").is_file():
@@ -86,7 +88,7 @@ def _read_png(path: Path, task: Task) -> RLE:
                 raise DataError(str(path), f"expected grey values or a palette, found mode {image.mode}")
             return encode(np.asarray(image) > 0)
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise DataError(str(path), f"expected a PNG, found something else ({error})") from error
+        raise DataError(str(path), f"expected a PNG file; it cannot be read ({error})") from error
 
 
 def _check_size(size: tuple[int, ...], task: Task, where: str) -> None:
@@ -94,5 +96,6 @@ def _check_size(size: tuple[int, ...], task: Task, where: str) -> None:
     if size != wanted:
         found = " x ".join(map(str, size))
         raise DataError(
-            where, f"expected {wanted[0]} x {wanted[1]} as the gold masks are, found {found}; resize by nearest pixel"
+            where,
+            f"expected {wanted[0]} x {wanted[1]}, the size of the gold masks, found {found}; resize by nearest pixel",
         )

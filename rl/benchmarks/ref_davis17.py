@@ -1,4 +1,4 @@
-"""Ref-DAVIS17 as its authors score it (P1): the objects of one annotator's sentences together, as unsupervised DAVIS.
+"""Ref-DAVIS17 as its authors score it (P1): one annotator's objects together, matched as in unsupervised DAVIS.
 
 Expression 4 * o + a is annotator a's sentence for object o. Follows davis2017's unsupervised evaluation of the maps
 that `post_process_davis.py` of ReferFormer and VideoLISA writes; its argmax of equal scores keeps the first object.
@@ -20,8 +20,8 @@ from rl.benchmarks.expression_scores import Prediction
 NUM_ANNOTATORS = 4
 
 
-def annotator_figures(tasks: Sequence[Task], predictions: Mapping[str, Prediction]) -> dict[str, Any] | None:
-    """J, F and J&F: means over the objects of all videos, then over the annotators; `predictions` by task id.
+def annotator_metrics(tasks: Sequence[Task], predictions: Mapping[str, Prediction]) -> dict[str, Any] | None:
+    """Return J, F and J&F: means over the objects of all videos, then over the annotators; `predictions` by task id.
 
     None where a video lacks sentences of an annotator, as in a part of the benchmark.
     """
@@ -46,7 +46,7 @@ def annotator_figures(tasks: Sequence[Task], predictions: Mapping[str, Predictio
 
 
 def matched_objects(tasks: Sequence[Task], predictions: Sequence[Prediction]) -> list[tuple[float, float]]:
-    """(J, F) over all frames of each gold object of one video, with the prediction that the best matching gives it."""
+    """Return (J, F) over all frames of each gold object of one video, with the prediction that it is matched with."""
     video = tasks[0].video
     jf_TNM2 = np.zeros((video.num_frames, len(tasks), len(tasks), 2))
     for t in range(video.num_frames):
@@ -60,7 +60,7 @@ def matched_objects(tasks: Sequence[Task], predictions: Sequence[Prediction]) ->
 
 
 def _first_come(masks: Sequence[np.ndarray]) -> list[np.ndarray]:
-    """Masks without overlap: a pixel belongs to the first that sets it."""
+    """Return masks without overlap: a pixel belongs to the first that sets it."""
     taken_HW = np.zeros_like(masks[0])
     kept = []
     for mask_HW in masks:

@@ -1,4 +1,4 @@
-"""Predicted masks under a benchmark's protocol: figures where gold is known, else the archive for its server."""
+"""Score predicted masks by a benchmark's protocol, or write the archive for its server where gold is hidden."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from rich.table import Table
 
 from env.errors import DataError
 from env.types import Task, Trajectory, names_in
-from rl.benchmarks.expression_scores import Prediction, foreground, missing, score
+from rl.benchmarks.expression_scores import Prediction, expression_metrics, foreground, missing
 from rl.benchmarks.protocols import BENCHMARKS, BenchmarkProtocol, summarise
-from rl.benchmarks.ref_davis17 import annotator_figures
+from rl.benchmarks.ref_davis17 import annotator_metrics
 from rl.benchmarks.submission import write_submission
 from rl.runtime.progress import progress_bar
 
@@ -23,15 +23,15 @@ COLUMNS = {"jf": "J&F", "j": "J", "f": "F", "a": "A", "r": "R", "tiou": "tIoU", 
 
 
 class Predictions(Protocol):
-    """Where predicted masks come from."""
+    """A source of predicted masks."""
 
     def of(self, task: Task) -> Prediction:
-        """The prediction for one expression; `missing(task)` where there is none."""
+        """Return the prediction for one expression; `missing(task)` where there is none."""
         ...
 
 
 class TrajectoryPredictions:
-    """The masks of trajectories. One that could not be segmented has none, and counts as missing."""
+    """The masks of trajectories, of any model family. A trajectory without masks counts as missing."""
 
     def __init__(self, trajectories: Iterator[Trajectory]):
         self._masks = {each.task.task_id: each.masks for each in trajectories}
@@ -44,7 +44,7 @@ class TrajectoryPredictions:
 
 
 def is_gold_known(name: str, tasks: Sequence[Task]) -> bool:
-    """Whether the gold masks of a benchmark's tasks are known: of all as of the first. DataError for an unknown one."""
+    """Return whether a benchmark's first task, and so all, has gold masks. DataError for an unknown benchmark."""
     if name not in BENCHMARKS:
         raise DataError("--benchmark", f"expected one of {', '.join(BENCHMARKS)}, found {name!r}")
     return bool(tasks) and bool(tasks[0].gold)
@@ -53,7 +53,18 @@ def is_gold_known(name: str, tasks: Sequence[Task]) -> bool:
 def score_benchmark(
     name: str, tasks: Sequence[Task], limit: int, predictions: Predictions, out: Path
 ) -> dict[str, Any]:
-    """Figures of the first `limit` tasks (0: of all), or `out/submission.zip` where gold is hidden."""
+    """Score predictions, or write `out/submission.zip` where gold is hidden.
+
+    Args:
+        name: A key of `BENCHMARKS`.
+        tasks: All tasks of the benchmark, those of a video next to each other.
+        limit: Only the first so many; 0 takes all.
+        predictions: Where their masks come from.
+        out: Folder for the archive.
+
+    Returns:
+        What `results.json` holds as "benchmark": `protocols.summarise` and the rows, or "submission".
+    """
     chosen = tasks[:limit] if limit else tasks
     protocol = BENCHMARKS[name]
     results: dict[str, Any] = {"name": name, "about": protocol.about, "num_tasks": len(chosen), "num_all": len(tasks)}
@@ -67,7 +78,7 @@ def score_benchmark(
             results |= {"rows": rows, **summarise(protocol, rows)}
     if protocol.by_annotator and "rows" in results:
         found = {task.task_id: predictions.of(task) for task in chosen}
-        results["by_annotator"] = annotator_figures(chosen, found)
+        results["by_annotator"] = annotator_metrics(chosen, found)
     return results
 
 
@@ -80,23 +91,23 @@ def _each(tasks: Sequence[Task], predictions: Predictions, advance: Any) -> Iter
 def _rows(
     protocol: BenchmarkProtocol, tasks: Sequence[Task], limit: int, predictions: Predictions, advance: Any
 ) -> Iterator[dict[str, Any]]:
-    """Rows of the first `limit` tasks; the foreground of a video is that of all its expressions, also beyond those.
+    """Yield the rows of the first `limit` tasks. The foreground of a video is that of all its expressions.
 
-    One video's tasks are held at a time: with their gold masks those of a whole benchmark may not fit.
+    Only one video's tasks are in memory: a whole benchmark with its gold masks may not fit.
     """
     done = 0
     for _, group in groupby(tasks, key=lambda task: names_in(task.task_id)[0]):
         if limit and done >= limit:
             return
         members = list(group)
-        annotated = foreground(members) if "r" in protocol.figures else None
+        annotated = foreground(members) if "r" in protocol.metrics else None
         for task, prediction in _each(members[: limit - done] if limit else members, predictions, advance):
-            yield score(protocol, task, prediction, annotated)
+            yield expression_metrics(protocol, task, prediction, annotated)
         done += len(members)
 
 
 def benchmark_table(results: dict[str, Any], title: str) -> Group:
-    """Percent figures by subset; below, what was missing and which rules were followed."""
+    """Lay out percentages by subset, and below them what was missing and which rules were followed."""
     table = Table(title=title, box=SIMPLE_HEAD, collapse_padding=True)
     part = "" if results["num_tasks"] == results["num_all"] else f" (of {results['num_all']}: not the whole benchmark)"
     notes = [f"{results['num_tasks']} expressions{part}, {results['num_missing']} without prediction"]
@@ -112,12 +123,13 @@ def benchmark_table(results: dict[str, Any], title: str) -> Group:
         groups = dict(results["groups"])
         if "by_annotator" in results:
             groups["overall, by annotator (P1)"] = results["by_annotator"] or {"n": "-"}
-        for group, figures in groups.items():
-            table.add_row(group, str(figures["n"]), *(percent(figures.get(key)) for key in shown))
+        for group, values in groups.items():
+            table.add_row(group, str(values["n"]), *(percent(values.get(key)) for key in shown))
         if results["n_acc"] is not None:
             notes.append(f"N-acc {percent(results['n_acc'])}, T-acc {percent(results['t_acc'])}")
     return Group(table, *notes, results["about"])
 
 
 def percent(value: float | None) -> str:
+    """Format 0..1 as a percentage; "-" for None."""
     return "-" if value is None else f"{100 * value:.2f}"

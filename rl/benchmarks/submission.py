@@ -1,4 +1,4 @@
-"""The archive that an evaluation server takes, for tasks whose gold masks are not published."""
+"""Write the archive for an evaluation server, for tasks whose gold masks are not published."""
 
 from __future__ import annotations
 
@@ -19,9 +19,15 @@ _DATE = (1980, 1, 1, 0, 0, 0)  # the same masks make the same file
 
 
 def write_submission(protocol: BenchmarkProtocol, predicted: Iterable[tuple[Task, Prediction]], path: Path) -> int:
-    """Write `<video>/<expression>/<frame>.png` (0/255) of every frame; returns how many predictions were missing.
+    """Write `<video>/<expression>/<frame>.png` (0/255) of every frame.
 
-    A missing one is written as empty masks, since a server refuses an archive with gaps. The file appears when whole.
+    Args:
+        protocol: Of the benchmark; `zip_folder` is where the video folders lie.
+        predicted: Tasks with their predictions. A missing one becomes empty masks, since a server refuses gaps.
+        path: Of the archive, which appears once it is complete.
+
+    Returns:
+        How many predictions were missing.
     """
     num_missing = 0
     partial = path.with_suffix(".partial")

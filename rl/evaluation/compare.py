@@ -1,8 +1,9 @@
-"""Two evaluations of the same tasks against each other: paired differences by group, with bootstrap intervals.
+"""Compare two evaluations of the same tasks: paired differences by slice, with bootstrap intervals.
 
     python -m rl.evaluate --compare runs/demo/eval/cold_start runs/demo/eval/grpo --out runs/demo/compare
 
-Each folder holds the `results.json` of one `rl.evaluate`. Writes `compare.json`, `compare.txt` and `compare.png`.
+Each folder holds the `results.json` of one `rl.evaluate`; the two models may be of different families. Writes
+`compare.json`, `compare.txt` and `compare.png`.
 """
 
 from __future__ import annotations
@@ -30,18 +31,31 @@ PAIRED = {
 }
 PLOTTED = ("jf", "j_visible")
 
-Differences = dict[str, dict[str, Any]]  # group -> "n" and, per measure, the estimate of the second minus the first
+Differences = dict[str, dict[str, Any]]  # slice -> "n" and, per metric, the estimate of the second minus the first
 
 
 def read_rows(folder: Path) -> dict[str, dict[str, Any]]:
-    """Task id -> figures of a sighted evaluation."""
+    """Return task id -> metrics of a sighted evaluation. DataError where the folder holds none."""
     path = folder / "results.json"
     rows = field(field(read_json(path), "sighted", dict, str(path)), "rows", list, f"{path}: sighted")
     return {field(row, "task_id", str, f"{path}: sighted.rows[{at}]"): row for at, row in enumerate(rows)}
 
 
 def compare(first: Path, second: Path, num_bootstrap: int, seed: int) -> Differences:
-    """What `second` gains over `first`, task by task; DataError unless both judged the same tasks."""
+    """Estimate what `second` gains over `first`, task by task.
+
+    Args:
+        first: Folder of an evaluation.
+        second: Folder of another evaluation of the same tasks.
+        num_bootstrap: Resamples behind each interval.
+        seed: Of the resamples.
+
+    Returns:
+        The differences by slice of the tasks.
+
+    Raises:
+        DataError: The evaluations are of different tasks, or a folder holds none.
+    """
     before, after = read_rows(first), read_rows(second)
     if set(before) != set(after):
         odd = sorted(set(before) ^ set(after))
@@ -56,22 +70,32 @@ def compare(first: Path, second: Path, num_bootstrap: int, seed: int) -> Differe
 def _differences(
     pairs: Sequence[tuple[Mapping[str, Any], Mapping[str, Any]]], num_bootstrap: int, seed: int
 ) -> dict[str, Estimate | None]:
-    """Per measure; None where it applies to no pair."""
+    """Return metric -> estimate over the pairs to both of which it applies; None where there is no such pair."""
     out: dict[str, Estimate | None] = {}
-    for measure in PAIRED:
-        known = [(float(a[measure]), float(b[measure])) for a, b in pairs if a[measure] is not None]
+    for metric in PAIRED:
+        values = [(a[metric], b[metric]) for a, b in pairs]
+        known = [(float(a), float(b)) for a, b in values if a is not None and b is not None]
         before, after = [a for a, _ in known], [b for _, b in known]
-        out[measure] = paired_difference(before, after, num_bootstrap, seed) if known else None
+        out[metric] = paired_difference(before, after, num_bootstrap, seed) if known else None
     return out
 
 
 def compare_table(differences: Differences, first: Path, second: Path) -> Table:
-    """Differences in percent points (turns: in turns), each with the half-width of its 95 % interval."""
+    """Lay differences out in percentage points (turns: in turns), with half-widths of the 95 % interval.
+
+    Args:
+        differences: What `compare` returns.
+        first: Folder of the earlier evaluation, for the title.
+        second: Folder of the later one.
+
+    Returns:
+        A row per slice, "-" where a metric does not apply.
+    """
     table = Table(title=f"{second} minus {first}", box=SIMPLE_HEAD, collapse_padding=True)
-    for column in ("group", "n", *PAIRED.values()):
-        table.add_column(column, justify="left" if column == "group" else "right")
+    for column in ("slice", "n", *PAIRED.values()):
+        table.add_column(column, justify="left" if column == "slice" else "right")
     for name, row in differences.items():
-        cells = [_cell(row[measure], 1 if measure == "turns" else 100) for measure in PAIRED]
+        cells = [_cell(row[metric], 1 if metric == "turns" else 100) for metric in PAIRED]
         table.add_row(name, str(row["n"]), *cells)
     return table
 
@@ -85,25 +109,26 @@ def _cell(estimate: Estimate | None, scale: int) -> str:
 
 
 def plot(differences: Differences, path: Path) -> None:
-    """One row per group: the mean difference of J&F and of J on visible frames, with its 95 % interval."""
+    """Plot a row per slice: the mean difference of J&F and of J on visible frames, with its 95 % interval."""
     names = list(differences)[::-1]
     figure, axis = plt.subplots(figsize=(7, 0.6 + 0.45 * len(names)), layout="constrained")
-    for at, measure in enumerate(PLOTTED):
-        known = [(row, differences[name][measure]) for row, name in enumerate(names) if differences[name][measure]]
+    for at, metric in enumerate(PLOTTED):
+        known = [(row, differences[name][metric]) for row, name in enumerate(names) if differences[name][metric]]
         means = [100 * mean for _, (mean, _, _) in known]
         below = [100 * (mean - low) for _, (mean, low, _) in known]
         above = [100 * (high - mean) for _, (mean, _, high) in known]
         rows = [row + 0.12 * (1 - 2 * at) for row, _ in known]
-        axis.errorbar(means, rows, xerr=[below, above], fmt="os"[at], capsize=3, label=PAIRED[measure])
+        axis.errorbar(means, rows, xerr=[below, above], fmt="os"[at], capsize=3, label=PAIRED[metric])
     axis.axvline(0, color="0.6", linewidth=1, zorder=0)
     axis.set_yticks(range(len(names)), [f"{name} (n={differences[name]['n']})" for name in names])
-    axis.set_xlabel("difference in percent points, 95 % interval")
+    axis.set_xlabel("difference in percentage points, 95 % interval")
     axis.legend(loc="lower right")
     figure.savefig(path, dpi=150)
     plt.close(figure)
 
 
 def write_comparison(differences: Differences, out: Path) -> None:
+    """Write `compare.json` and `compare.png`."""
     out.mkdir(parents=True, exist_ok=True)
     (out / "compare.json").write_text(json.dumps(differences, indent=1))
     plot(differences, out / "compare.png")

@@ -1,4 +1,4 @@
-"""Means with bootstrap intervals, for tables of held-out figures. Pure."""
+"""Means with bootstrap intervals, for tables of held-out metrics. Pure."""
 
 from __future__ import annotations
 
@@ -13,7 +13,19 @@ Estimate = tuple[float, float, float]  # mean, and the percentile interval of LE
 
 
 def bootstrap_mean(values: Sequence[float], num_resamples: int, seed: int) -> Estimate:
-    """(mean, low, high) of the values; ValueError where there are none or one is not finite."""
+    """Return the mean of values and its bootstrap interval.
+
+    Args:
+        values: Finite numbers, at least one.
+        num_resamples: Bootstrap resamples.
+        seed: Of the resamples.
+
+    Returns:
+        (mean, low, high), the percentile interval at `LEVEL`.
+
+    Raises:
+        ValueError: There are no values, or one is not finite.
+    """
     values_N = np.asarray(values, np.float64)
     if values_N.ndim != 1 or len(values_N) == 0 or not np.isfinite(values_N).all():
         raise ValueError(f"expected a list of finite numbers, found {values_N.tolist()}")
@@ -24,28 +36,48 @@ def bootstrap_mean(values: Sequence[float], num_resamples: int, seed: int) -> Es
 
 
 def paired_difference(a: Sequence[float], b: Sequence[float], num_resamples: int, seed: int) -> Estimate:
-    """(mean, low, high) of b - a, item by item: two policies on the same tasks, in the same order."""
+    """Return mean and bootstrap interval of b - a, item by item.
+
+    Args:
+        a: Values of one policy.
+        b: Values of another policy on the same tasks, in the same order.
+        num_resamples: Bootstrap resamples.
+        seed: Of the resamples.
+
+    Returns:
+        (mean, low, high).
+    """
     return bootstrap_mean([y - x for x, y in zip(a, b, strict=True)], num_resamples, seed)
 
 
 def summarise(
-    rows: Sequence[Mapping[str, float | None]], measures: Sequence[str], num_resamples: int, seed: int
+    rows: Sequence[Mapping[str, float | None]], metrics: Sequence[str], num_resamples: int, seed: int
 ) -> dict[str, Estimate | None]:
-    """Each measure's estimate over the rows where it is not None; None where it never applies."""
+    """Estimate each metric over the rows to which it applies.
+
+    Args:
+        rows: Metric -> value, None where it does not apply.
+        metrics: Which of them.
+        num_resamples: Bootstrap resamples.
+        seed: Of the resamples.
+
+    Returns:
+        Metric -> (mean, low, high), None where it applies to no row.
+    """
     estimates: dict[str, Estimate | None] = {}
-    for measure in measures:
-        values = [value for row in rows if (value := row[measure]) is not None]
-        estimates[measure] = bootstrap_mean(values, num_resamples, seed) if values else None
+    for metric in metrics:
+        values = [value for row in rows if (value := row[metric]) is not None]
+        estimates[metric] = bootstrap_mean(values, num_resamples, seed) if values else None
     return estimates
 
 
 def slices_of(rows: Sequence[dict[str, Any]]) -> dict[str, list[int]]:
-    """Group name ("all", each family, whether exploring pays) -> positions of its rows."""
+    """Return slice name ("all", each family, whether exploring pays) -> positions of its rows."""
     positions = range(len(rows))
-    groups = {"all": list(positions)}
+    slices = {"all": list(positions)}
     for family in sorted({row["family"] for row in rows}):
-        groups[family] = [at for at in positions if rows[at]["family"] == family]
+        slices[family] = [at for at in positions if rows[at]["family"] == family]
     if any(row["explore"] for row in rows):
-        groups["exploring pays"] = [at for at in positions if rows[at]["explore"]]
-        groups["exploring does not pay"] = [at for at in positions if not rows[at]["explore"]]
-    return groups
+        slices["exploring pays"] = [at for at in positions if rows[at]["explore"]]
+        slices["exploring does not pay"] = [at for at in positions if not rows[at]["explore"]]
+    return slices

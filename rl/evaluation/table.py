@@ -1,4 +1,4 @@
-"""The table of a checkpoint's figures."""
+"""The table of a checkpoint's metrics."""
 
 from __future__ import annotations
 
@@ -8,37 +8,31 @@ from typing import Any
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
+COLUMNS = ("slice", "n", "J&F", "J&F blind", "J visible", "J visible blind", "video adds", "interval IoU")
+COLUMNS += ("key hit", "format", "turns")
+
 
 def results_table(results: dict[str, Any]) -> Table:
-    """A table of percent figures with half-widths of the 95 % interval, the blind baseline in its own column."""
+    """Lay out percentages with half-widths of the 95 % interval, the blind baseline in columns of its own.
+
+    A metric that applies to no task of a slice is "-".
+    """
     title = f"{results['checkpoint']} ({results['num_tasks']} tasks)"
     table = Table(title=title, box=SIMPLE_HEAD, collapse_padding=True)
-    for column in (
-        "group",
-        "n",
-        "J&F",
-        "J&F blind",
-        "J visible",
-        "J visible blind",
-        "looking adds",
-        "interval IoU",
-        "key hit",
-        "format",
-        "turns",
-    ):
-        table.add_column(column, justify="left" if column == "group" else "right", min_width=0 if column == "n" else 5)
+    for column in COLUMNS:
+        table.add_column(column, justify="left" if column == "slice" else "right", min_width=0 if column == "n" else 5)
     blind = results.get("blind", {}).get("summary", {})
     for name, row in results["sighted"]["summary"].items():
-        shut = blind.get(name, {})
+        unseen = blind.get(name, {})
         cells = [
             _percent(row["jf"]),
-            _percent(shut.get("jf")),
+            _percent(unseen.get("jf")),
             _percent(row["j_visible"]),
-            _percent(shut.get("j_visible")),
+            _percent(unseen.get("j_visible")),
             _percent(results.get("over_blind", {}).get(name)),
         ]
         cells += [_percent(row["interval_iou"]), _percent(row["key_hit"]), _percent(row["format"])]
-        turns = row["turns"]  # None where no task is of this group
+        turns = row["turns"]  # None where it applies to no task of the slice
         table.add_row(name, str(row["n"]), *cells, f"{turns[0]:.2f}" if turns else "-")
     return table
 

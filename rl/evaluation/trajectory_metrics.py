@@ -1,22 +1,26 @@
-"""The figures of one segmented trajectory. Pure."""
+"""The metrics of one segmented trajectory. Pure."""
 
 from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from env.rle import decode_tracklet
 from env.tools import TOOLS, num_uses
-from env.types import Answer, Malformed, Select, Trajectory
+from env.types import Answer, Malformed, Select, StopReason, Trajectory
 from rewards.jf import tracklet_jf
 
 METRICS = ("jf", "j", "f", "j_visible", "interval_iou", "key_hit", "format", "turns", "tool_use")
+TURN_METRICS = ("format", "turns", "tool_use", "tool_uses")
 
 
 def measure(trajectory: Trajectory) -> dict[str, Any]:
-    """All figures of one segmented trajectory. Values are 0..1 but `turns`; None where a measure does not apply.
+    """Return the metrics of one trajectory: 0..1, but `turns`, and None where a metric does not apply.
 
-    J and F are means over all frames, both empty counting 1 (DAVIS, MeViS); `j_visible` is J over the frames that
-    show the target. A trajectory without a usable answer has an empty tracklet.
+    J and F are means over all frames, where two empty masks count 1 (as in DAVIS and MeViS); `j_visible` is J over the
+    frames that show the target. A trajectory without a usable answer has an empty tracklet. What a model family without
+    turns does not state (interval, key frame, format, turns, tool use) is None.
     """
     task = trajectory.task
     video = task.video
@@ -24,16 +28,11 @@ def measure(trajectory: Trajectory) -> dict[str, Any]:
     gold_THW = decode_tracklet(task.gold, size)
     pred_THW = decode_tracklet([trajectory.masks.get(at) for at in range(video.num_frames)], size)
     j_T, f_T = tracklet_jf(gold_THW, pred_THW)
-    visible = gold_THW.any((1, 2)).reshape(-1)
-    decision = trajectory.decision
-    interval_iou = key_hit = None
-    if visible.any():
-        interval_iou = key_hit = 0.0
-        if isinstance(decision, Select | Answer):
-            inside = [at in decision.interval for at in range(video.num_frames)]
-            union = sum(a or b for a, b in zip(inside, visible, strict=True))
-            interval_iou = sum(bool(a and b) for a, b in zip(inside, visible, strict=True)) / union
-            key_hit = float(visible[decision.key_frame])
+    visible_T = gold_THW.any((1, 2)).reshape(-1)
+    is_single_pass = trajectory.stop_reason is StopReason.SINGLE_PASS
+    of_turns: dict[str, Any] = dict.fromkeys(TURN_METRICS) if is_single_pass else _turn_metrics(trajectory)
+    has_interval = visible_T.any() and not is_single_pass
+    of_interval = _interval_metrics(trajectory, visible_T) if has_interval else (None, None)
     return {
         "task_id": task.task_id,
         "family": task.family,
@@ -41,12 +40,30 @@ def measure(trajectory: Trajectory) -> dict[str, Any]:
         "j": float(j_T.mean()),
         "f": float(f_T.mean()),
         "jf": float((j_T.mean() + f_T.mean()) / 2),
-        "j_visible": float(j_T[visible].mean()) if visible.any() else None,
-        "interval_iou": interval_iou,
-        "key_hit": key_hit,
-        "format": float(not any(isinstance(turn.decision, Malformed) for turn in trajectory.turns)),
-        "turns": len(trajectory.turns),
-        "tool_use": float(any(isinstance(turn.decision, Select) for turn in trajectory.turns)),
-        "tool_uses": {name: num_uses(trajectory, tool) for name, tool in TOOLS.items()},
+        "j_visible": float(j_T[visible_T].mean()) if visible_T.any() else None,
+        "interval_iou": of_interval[0],
+        "key_hit": of_interval[1],
+        **of_turns,
         "stop": str(trajectory.stop_reason),
+    }
+
+
+def _interval_metrics(trajectory: Trajectory, visible_T: np.ndarray) -> tuple[float, float]:
+    """Return (interval IoU, key hit) of the last decision; 0 where there is none to compare with bool [T]."""
+    decision = trajectory.decision
+    if not isinstance(decision, Select | Answer):
+        return 0.0, 0.0
+    inside = [at in decision.interval for at in range(len(visible_T))]
+    union = sum(a or b for a, b in zip(inside, visible_T, strict=True))
+    shared = sum(bool(a and b) for a, b in zip(inside, visible_T, strict=True))
+    return shared / union, float(visible_T[decision.key_frame])
+
+
+def _turn_metrics(trajectory: Trajectory) -> dict[str, Any]:
+    decisions = [turn.decision for turn in trajectory.turns]
+    return {
+        "format": float(not any(isinstance(decision, Malformed) for decision in decisions)),
+        "turns": len(decisions),
+        "tool_use": float(any(isinstance(decision, Select) for decision in decisions)),
+        "tool_uses": {name: num_uses(trajectory, tool) for name, tool in TOOLS.items()},
     }

@@ -1,4 +1,4 @@
-"""Held-out figures in the middle of GRPO, from the workers that roll out anyway."""
+"""Held-out metrics during GRPO, from its rollout workers."""
 
 from __future__ import annotations
 
@@ -26,16 +26,27 @@ def held_out_metrics(
     config: RunConfig,
     frames: FrameCaches,
 ) -> dict[str, float]:
-    """`eval/<metric>/<slice>`: means over `tasks`, segmented with the weights that were published last."""
+    """Segment `tasks` with the weights that were published last, and average their metrics.
+
+    Args:
+        pool: Rollout workers, idle.
+        policy: The same weights, which track the masks.
+        tasks: Held-out ones, with gold masks.
+        config: Of the run.
+        frames: Where pixels are read.
+
+    Returns:
+        `eval/<metric>/<slice>` -> mean. Episodes that ended in an error are left out.
+    """
     wanted = [RolloutRequest(task, -1, 0, config.seed, config.eval.temperature) for task in tasks]
-    played = {item.trajectory_id: item for item in pool.run(wanted)}
-    finished = [played[item.trajectory_id] for item in wanted]
+    by_id = {item.trajectory_id: item for item in pool.run(wanted)}
+    finished = [by_id[item.trajectory_id] for item in wanted]
     valid = [trajectory for trajectory in finished if trajectory.stop_reason is not StopReason.ERROR]
     rows = [measure(trajectory) for trajectory in with_masks(policy, valid, frames)]
     metrics = {}
     for name, members in slices_of(rows).items():
-        for figure in FOLLOWED:
-            known = [rows[at][figure] for at in members if rows[at][figure] is not None]
+        for metric in FOLLOWED:
+            known = [rows[at][metric] for at in members if rows[at][metric] is not None]
             if known:
-                metrics[f"eval/{figure}/{name.replace(' ', '_')}"] = float(np.mean(known))
+                metrics[f"eval/{metric}/{name.replace(' ', '_')}"] = float(np.mean(known))
     return metrics

@@ -21,7 +21,7 @@ import torch
 from configs.schema import RunConfig
 from env.types import Trajectory
 from policy.engines.weight_update import WeightUpdate
-from policy.videoseg.checkpoint import POLICIES
+from rl.families import FAMILIES
 from rl.learner.collectives import balance, init_process_group
 from rl.learner.gradient_norms import add_up, with_shares
 from rl.learner.learner import AssignAdvantages, Learner, LocalLearner, Pause
@@ -48,7 +48,7 @@ class Rank:
             threads: Threads that torch may use in this process.
         """
         torch.set_num_threads(threads)
-        policy = POLICIES[config.policy.kind](Path(policy_dir), config.policy)
+        policy = FAMILIES[config.policy.kind].load(Path(policy_dir), config.policy)
         self._learner = LocalLearner(policy, config, frame_caches(config))
         self._groups: Groups = []
 

@@ -1,1 +1,1 @@
-"""The HTML report of a run, its charts, and videos with masks laid over them."""
+"""The HTML report of a run, its charts, and videos with overlaid masks."""

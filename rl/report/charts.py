@@ -1,4 +1,4 @@
-"""Training curves as line charts ready to be drawn in SVG: points and ticks in the pixels of one fixed view box."""
+"""Training curves as line charts for SVG: points and ticks in the pixels of one fixed view box."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ LEFT, RIGHT, TOP, BOTTOM = 46, 12, 10, 24  # margins
 class Line:
     name: str
     points: str  # for <polyline>
-    dots: tuple[tuple[float, float], ...]  # the same, drawn where the points are few
+    dots: tuple[tuple[float, float], ...]  # the same points, where they are few
     last: float
 
 
@@ -36,9 +36,16 @@ class Chart:
 def make_chart(
     title: str, records: Sequence[Mapping[str, Any]], keys: Mapping[str, str], log_scale: bool = False
 ) -> Chart | None:
-    """One line per entry of `keys` (label -> metric name) that has a finite value; None where none has.
+    """Make a chart with one line per metric.
 
-    On a log scale values of 0 and below are left out.
+    Args:
+        title: Of the chart.
+        records: Of metrics.jsonl, with "step".
+        keys: Label of a line -> metric name. Metrics without a finite value are left out.
+        log_scale: Draw powers of ten; values of 0 and below are left out.
+
+    Returns:
+        The chart, None where it would have no line.
     """
     series = {label: _points(records, key, log_scale) for label, key in keys.items()}
     series = {label: points for label, points in series.items() if points}
@@ -81,7 +88,7 @@ def _points(records: Sequence[Mapping[str, Any]], key: str, log_scale: bool) -> 
 
 
 def _round_numbers(low: float, high: float, count: int) -> list[float]:
-    """About `count` round numbers, evenly spaced, that enclose `[low, high]`."""
+    """Return about `count` round numbers, evenly spaced, that enclose `[low, high]`."""
     if high - low <= 1e-6 * max(abs(low), abs(high)):  # a constant line is drawn in the middle
         half = abs(low) / 2 or 0.5
         low, high = low - half, high + half
@@ -93,7 +100,7 @@ def _round_numbers(low: float, high: float, count: int) -> list[float]:
 
 
 def _powers(low: float, high: float) -> list[float]:
-    """Whole exponents that enclose `[low, high]`, at most about five of them."""
+    """Return whole exponents that enclose `[low, high]`, at most about five of them."""
     first, last = math.floor(low), max(math.ceil(high), math.floor(low) + 1)
     spacing = max(1, math.ceil((last - first) / 4))
     return [float(at) for at in range(first, last + spacing, spacing)]

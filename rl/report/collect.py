@@ -1,4 +1,4 @@
-"""Collect what a run left behind into a report: evaluations, curves, times and a summary."""
+"""Read what the stages of a run wrote, for its report: evaluations, curves, times and a summary."""
 
 from __future__ import annotations
 
@@ -19,24 +19,28 @@ from env.types import StopReason, Trajectory
 from env.viewer.page import render_page, write_page
 from policy import SHIPPED
 from rewards import score
-from rl.report.page import (
-    METRICS,
-    WITH_BLIND,
-    Evaluated,
-    RunReport,
-    cold_start_charts,
-    facts_of,
-    grpo_charts,
-    replay_choice,
-)
+from rl.report.mask_strips import replay_choice
+from rl.report.metric_rows import METRICS, WITH_BLIND, Evaluated
+from rl.report.page import RunReport, facts_of
+from rl.report.training_curves import cold_start_charts, grpo_charts, with_present_names
 from rl.runtime.phases import PhaseLog
 
 EVALUATIONS = {"untrained": "untrained", "cold_start": "cold-started", "grpo": "GRPO-trained"}
 
 
 def collect(config: RunConfig, ledger: PhaseLog, start: Path, memory_unit: str) -> RunReport:
-    """Read what the stages wrote, and write the replay pages beside the report."""
-    from rl.runtime.journal import read_metrics  # loads torch, which the stages before had better use of
+    """Read what the stages wrote, and write the replay pages beside the report.
+
+    Args:
+        config: Of the run.
+        ledger: Its stages, with what they took.
+        start: Checkpoint that GRPO started from.
+        memory_unit: Of the ledger's peaks: PSS or RSS.
+
+    Returns:
+        The contents of the report.
+    """
+    from rl.runtime.journal import read_metrics  # imports torch: not before the stages, which need the memory
 
     run_dir = Path(config.run_dir)
     done = {key: name for key, name in EVALUATIONS.items() if ledger.is_done(f"eval_{key}")}
@@ -51,7 +55,7 @@ def collect(config: RunConfig, ledger: PhaseLog, start: Path, memory_unit: str) 
     write_replay(run_dir / "replay_training.html", last, f"GRPO, step {last[0].step}", config)
     folders = sorted((run_dir / "cold_start").glob("stage-*"), key=lambda path: int(path.name.split("-")[1]))
     cold = [(folder.name.split("-", 2)[2], read_metrics(folder / "metrics.jsonl")) for folder in folders]
-    records = read_metrics(run_dir / "grpo" / "metrics.jsonl")
+    records = [with_present_names(record) for record in read_metrics(run_dir / "grpo" / "metrics.jsonl")]
     grpo = grpo_charts(records, list(config.rewards), *stages[-2:])
     return RunReport(
         title=f"From {stages[0].name} to GRPO: finding and segmenting what a sentence refers to",
@@ -67,13 +71,30 @@ def collect(config: RunConfig, ledger: PhaseLog, start: Path, memory_unit: str) 
 
 
 def read_evaluation(run_dir: Path, key: str, name: str) -> Evaluated:
+    """Read the evaluation `eval/<key>` of a run.
+
+    Args:
+        run_dir: Folder of the run.
+        key: Of `EVALUATIONS`.
+        name: Of the policy, as the report calls it.
+
+    Returns:
+        Its results and its trajectories.
+    """
     folder = run_dir / "eval" / key
     results = json.loads((folder / "results.json").read_text())
     return Evaluated(name, f"replay_{key}.html", results, list(TrajectoryStore(folder / "trajectories").read()))
 
 
 def write_replay(path: Path, trajectories: Sequence[Trajectory], title: str, config: RunConfig) -> None:
-    """A replay page; held-out trajectories, which carry no rewards, are scored as in training."""
+    """Write a replay page. Held-out trajectories, which carry no rewards, are scored as in training.
+
+    Args:
+        path: Of the page.
+        trajectories: What it shows. Those that ended in an error are not scored.
+        title: Of the page.
+        config: Of the run, with the weights of the rewards.
+    """
     scored = [
         item
         if item.scores or item.stop_reason is StopReason.ERROR
@@ -84,20 +105,30 @@ def write_replay(path: Path, trajectories: Sequence[Trajectory], title: str, con
 
 
 def sentence(config: RunConfig, stages: Sequence[Evaluated], start: Path) -> str:
-    """What was done, in one sentence."""
+    """Describe the run in one sentence.
+
+    Args:
+        config: Of the run.
+        stages: Its evaluations.
+        start: Checkpoint that GRPO started from.
+
+    Returns:
+        The sentence.
+    """
     steps = sum(stage.steps for stage in config.cold_start.stages)
-    origin = "cold-started before (the shipped checkpoint)" if start == SHIPPED else f"cold-started for {steps} steps"
+    is_shipped = start == SHIPPED
+    origin = "taken from the shipped cold start" if is_shipped else f"cold-started for {steps} steps"
     grpo = config.grpo
     return (
         f"A policy of {num_parameters(start) / 1e6:.1f} million parameters that explores a video over up to "
         f"{config.env.max_turns} turns was {origin}, trained for {grpo.steps} steps of GRPO ({grpo.tasks_per_step} "
-        f"tasks of {grpo.group_size} trajectories each), and judged at each stage on the same "
+        f"tasks of {grpo.group_size} trajectories each), and evaluated at each stage on the same "
         f"{stages[0].results['num_tasks']} held-out tasks."
     )
 
 
 def num_parameters(checkpoint: Path) -> int:
-    """Weights in a checkpoint's files; only their headers are read."""
+    """Count the weights in a checkpoint's files; only the headers are read."""
     total = 0
     for path in checkpoint.rglob("*.safetensors"):
         with safe_open(path, framework="np") as file:
@@ -106,7 +137,7 @@ def num_parameters(checkpoint: Path) -> int:
 
 
 def data_facts(config: RunConfig, ledger: PhaseLog) -> dict[str, str]:
-    """Which data, and whether making it is part of the wall time."""
+    """Describe the data, and say whether making it is part of the wall time."""
     facts = {}
     for name, root in (("train", config.data.train_root), ("heldout", config.data.eval_root)):
         labels = Path(root) / "moving_shapes.json"
@@ -114,15 +145,17 @@ def data_facts(config: RunConfig, ledger: PhaseLog) -> dict[str, str]:
         if labels.is_file():
             found = json.loads(labels.read_text())
             text = f"{root}: Moving Shapes, {len(found['videos'])} videos of seed {found['seed']}"
-        was_there = "" if f"data_{name}" in ledger.rows else " (was there before: not in the wall time)"
+        was_there = "" if f"data_{name}" in ledger.rows else " (made before; not in the wall time)"
         facts[f"data, {name}"] = text + was_there
     return facts
 
 
 def summary_table(report: RunReport) -> Table:
-    """The report's main table for the terminal, narrow enough for 80 columns."""
+    """Return the report's main table for the terminal, narrow enough for 80 columns."""
     table = Table(
-        title="Held-out tasks: percent, half-width of the 95 % interval below", box=SIMPLE_HEAD, collapse_padding=True
+        title="Held-out tasks in percent, half-width of the 95 % interval below",
+        box=SIMPLE_HEAD,
+        collapse_padding=True,
     )
     table.add_column("policy", no_wrap=True, min_width=max((len(stage.name) for stage in report.stages), default=0))
     for column in ("J&F", "blind", "J vis.", "blind", "int. IoU", "key", "format", "turns"):
@@ -140,6 +173,7 @@ def summary_table(report: RunReport) -> Table:
 
 
 def half_width(triple: Sequence[float] | None, scale: int) -> str:
+    """Format a mean times `scale` with the half-width of its interval; "-" where the metric does not apply."""
     if triple is None:
         return "-"
     mean, low, high = (scale * value for value in triple)

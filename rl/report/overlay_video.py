@@ -22,6 +22,7 @@ def _mask(trajectory: Trajectory, frame_idx: int) -> np.ndarray:
 
 
 def write_masks(trajectory: Trajectory, out: Path) -> None:
+    """Write `masks/<frame>.png` (0/255) of every frame, and `masks.json` with the query and an RLE per frame."""
     folder = out / "masks"
     folder.mkdir(exist_ok=True)
     video = trajectory.task.video
@@ -33,8 +34,15 @@ def write_masks(trajectory: Trajectory, out: Path) -> None:
 
 
 def write_overlay(trajectory: Trajectory, frames: FrameCache, path: Path) -> None:
+    """Write the video at 12 frames per second with the predicted masks in red.
+
+    Args:
+        trajectory: With masks by source frame; a frame without one stays as it is.
+        frames: Where pixels are read.
+        path: Of the MP4 file.
+    """
     video = trajectory.task.video
-    height, width = video.height // 2 * 2, video.width // 2 * 2  # the codec wants even sides
+    height, width = video.height // 2 * 2, video.width // 2 * 2  # the codec requires even sides
     with av.open(str(path), "w") as container:
         stream = container.add_stream("libx264", rate=12)
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"

@@ -6,13 +6,11 @@ import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from env.types import Trajectory
 from rl.rollout.request import RolloutRequest, RolloutStats
-
-if TYPE_CHECKING:
-    from rl.rollout.episode_runner import EpisodeRunner
+from rl.rollout.runner import Runner
 
 BEAT = 0.5  # seconds after which a worker answers even if nothing has finished
 
@@ -68,7 +66,7 @@ class Worker:
     def __init__(self) -> None:
         self._run = -1
         self._live = 0
-        self._runner: EpisodeRunner | None = None
+        self._runner: Runner | None = None
 
     def pid(self) -> int:
         """Return the process id; by then the engine is loaded."""
@@ -92,7 +90,7 @@ class Worker:
         self._live -= len(finished)
         return WorkResult(finished, self._runner.take_stats(), time.monotonic() - started, self._live)
 
-    def prepare(self, option: Any) -> EpisodeRunner:
+    def prepare(self, option: Any) -> Runner:
         """Return the runner of the episodes of a new `Pool.run`, prepared as its `option` says."""
         raise NotImplementedError
 

@@ -1,7 +1,4 @@
-"""The policy as a segmenter: run the episode, prompt SAM 2 with the last [SEG], and track through the video.
-
-This is the one question that evaluation and prediction ask of any model: video and expression in, tracklet out.
-"""
+"""The multi-turn policy as a segmenter: run the episode, prompt SAM 2 with the last [SEG], propagate the mask."""
 
 from __future__ import annotations
 
@@ -14,32 +11,71 @@ from policy.engines.base import Sampler
 from policy.videoseg.model import SegPolicy
 from policy.videoseg.tracking import with_masks
 from rl.rollout.episode_runner import EpisodeRunner
-from rl.rollout.request import RolloutRequest
+from rl.rollout.request import RolloutRequest, RolloutStats
 
 
-class Segmenter:
-    """The multi-turn policy with the sampler that writes its turns."""
+class MultiTurnSegmenter:
+    """The multi-turn policy with the sampler that acts for it (`policy.segmenter.Segmenter`)."""
 
     def __init__(self, policy: SegPolicy, sampler: Sampler, frames: FrameCaches, config: EnvConfig):
         self.policy = policy
-        self.frames = frames
-        self.rollout = EpisodeRunner(sampler, policy.chat, policy.layout, frames.policy, config)
+        self.episodes = EpisodeRunner(sampler, policy.chat, policy.layout, frames.policy, config)
+        self._frames = frames
+
+    @property
+    def frames(self) -> FrameCaches:
+        return self._frames
+
+    @frames.setter
+    def frames(self, frames: FrameCaches) -> None:
+        self._frames = frames
+        self.episodes.frames = frames.policy
 
     def segment(self, tasks: Sequence[Task], temperature: float, seed: int) -> Iterator[Trajectory]:
-        """Yield the trajectories of tasks in their order, with the masks of every frame if the last turn has a [SEG].
-
-        Args:
-            tasks: What to segment.
-            temperature: Sampling temperature; 0 is greedy.
-            seed: Of the sampling.
-        """
-        yield from self.run([RolloutRequest(task, -1, 0, seed, temperature) for task in tasks])
-
-    def run(self, requests: Sequence[RolloutRequest]) -> Iterator[Trajectory]:
-        """Yield the trajectories of requests in their order, with masks."""
-        by_id = {trajectory.trajectory_id: trajectory for trajectory in self.rollout.run(requests)}
+        """Yield trajectories in task order; all episodes are run before the first video is tracked."""
+        requests = [RolloutRequest(task, -1, 0, seed, temperature) for task in tasks]
+        by_id = {trajectory.trajectory_id: trajectory for trajectory in self.episodes.run(requests)}
         yield from self.track([by_id[request.trajectory_id] for request in requests])
 
-    def track(self, trajectories: Sequence[Trajectory]) -> Iterator[Trajectory]:
-        """Yield finished trajectories in their order, each once its masks are filled in."""
-        yield from with_masks(self.policy, trajectories, self.frames)
+    def track(self, finished: Sequence[Trajectory]) -> Iterator[Trajectory]:
+        """Yield finished trajectories in their order, each with the masks of every frame where it has a prompt."""
+        yield from with_masks(self.policy, finished, self.frames)
+
+    def close(self) -> None:
+        self.episodes.sampler.close()
+
+
+class RunThenTrack:
+    """Runs all episodes to their ends and then tracks them, those of one video side by side (`rl.rollout.runner`)."""
+
+    def __init__(self, segmenter: MultiTurnSegmenter):
+        self._segmenter = segmenter
+        self._ended: list[Trajectory] = []
+        self._tracked: Iterator[Trajectory] = iter(())
+        self._num_untracked = 0
+
+    @property
+    def busy(self) -> bool:
+        return self._segmenter.episodes.busy or self._num_untracked > 0
+
+    def begin(self, request: RolloutRequest) -> None:
+        self._segmenter.episodes.begin(request)
+
+    def step(self) -> list[Trajectory]:
+        episodes = self._segmenter.episodes
+        if not episodes.busy:
+            self._num_untracked -= 1
+            return [next(self._tracked)]
+        self._ended += episodes.step()
+        if not episodes.busy:
+            self._ended.sort(key=lambda item: (item.task.video.path, item.trajectory_id))
+            self._tracked, self._num_untracked = self._segmenter.track(self._ended), len(self._ended)
+            self._ended = []
+        return []
+
+    def abandon(self) -> None:
+        self._segmenter.episodes.abandon()
+        self._ended, self._tracked, self._num_untracked = [], iter(()), 0
+
+    def take_stats(self) -> RolloutStats:
+        return self._segmenter.episodes.take_stats()

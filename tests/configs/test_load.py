@@ -13,8 +13,8 @@ from configs.schema import RunConfig
 from cot_data.datasets import DATASETS
 from env.prompts import PROMPTS
 from policy.engines import SAMPLERS
-from policy.videoseg.checkpoint import POLICIES
 from rewards import PROFILES, REWARDS
+from rl.families import FAMILIES
 from rl.learner.calibration import CALIBRATIONS
 from rl.learner.importance_sampling import LEVELS
 from rl.learner.policy_loss import KLS, LOSSES
@@ -63,7 +63,7 @@ def test_shipped_configs_name_what_exists(name: str):
     assert config.rewards.keys() <= REWARDS.keys()
     assert config.data.dataset in DATASETS
     assert config.env.prompt in PROMPTS
-    assert config.policy.kind in POLICIES
+    assert config.policy.kind in FAMILIES
     assert config.sampler.kind in SAMPLERS
     assert config.grpo.loss in LOSSES
     assert config.grpo.kl_form in KLS

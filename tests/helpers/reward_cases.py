@@ -56,4 +56,5 @@ def trajectory(
 
 
 MAX_TURNS, MALFORMED, TOO_LONG = StopReason.MAX_TURNS, StopReason.MALFORMED, StopReason.TOO_LONG
+SINGLE_PASS = StopReason.SINGLE_PASS  # of a model family without turns
 NO_TARGET: tuple[RLE | None, ...] = (None,) * T

@@ -19,6 +19,7 @@ from tests.helpers.reward_cases import (
     MAX_TURNS,
     NO_TARGET,
     SIDE,
+    SINGLE_PASS,
     TARGET,
     TOO_LONG,
     T,
@@ -42,6 +43,7 @@ def _cases() -> list[Trajectory]:
                 trajectory([select(0, 9, 9), answer(9, 9, 9)], masks=masks, key_masks=[HALF, TARGET], **known),
                 trajectory([select()] * 3, MAX_TURNS, masks=masks, key_masks=[None, EMPTY, HALF], **known),
                 trajectory([], TOO_LONG, masks=masks, **known),
+                trajectory([], SINGLE_PASS, masks=masks, **known),
             ]
         cases += [trajectory([select(), text], MALFORMED, **known) for text in HOSTILE]
         cases += [trajectory([text], TOO_LONG, **known) for text in HOSTILE]
@@ -74,6 +76,18 @@ def test_an_answer_with_perfect_masks_beats_everything_else(name: str):
     ]
     best = score(perfect, PROFILES[name]).total
     assert all(score(other, PROFILES[name]).total < best for other in others)
+
+
+OF_MASKS = ("mask_iou", "tracklet_jf", "o3_maskiou_dense")  # rewards that need no turns
+
+
+@pytest.mark.parametrize("name", REWARDS)
+def test_without_turns_masks_earn_what_an_answer_with_them_earns_and_nothing_else_applies(name: str):
+    for masks in MASKS:
+        for gold in (NO_TARGET, (TARGET,) * T, (EMPTY,) * T, ()):
+            value = REWARDS[name](trajectory([], SINGLE_PASS, masks=masks, gold=gold))
+            expected = REWARDS[name](trajectory([answer()], masks=masks, gold=gold)) if name in OF_MASKS else None
+            assert value == expected
 
 
 def test_the_total_is_the_weighted_sum_of_what_applies():

@@ -11,13 +11,14 @@ from configs.schema import RunConfig
 from env.types import Trajectory
 from rewards import PROFILES, REWARDS
 from rewards.format import steps
-from rewards.score_tiers import KEY_FRAME_GAIN, climb
+from rewards.score_tiers import KEY_FRAME_GAIN, tier_score
 from tests.helpers.reward_cases import (
     EMPTY,
     HALF,
     MALFORMED,
     MAX_TURNS,
     NO_TARGET,
+    SINGLE_PASS,
     TARGET,
     THINKING,
     TOO_LONG,
@@ -32,6 +33,7 @@ GOOD = {2: TARGET, 4: TARGET, 8: EMPTY}
 
 CASES: dict[str, list[tuple[Trajectory, float | None]]] = {
     "format": [
+        (trajectory([], SINGLE_PASS, masks=GOOD), None),
         (trajectory([answer()]), 1.0),
         (trajectory([select(), select(), answer()]), 1.0),
         (trajectory([select(), select()], MAX_TURNS), 0.0),
@@ -42,6 +44,7 @@ CASES: dict[str, list[tuple[Trajectory, float | None]]] = {
         (trajectory([answer()], gold=()), 1.0),
     ],
     "steps": [
+        (trajectory([], SINGLE_PASS, masks=GOOD), None),
         (trajectory([answer()]), 1.0),
         (trajectory([answer(thinking="<think>step 1, STEP 2</think>")]), 0.5),
         (trajectory([answer(), answer(thinking="<think>nothing</think>")]), 0.5),
@@ -51,6 +54,7 @@ CASES: dict[str, list[tuple[Trajectory, float | None]]] = {
         (trajectory([], TOO_LONG), 0.0),
     ],
     "promptness": [
+        (trajectory([], SINGLE_PASS, masks=GOOD), None),
         (trajectory([answer()]), 1.0),
         (trajectory([select(), answer()]), 0.5),
         (trajectory([select(), select(), answer()]), 1 / 3),
@@ -59,6 +63,7 @@ CASES: dict[str, list[tuple[Trajectory, float | None]]] = {
         (trajectory([], TOO_LONG), 0.0),
     ],
     "interval_iou": [
+        (trajectory([], SINGLE_PASS, masks=GOOD), None),
         (trajectory([answer(2, 5)]), 1.0),
         (trajectory([answer(3, 3)]), 0.25),  # a precision would be 1
         (trajectory([answer(0, 9)]), 0.4),
@@ -72,6 +77,7 @@ CASES: dict[str, list[tuple[Trajectory, float | None]]] = {
         (trajectory([answer()], gold=()), None),
     ],
     "key_frame": [
+        (trajectory([], SINGLE_PASS, masks=GOOD), None),
         (trajectory([answer(key_frame=2)]), 1.0),
         (trajectory([answer(key_frame=5)]), 1.0),
         (trajectory([answer(key_frame=6)]), 0.0),
@@ -81,6 +87,7 @@ CASES: dict[str, list[tuple[Trajectory, float | None]]] = {
         (trajectory([answer(key_frame=2)], gold=()), None),
     ],
     "mask_iou": [
+        (trajectory([], SINGLE_PASS, masks=GOOD), 1.0),
         (trajectory([answer()], masks=GOOD), 1.0),
         (trajectory([answer()], masks={2: HALF, 3: TARGET}), (1 / 3 + 1) / 2),
         (trajectory([answer()], masks={2: EMPTY, 8: TARGET}), 0.0),
@@ -93,6 +100,7 @@ CASES: dict[str, list[tuple[Trajectory, float | None]]] = {
         (trajectory([answer()], masks=GOOD, gold=()), None),
     ],
     "key_mask_iou": [
+        (trajectory([], SINGLE_PASS, masks=GOOD), None),
         (trajectory([answer()], key_masks=[TARGET]), 1.0),
         (trajectory([answer()], key_masks=[HALF]), 1 / 3),
         (trajectory([answer()], key_masks=[EMPTY]), 0.0),
@@ -105,6 +113,7 @@ CASES: dict[str, list[tuple[Trajectory, float | None]]] = {
         (trajectory([answer()], key_masks=[TARGET], gold=()), None),
     ],
     "key_frame_gain": [
+        (trajectory([], SINGLE_PASS, masks=GOOD), None),
         (trajectory([answer()], key_masks=[TARGET]), None),
         (trajectory([select(), answer()], key_masks=[HALF, TARGET]), 2.0),  # a gain of 2/3, capped
         (trajectory([select(), answer()], key_masks=[TARGET, TARGET]), 0.0),
@@ -117,6 +126,7 @@ CASES: dict[str, list[tuple[Trajectory, float | None]]] = {
         (trajectory([select(), answer()], key_masks=[HALF, TARGET], gold=()), None),
     ],
     "tracklet_jf": [
+        (trajectory([], SINGLE_PASS, masks=GOOD), 1.0),
         (trajectory([answer()], masks=GOOD), 1.0),
         (trajectory([answer()], masks={2: TARGET, 8: TARGET}), 0.5),
         # One pixel to the side: J = 12 / 20, and every contour pixel lies within the tolerance of one pixel.
@@ -128,6 +138,7 @@ CASES: dict[str, list[tuple[Trajectory, float | None]]] = {
         (trajectory([answer()], masks=GOOD, gold=()), None),
     ],
     "progress": [
+        (trajectory([], SINGLE_PASS, masks=GOOD), None),
         (trajectory([answer()], key_masks=[TARGET]), 0.0),
         (trajectory([select(), answer()], key_masks=[HALF, TARGET]), 2 / 3),
         (trajectory([select(), answer()], key_masks=[None, HALF]), 1 / 3),
@@ -143,6 +154,7 @@ CASES: dict[str, list[tuple[Trajectory, float | None]]] = {
         (trajectory([select(), answer()], key_masks=[HALF, TARGET], gold=()), None),
     ],
     "turn_cost": [
+        (trajectory([], SINGLE_PASS, masks=GOOD), None),
         (trajectory([answer()], key_masks=[TARGET]), 0.0),
         (trajectory([select(), answer()], key_masks=[HALF, TARGET]), -1.0),  # gained 2/3, so the full price
         (trajectory([select(), answer()], key_masks=[EMPTY, HALF]), -2 / 3),  # twice the gain
@@ -184,11 +196,11 @@ def test_every_default_reward_has_a_table():
     ],
 )
 def test_key_frame_gain_ladder(gain: float, expected: float):
-    assert climb(KEY_FRAME_GAIN, gain) == pytest.approx(expected)
+    assert tier_score(KEY_FRAME_GAIN, gain) == pytest.approx(expected)
 
 
 def test_the_default_ladder_never_falls():
-    values = [climb(KEY_FRAME_GAIN, at / 1000) for at in range(-1000, 1001)]
+    values = [tier_score(KEY_FRAME_GAIN, at / 1000) for at in range(-1000, 1001)]
     assert values == sorted(values)
     assert KEY_FRAME_GAIN[-1].above == -math.inf
 

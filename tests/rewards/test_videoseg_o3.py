@@ -6,7 +6,7 @@ import pytest
 
 from env.types import RLE, Trajectory
 from rewards import PROFILES, REWARDS, score
-from rewards.score_tiers import RELEASED_DELTA_KEY_MASK, RELEASED_MASK_IOU, climb
+from rewards.score_tiers import RELEASED_DELTA_KEY_MASK, RELEASED_MASK_IOU, tier_score
 from tests.helpers.reward_cases import (
     EMPTY,
     HALF,
@@ -231,9 +231,9 @@ def test_the_profile_adds_up_all_seven_with_weight_1():
 
 
 def test_thresholds_keep_the_rounding_of_floats():
-    assert climb(RELEASED_DELTA_KEY_MASK, 0.5 + 0.1 - 0.5) == 0.0  # 0.0999..
-    assert climb(RELEASED_DELTA_KEY_MASK, 0.6 - 0.45) == 0.5
-    assert [climb(RELEASED_MASK_IOU, value) for value in (0.2, 0.4, 0.9, 1.0)] == [-1.0, 0.0, 1.5, 1.5]
+    assert tier_score(RELEASED_DELTA_KEY_MASK, 0.5 + 0.1 - 0.5) == 0.0  # 0.0999..
+    assert tier_score(RELEASED_DELTA_KEY_MASK, 0.6 - 0.45) == 0.5
+    assert [tier_score(RELEASED_MASK_IOU, value) for value in (0.2, 0.4, 0.9, 1.0)] == [-1.0, 0.0, 1.5, 1.5]
 
 
 @pytest.mark.parametrize(

@@ -59,9 +59,9 @@ def test_resume_needs_the_same_config(tmp_path):
         prepare(config, run_dir, SHIPPED, resume=True)
     prepare(config, run_dir, SHIPPED, resume=False)
     prepare(config, run_dir, SHIPPED, resume=True)
-    with pytest.raises(CheckpointError, match="begun with the other choice of --from-nothing"):
+    with pytest.raises(CheckpointError, match="started with the other --from-nothing"):
         prepare(config, run_dir, run_dir / "cold_start" / "policy", resume=True)
-    with pytest.raises(CheckpointError, match="differs from the config given"):
+    with pytest.raises(CheckpointError, match="differs from the given config"):
         prepare(replace(config, seed=5), run_dir, SHIPPED, resume=True)
 
 

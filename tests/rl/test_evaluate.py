@@ -1,4 +1,4 @@
-"""The figures of one segmented trajectory, and what looking adds to them."""
+"""The metrics of one segmented trajectory, and what the video adds to them."""
 
 from __future__ import annotations
 
@@ -56,6 +56,17 @@ def test_nothing_to_find_has_no_interval_or_key_frame():
     assert figures["j_visible"] is figures["interval_iou"] is figures["key_hit"] is None
 
 
+def test_a_family_without_turns_states_no_interval_and_no_format():
+    item = trajectory(Malformed("no_block", ""), {1: square(0), 2: square(0)})
+    item.turns, item.stop_reason = [], StopReason.SINGLE_PASS
+    figures = measure(item)
+    assert (figures["jf"], figures["j_visible"]) == (1.0, 1.0)
+    assert {figures[key] for key in ("interval_iou", "key_hit", "format", "turns", "tool_use")} == {None}
+    item.stop_reason = StopReason.TOO_LONG  # a policy with turns that had none left
+    figures = measure(item)
+    assert (figures["interval_iou"], figures["key_hit"], figures["format"], figures["turns"]) == (0.0, 0.0, 1.0, 0)
+
+
 def row(family: str, explore: str, j_visible: float | None, task_id: str = "") -> dict:
     names = ("jf", "j", "f", "interval_iou", "key_hit", "format", "turns", "tool_use")
     return {
@@ -67,7 +78,7 @@ def row(family: str, explore: str, j_visible: float | None, task_id: str = "") -
     }
 
 
-def test_what_looking_adds_is_paired_by_task_and_told_by_group():
+def test_what_the_video_adds_is_paired_by_task_and_told_by_slice():
     sighted = [row("motion", "", 0.9), row("motion", "fine_mark", 0.5), row("no_target", "", None)]
     blind = [row("motion", "", 0.4), row("motion", "fine_mark", 0.2), row("no_target", "", None)]
     assert slices_of(sighted)["exploring pays"] == [1]

@@ -191,7 +191,7 @@ def test_missing_predictions_are_empty_and_counted(tmp_path: Path):
 def test_gold_is_known_for_all_or_for_none(tmp_path: Path):
     hidden = Task("root/v/9", task("9", [A]).video, "it", ())
     assert is_gold_known("mevis", [task("0", [A])]) and not is_gold_known("mevis", [hidden])
-    with pytest.raises(DataError, match=r"root/v/9: its gold masks are unknown"):
+    with pytest.raises(DataError, match=r"root/v/9: has no gold masks, although"):
         scored("mevis", [(task("0", [A]), [A]), (hidden, [A])], tmp_path)
     with pytest.raises(DataError, match=r"expected one of mevis, .*groundmore, found 'mevi'"):
         is_gold_known("mevi", [hidden])
@@ -246,7 +246,7 @@ def test_pngs_of_any_kind_are_read_and_wrong_ones_named(tmp_path: Path):
     assert found.masks == (A, A, None) and (found.is_missing, found.num_missing_frames) == (False, 1)
     assert open_predictions(tmp_path).of(task("1", [A, A, A])).is_missing
     write_png(folder / "00002.png", np.zeros((20, 21), bool))
-    with pytest.raises(DataError, match=r"00002\.png: expected 20 x 20 as the gold masks are, found 20 x 21"):
+    with pytest.raises(DataError, match=r"00002\.png: expected 20 x 20, the size of the gold masks, found 20 x 21"):
         open_predictions(tmp_path).of(each)
     Image.new("RGB", (20, 20)).save(folder / "00002.png")
     with pytest.raises(DataError, match=r"00002\.png: expected grey values or a palette, found mode RGB"):
@@ -270,7 +270,7 @@ def test_a_results_json_is_read_and_its_faults_named(tmp_path: Path):
     for masks, problem in (
         ([A], "expected 2 masks, found 1"),
         (None, "expected list"),
-        ([A, encode(np.zeros((20, 21), bool))], r"\[1\]: expected 20 x 20 as the gold masks are, found 20 x 21"),
+        ([A, encode(np.zeros((20, 21), bool))], r"\[1\]: expected 20 x 20, the size of the gold masks, found 20 x 21"),
         ([A, {"size": [20, 20], "counts": "0"}], r"\[1\]: expected runs that fill"),
         ([A, "x"], "run-length"),
     ):

@@ -1,4 +1,4 @@
-"""An evaluation that is interrupted goes on, one that is another is refused, and Ray workers change nothing."""
+"""An interrupted evaluation goes on, another one is refused, and Ray workers change nothing."""
 
 from __future__ import annotations
 
@@ -42,13 +42,13 @@ def test_an_interrupted_evaluation_goes_on(
     micro: Micro, config: RunConfig, whole: tuple[list[Task], dict], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     tasks, expected = whole
-    played: list[str] = []
+    segmented: list[str] = []
     segment = EvaluationPool.segment
 
-    def watched(crew: EvaluationPool, requests: list, is_blind: bool) -> Iterator:
-        played.extend(f"{item.task.task_id} {is_blind}" for item in requests)
-        for at, trajectory in enumerate(segment(crew, requests, is_blind)):
-            if at == 3 and len(played) == len(tasks):
+    def watched(pool: EvaluationPool, left: list[Task], is_blind: bool) -> Iterator:
+        segmented.extend(f"{task.task_id} {is_blind}" for task in left)
+        for at, trajectory in enumerate(segment(pool, left, is_blind)):
+            if at == 3 and len(segmented) == len(tasks):
                 raise KeyboardInterrupt
             yield trajectory
 
@@ -60,10 +60,10 @@ def test_an_interrupted_evaluation_goes_on(
     assert [item.task.task_id for item in store.read()] == [task.task_id for task in tasks[:3]]
     with store.trajectories_path.open("a") as file:
         file.write('{"version": 1, "torn')  # as a killed writer leaves it
-    del played[:]
+    del segmented[:]
     with pytest.warns(UserWarning, match="unfinished last line"):
         stores = segment_tasks(*arguments)
-    assert played == [f"{task.task_id} False" for task in tasks[3:]] + [f"{task.task_id} True" for task in tasks]
+    assert segmented == [f"{task.task_id} False" for task in tasks[3:]] + [f"{task.task_id} True" for task in tasks]
     assert measure_tasks(config, stores, tasks) == expected
 
     monkeypatch.setattr(evaluation, "EvaluationPool", None)  # nothing is left to do: no policy is loaded
@@ -113,7 +113,7 @@ def test_another_evaluation_is_refused(micro: Micro, config: RunConfig, tmp_path
         "tasks": (config, micro.policy, [replace(tasks[0], expression="the cat"), tasks[1]]),
     }
     for part, changed in others.items():
-        with pytest.raises(DataError, match=rf"evaluation\.json: is of an evaluation with another {part}; name"):
+        with pytest.raises(DataError, match=rf"evaluation\.json: belongs to an evaluation with another {part}; name"):
             evaluation.claim(out, *changed)
     (out / "evaluation.json").unlink()
     (out / "trajectories").mkdir()

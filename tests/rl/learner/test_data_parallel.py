@@ -24,7 +24,7 @@ from env.errors import CheckpointError, DataError, VideoSegError
 from env.frames import FrameCache, FrameCaches
 from env.store import TrajectoryStore
 from env.types import Action, Trajectory
-from policy.videoseg.checkpoint import POLICIES, save_policy
+from policy.videoseg.checkpoint import load_policy, save_policy
 from rl.grpo import train
 from rl.learner.advantage import assign_advantages
 from rl.learner.data_parallel import DataParallelLearner, split_groups
@@ -55,7 +55,7 @@ class Ranks:
 
     def local(self, config: RunConfig) -> LocalLearner:
         torch.manual_seed(0)  # of new adapters
-        policy = POLICIES[config.policy.kind](self.micro.policy, config.policy)
+        policy = load_policy(self.micro.policy, config.policy)
         return LocalLearner(policy, config, FrameCaches(FrameCache(), FrameCache()))
 
     @contextmanager

@@ -13,20 +13,10 @@ from env.frames import FrameCache
 from env.types import Task, Trajectory
 from env.viewer.page import write_page
 from rl.report.charts import make_chart
-from rl.report.page import (
-    Cell,
-    Evaluated,
-    RunReport,
-    change_rows,
-    cold_start_charts,
-    facts_of,
-    group_rows,
-    grpo_charts,
-    main_rows,
-    overlay_tasks,
-    render_report,
-    replay_choice,
-)
+from rl.report.mask_strips import overlay_tasks, replay_choice
+from rl.report.metric_rows import Cell, Evaluated, change_rows, main_rows, slice_rows
+from rl.report.page import RunReport, facts_of, render_report
+from rl.report.training_curves import cold_start_charts, grpo_charts
 from rl.runtime.phases import PhaseCost
 from tests.helpers.browser import open_page
 from tests.helpers.replay_samples import ATTACK, answer_text, box, episode, select_text, small_task
@@ -131,7 +121,7 @@ def test_changes_are_paired_by_task(tmp_path):
 
 
 def test_families_come_before_whether_exploring_pays(tmp_path):
-    names = [name for name, _, _ in group_rows(made_report(tmp_path).stages)]
+    names = [name for name, _, _ in slice_rows(made_report(tmp_path).stages)]
     assert names[-2:] == ["exploring does not pay", "exploring pays"]
     assert names[:2] == ["appearance", "motion"]
 

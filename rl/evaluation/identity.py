@@ -1,0 +1,104 @@
+"""Tell which evaluation a folder belongs to, so that another one does not mix with its trajectories."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from configs.schema import EnvConfig, RunConfig
+from cot_data.formats.json_fields import read_json
+from env.errors import CheckpointError, DataError
+from env.types import Task
+from rl.families import FAMILIES, family_name
+
+STORES = {"sighted": "trajectories", "blind": "trajectories_blind"}
+
+
+def claim(out: Path, config: RunConfig, checkpoint: Path, tasks: Sequence[Task]) -> None:
+    """Write `out/evaluation.json`, or compare this evaluation with the one that is there.
+
+    Args:
+        out: Folder of the evaluation; it is made where it is missing.
+        config: Of the run. What the masks do not depend on (`eval.workers`, `eval.num_bootstrap`) may differ.
+        checkpoint: Folder of the model.
+        tasks: Everything that is to be segmented.
+
+    Raises:
+        DataError: The folder belongs to another evaluation, or holds trajectories without `evaluation.json`.
+        CheckpointError: There is no checkpoint folder.
+    """
+    path = out / "evaluation.json"
+    identity = _identity(config, checkpoint, tasks)
+    if path.is_file():
+        found = _read_identity(path)
+        differing = [key for key in identity if found.get(key) != identity[key]]
+        if differing:
+            raise DataError(
+                str(path),
+                f"belongs to an evaluation with another {', '.join(differing)}; name another --out, or remove {out}",
+            )
+        return
+    for folder in STORES.values():
+        if (out / folder).is_dir():
+            raise DataError(
+                str(out / folder),
+                f"expected {path} beside it, which tells which evaluation it belongs to; "
+                "name another --out, or remove it",
+            )
+    out.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(identity, indent=1))
+
+
+def _identity(config: RunConfig, checkpoint: Path, tasks: Sequence[Task]) -> dict[str, Any]:
+    """Return what the masks depend on, as it reads in JSON."""
+    family = family_name(checkpoint, config.policy.kind)
+    identity = {
+        "family": family,
+        "checkpoint": _hash_files(checkpoint),
+        **FAMILIES[family].identity(config, checkpoint),
+        "eval": {"temperature": config.eval.temperature, "blind_zooms": config.eval.blind_zooms},
+        "seed": config.seed,
+        "tasks": {"n": len(tasks), "sha256": _hash_tasks(tasks)},
+    }
+    return json.loads(json.dumps(identity))
+
+
+def _read_identity(path: Path) -> dict[str, Any]:
+    """Return what `evaluation.json` says, in the words of this version.
+
+    Older files name no family, since there was one, and call `eval.blind_zooms` "blind_looks". A key of `env` that is
+    newer than the file has its default: that is how the environment behaved without it.
+    """
+    found = read_json(path)
+    if not isinstance(found, dict):
+        raise DataError(str(path), f"expected a JSON object, found {type(found).__name__}; remove the folder")
+    found = {"family": "videoseg", **found}
+    if isinstance(found.get("eval"), Mapping):
+        renamed = {"blind_looks": "blind_zooms"}
+        found["eval"] = {renamed.get(key, key): value for key, value in found["eval"].items()}
+    if isinstance(found.get("env"), Mapping):
+        found["env"] = json.loads(json.dumps(asdict(EnvConfig()))) | found["env"]
+    return found
+
+
+def _hash_files(folder: Path) -> str:
+    """Return one SHA-256 over names and contents of a checkpoint's files; where they lie does not matter."""
+    if not folder.is_dir():
+        raise CheckpointError(f"{folder}: expected a checkpoint folder, found none")
+    total = hashlib.sha256()
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        with path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256")
+        total.update(f"{path.relative_to(folder)} {digest.hexdigest()}\n".encode())
+    return total.hexdigest()
+
+
+def _hash_tasks(tasks: Sequence[Task]) -> str:
+    total = hashlib.sha256()
+    for task in tasks:
+        total.update(repr(task).encode())
+    return total.hexdigest()
