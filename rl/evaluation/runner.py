@@ -14,7 +14,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from configs.schema import EnvConfig, RunConfig
+from configs.schema import RunConfig
 from cot_data.formats.json_fields import read_json
 from env.errors import CheckpointError, DataError
 from env.store import TrajectoryStore
@@ -101,7 +101,7 @@ def claim(out: Path, config: RunConfig, checkpoint: Path, tasks: Sequence[Task])
     path = out / "evaluation.json"
     identity = {
         "checkpoint": _hash_files(checkpoint),
-        "env": _env_identity(config.env),
+        "env": json.loads(json.dumps(asdict(config.env))),
         "sampler": {"kind": config.sampler.kind, "dtype": config.sampler.dtype},
         "eval": {"temperature": config.eval.temperature, "blind_zooms": config.eval.blind_zooms},
         "compute_dtype": config.policy.compute_dtype,
@@ -126,14 +126,6 @@ def claim(out: Path, config: RunConfig, checkpoint: Path, tasks: Sequence[Task])
             )
     out.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(identity, indent=1))
-
-
-def _env_identity(env: EnvConfig) -> dict[str, Any]:
-    """Return the section as JSON, without the default tools: evaluations from before `env.tools` do not name them."""
-    section = json.loads(json.dumps(asdict(env)))
-    if env.tools == EnvConfig().tools:
-        del section["tools"]
-    return section
 
 
 def _hash_files(folder: Path) -> str:

@@ -124,7 +124,7 @@ def test_a_trajectory_without_turns_shows_its_masks(tmp_path):
     assert "Masks over the video" in html and "40 of 40 frames have a stored mask" in html
     assert html.count('<path class="pred"') == 12 and html.count('<path class="gold"') == 3
     assert "<span>no turns</span>" in html and 'class="turn"' not in html and "diamond" not in html
-    assert "mask predicted in [0, 40)" in html and "does not apply" in html
+    assert "predicted mask in [0, 40)" in html and "does not apply" in html
     with open_page(page_path) as opened:
         page = opened.page
         assert page.locator("article:visible .badge").inner_text() == "single_pass"

@@ -84,7 +84,7 @@ def test_a_trajectory_without_turns_has_one_row(tmp_path, capsys):
     TrajectoryStore(tmp_path / "trajectories").append([one])
     assert main([str(tmp_path), "--stop", "single_pass"]) == 0
     printed = " ".join(capsys.readouterr().out.split())
-    assert "masks on 10 of 40 frames" in printed and "1 trajectory: single_pass 1; no rewards; no turns" in printed
+    assert "masks on 10 of 40 frames" in printed and "1 trajectory: single_pass 1; no rewards; mean turns -" in printed
     answered = episode(task, [select_text(10, 19, 15), answer_text(10, 19, 12)], {})
     assert summary([one, answered]).endswith("answered 1, single_pass 1; no rewards; mean turns 2.00")
 
