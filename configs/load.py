@@ -1,4 +1,4 @@
-"""YAML files to `RunConfig` and back. Types and ranges are checked; errors name the file, the key and the nearest key."""
+"""YAML files to `RunConfig` and back. Types and ranges are checked; errors name file, key and nearest key."""
 
 from __future__ import annotations
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 PROFILES: dict[str, dict[str, float]] = {
-    # As the paper describes. Interval and masks weigh more than the format. The cost of a turn is at most what it gains
-    # (`rewards/exploration.py`), provided that `progress` and `turn_cost` have equal weights.
+    # As the paper describes. Interval and masks weigh more than the format. With these weights of the last two, turns
+    # never cost more than the evidence that they gain (`rewards/exploration.py` has the condition).
     "default": {
         "format": 0.5,  # an answer is required
         "interval_iou": 1.0,

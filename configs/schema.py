@@ -298,7 +298,7 @@ class GrpoConfig:
     calibration_detach: bool = False
     """Count the mask term in the policy ratio without a gradient. At the first update this equals `none`."""
     mask_coef: float = 0.2
-    """Weight of the auxiliary mask loss, a mean over all decoded masks (`rl/learner/masks.py` tells the released form)."""
+    """Weight of the auxiliary mask loss, a mean over all decoded masks (see `rl/learner/masks.py`)."""
     mask_least_iou: float = 0.0
     """Mean J that the masks of an answer need to be trained towards gold. 0: every [SEG] is, as in the released
     recipe."""

@@ -106,9 +106,9 @@ def test_extends_goes_as_deep_as_one_likes_and_the_last_word_counts(tmp_path: Pa
 
 def test_extends_that_goes_round_is_named(tmp_path: Path):
     one, two = written(tmp_path, "extends: two.yaml", "one.yaml"), written(tmp_path, "extends: one.yaml", "two.yaml")
-    assert error_of(one) == f"{two}: extends: goes round in a circle: {one} extends {two} extends {one}"
+    assert error_of(one) == f"{two}: extends: expected no cycle, found {one} extends {two} extends {one}"
     own = written(tmp_path, "extends: own.yaml", "own.yaml")
-    assert error_of(own) == f"{own}: extends: goes round in a circle: {own} extends {own}"
+    assert error_of(own) == f"{own}: extends: expected no cycle, found {own} extends {own}"
 
 
 def test_overrides_reach_sections_lists_and_rewards():
@@ -157,11 +157,11 @@ def test_a_bad_override_is_named(override: str, message: str):
 
 def test_training_data_that_would_not_be_read_is_refused(tmp_path):
     text = error_of("videoseg_o3/2b_grpo", "data.train_root=/mine")
-    assert text.startswith("--set data.train_root=/mine: would not be read, since data.train names what to train on")
+    assert text.startswith("--set data.train_root=/mine: has no effect beside data.train")
     assert load_config("videoseg_o3/2b_grpo", ["data.train_root=/mine", "data.train=[]"]).data.train_root == "/mine"
     assert load_config("videoseg_o3/2b_cold_start", ["data.traces=t.json"]).data.traces == "t.json"
     file = written(tmp_path, "extends: videoseg_o3/2b_grpo\ndata: {train_root: /mine}")
-    assert error_of(file).startswith(f"{file}: data.train_root: would not be read")
+    assert error_of(file).startswith(f"{file}: data.train_root: has no effect beside data.train")
     both = written(tmp_path, "extends: videoseg_o3/2b_grpo\ndata: {train_root: /mine, train: []}")
     assert load_config(both).data.train_root == "/mine"
 
