@@ -163,7 +163,7 @@ def _fill(base: Any, raw: Mapping[Any, Any], where: str, path: tuple[str, ...]) 
 
 
 def _value(hint: Any, base: Any, raw: Any, where: str, path: tuple[str, ...]) -> Any:
-    """`raw` as a value of type `hint`; `base` is what it is merged into, where `hint` is a dataclass."""
+    """Return `raw` as a value of type `hint`. If that is a dataclass, `raw` is merged into `base`."""
     origin = get_origin(hint)
     if is_dataclass(hint) and isinstance(raw, Mapping):
         return _fill(base, raw, where, path)

@@ -190,7 +190,7 @@ class StageConfig:
     batch_size: int = 8
     """Sequences per step; frames per step for `masks` and `vision`."""
     text_only_traces: int = 0
-    """Further traces per step of `dialogue` without frames, which teach to conclude the answer from the text."""
+    """Further traces per step of `dialogue` without frames, which train it to conclude the answer from the text."""
     lr: float = 1.5e-3
     """Highest learning rate, reached after the first 5 % of the steps."""
     lr_schedule: str = "plateau"
@@ -205,7 +205,7 @@ class StageConfig:
     mask_points: int = 0
     """Points of each mask where BCE and dice are computed, most of them where it is uncertain. 0: all pixels."""
     align_coef: float = 0.0
-    """Weight of a loss that draws the projected [SEG] states to the caption prompts of the `masks` stage."""
+    """Weight of a loss that pulls the projected [SEG] states towards the caption prompts of the `masks` stage."""
     decision_weight: float = 1.0
     """Loss weight of tokens that state a decision (what a zoom shows, interval, key frame, name). Others have 1."""
     freeze_sam: bool = False

@@ -163,7 +163,7 @@ def _append(path: Path, lines: list[str]) -> None:
             file.flush()
             os.fsync(file.fileno())
     except OSError as error:
-        raise DataError(str(path), f"cannot be written ({error.strerror}); what it held before stays") from error
+        raise DataError(str(path), f"cannot be written ({error.strerror}); its earlier lines are kept") from error
     if is_new:
         _sync_folder(path.parent)
 

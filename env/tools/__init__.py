@@ -1,5 +1,7 @@
-"""The tools with which the policy looks closer: one file and one line in `TOOLS` each. `env.tools` of a config enables
-them."""
+"""The tools with which the policy looks closer at the video.
+
+Each is one file and one line in `TOOLS`. The config key `env.tools` enables them.
+"""
 
 from __future__ import annotations
 

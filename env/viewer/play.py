@@ -73,11 +73,11 @@ def play(task: Task, config: EnvConfig, score: ScorePlay, console: Console, line
         for is_large in (False, True):
             refs = [ref for ref in observation.frames if (ref.role in large_roles) == is_large]
             _show(refs, is_large, task.video, frames, console)
-        wish = _next_wish(commands, task.video.num_frames, tools, console)
-        if wish is None:
+        decision = _next_decision(commands, task.video.num_frames, tools, console)
+        if decision is None:
             console.print(Text("No more input; the episode is left unfinished."))
             return None
-        action = Action(_action_text(wish))
+        action = Action(_action_text(decision))
         result = env.step(action)
         trajectory.turns.append(Turn(observation, action, result.decision))
         observation = result.observation
@@ -188,7 +188,7 @@ def _show(refs: Sequence[FrameRef], is_large: bool, video: VideoRef, frames: Fra
         console.print(Columns(drawn, padding=(0, 1)))
 
 
-def _next_wish(
+def _next_decision(
     commands: Iterable[str], num_frames: int, tools: Mapping[str, Tool], console: Console
 ) -> Select | Answer | None:
     console.print(Text("> "), end="")
