@@ -70,7 +70,7 @@ def test_without_a_config_parts_are_compared(tmp_path, capsys):
     right = right_scores(tmp_path / "right")
     write_run(tmp_path / "total", replace(right, total=99.0), with_config=False)
     assert main([str(tmp_path / "total"), "--rescore"]) == 0
-    assert "no config.yaml, so totals are left out" in capsys.readouterr().out
+    assert "no config.yaml, so totals are not compared" in capsys.readouterr().out
     write_run(tmp_path / "part", replace(right, breakdown={**right.breakdown, "format": 0.5}), with_config=False)
     assert main([str(tmp_path / "part"), "--rescore"]) == 1
 
