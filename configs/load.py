@@ -1,4 +1,4 @@
-"""YAML files to `RunConfig` and back: types and ranges checked, mistakes named with file, key and nearest real key."""
+"""YAML files to `RunConfig` and back. Types and ranges are checked; errors name file, key and nearest key."""
 
 from __future__ import annotations
 
@@ -38,14 +38,14 @@ class ConfigError(Exception):
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
     """Read a YAML file, or a shipped config by its name (`tiny`, `videoseg_o3/2b_grpo`), over the schema's defaults.
 
-    A file may state only its differences: `extends: other.yaml` names a file beside it, or a shipped config, which may
-    extend another in turn. Sections are merged key by key; lists and the reward weights are replaced whole, these by
-    other weights or by the name of a profile (`rewards: videoseg_o3`). `overrides` are `a.b=c` texts whose value is
-    YAML; list elements count from 0 (`cold_start.stages.0.steps=5`). Raises ConfigError.
+    A file may hold only its differences to another: `extends: other.yaml` names a file beside it or a shipped config,
+    which may extend a third. Sections are merged key by key. Lists and reward weights are replaced as a whole; the name
+    of a profile may stand for the weights (`rewards: videoseg_o3`). `overrides` are `a.b=c` texts whose value is YAML;
+    list elements count from 0 (`cold_start.stages.0.steps=5`). Raises ConfigError.
     """
     config = RunConfig()
     file = _find(str(path), Path())
-    unread: list[str] = []  # training data that is named, and by whom, where data.train says already what to train on
+    unread: list[str] = []  # keys that name training data which data.train replaces, each with its file
     for link, raw in _chain(file):
         config = _fill(config, raw, str(link), ())
         section = raw.get("data", {})
@@ -57,7 +57,7 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
             unread.append(f"--set {override}")
     if unread and config.data.train:
         raise ConfigError(
-            f"{unread[0]}: would not be read, since data.train names what to train on; "
+            f"{unread[0]}: has no effect beside data.train; "
             "set data.train=[] too, or change data.train.0.root and the like"
         )
     validate(config, " ".join([str(file), *(f"--set {text}" for text in overrides)]))
@@ -65,7 +65,16 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
 
 
 def fill_section(base: Any, raw: Mapping[Any, Any], where: str) -> Any:
-    """A copy of the dataclass `base` with the keys of `raw` put in, types checked. ConfigError."""
+    """Return a copy of a dataclass with the keys of a mapping put in.
+
+    Args:
+        base: The dataclass.
+        raw: Keys and values, as YAML has them.
+        where: Names the source in errors.
+
+    Raises:
+        ConfigError: A key is unknown or a value has another type.
+    """
     return _fill(base, raw, where, ())
 
 
@@ -76,7 +85,7 @@ def validate(config: RunConfig, where: str = "config") -> None:
 
 
 def config_to_dict(config: RunConfig) -> dict[str, Any]:
-    """The config as plain dicts, lists and scalars, ready for YAML or JSON."""
+    """Return the config as plain dicts, lists and scalars, ready for YAML or JSON."""
     return _plain(asdict(config))
 
 
@@ -86,7 +95,7 @@ def save_config(config: RunConfig, path: str | Path) -> None:
 
 
 def add_config_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add `--config NAME_OR_PATH` and the repeatable `--set KEY=VALUE`, which every entry point takes."""
+    """Add `--config NAME_OR_PATH` and the repeatable `--set KEY=VALUE`, which every command takes."""
     parser.add_argument(
         "--config", default="tiny", metavar="NAME_OR_PATH", help="shipped config or YAML file (default: %(default)s)"
     )
@@ -96,7 +105,7 @@ def add_config_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def config_from_args(args: argparse.Namespace) -> RunConfig:
-    """The config that the command line asks for; a mistake in it ends the program with its message, no traceback."""
+    """Return the config that the command line asks for. A mistake in it ends the program with a message."""
     try:
         return load_config(args.config, args.overrides)
     except ConfigError as error:
@@ -114,7 +123,7 @@ def check_command_line() -> None:
 
 
 def _chain(file: Path) -> list[tuple[Path, dict[Any, Any]]]:
-    """What `file` extends, and what that extends, down to `file` itself: (file, its keys). ConfigError for a cycle."""
+    """Return (file, its keys) of all files that `file` extends, in order, and of itself. ConfigError for a cycle."""
     chain: list[tuple[Path, dict[Any, Any]]] = []
     known: set[Path] = set()
     while True:
@@ -129,11 +138,11 @@ def _chain(file: Path) -> list[tuple[Path, dict[Any, Any]]]:
         file = _find(parent, file.parent)
         if file.resolve() in known:
             names = " extends ".join(str(link) for link, _ in chain)
-            raise ConfigError(f"{chain[-1][0]}: extends: goes round in a circle: {names} extends {file}")
+            raise ConfigError(f"{chain[-1][0]}: extends: expected no cycle, found {names} extends {file}")
 
 
 def _find(name: str, folder: Path) -> Path:
-    """A file as given (relative to `folder`), or the shipped config of that name."""
+    """Return a file as given (relative to `folder`), or the shipped config of that name."""
     file = folder / name
     if file.is_file():
         return file
@@ -144,7 +153,7 @@ def _find(name: str, folder: Path) -> Path:
 
 
 def shipped_names() -> list[str]:
-    """What `--config` takes besides paths: the shipped files below `configs/`, without their suffix."""
+    """Return the names that `--config` accepts beside paths: the files below `configs/`, without their suffix."""
     return sorted(path.relative_to(SHIPPED).with_suffix("").as_posix() for path in SHIPPED.rglob("*.yaml"))
 
 
@@ -190,7 +199,7 @@ def _pattern(path: tuple[str, ...]) -> str:
 
 
 def _value(hint: Any, base: Any, raw: Any, where: str, path: tuple[str, ...]) -> Any:
-    """`raw` as a value of type `hint`; `base` is what it is merged into, where `hint` is a dataclass."""
+    """Return `raw` as a value of type `hint`. If that is a dataclass, `raw` is merged into `base`."""
     origin = get_origin(hint)
     if is_dataclass(hint) and isinstance(raw, Mapping):
         return _fill(base, raw, where, path)
@@ -213,7 +222,7 @@ def _value(hint: Any, base: Any, raw: Any, where: str, path: tuple[str, ...]) ->
 
 
 def _profile(name: str, where: str, path: tuple[str, ...]) -> dict[str, float]:
-    """The reward weights of that name; `rewards` is the only field of names with numbers."""
+    """Return the reward weights of that name; `rewards` is the only field of names with numbers."""
     if name not in PROFILES:
         raise ConfigError(f"{where}: {'.'.join(path)}: no profile {name!r}; known are {', '.join(PROFILES)}")
     return dict(PROFILES[name])
@@ -255,7 +264,7 @@ def _assign(hint: Any, base: Any, keys: list[str], value: Any, where: str, path:
 
 
 def _nearest(key: str, siblings: list[str]) -> str:
-    """A hint that names the real key closest to `key`: first in the same section, then in all the others."""
+    """Return a hint with the key closest to `key`: in the same section, else in all others."""
     if close := difflib.get_close_matches(key, siblings, n=1):
         return f"did you mean {close[0]}?"
     everywhere = dict(_leaves(RunConfig, ()))
@@ -265,7 +274,7 @@ def _nearest(key: str, siblings: list[str]) -> str:
 
 
 def _leaves(cls: Any, path: tuple[str, ...]) -> Iterator[tuple[str, str]]:
-    """(last part, dotted path) of every key below a dataclass."""
+    """Yield (last part, dotted path) of every key below a dataclass."""
     for name, hint in get_type_hints(cls).items():
         yield name, ".".join((*path, name))
         if is_dataclass(hint):

@@ -1,4 +1,4 @@
-"""Which values of a config would do harm: a silent no-op, a division by zero, a run that cannot end. No I/O."""
+"""Ranges of config values. Outside of them a setting has no effect, divides by zero or never ends. No I/O."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ OF_FRAMES = ("masks", "vision")  # stages that sample frames without end, of whi
 LR_SCHEDULES = ("plateau", "cosine")
 COMPUTE_DTYPES = ("float32", "bfloat16")
 
-# key -> (comparison, bound); `*` stands for every element of a list
+# key -> (comparison, bound); `*` stands for every element of a list.
 RANGES: dict[str, tuple[str, float]] = {
     "seed": (">=", 0),
     "data.train.*.weight": (">", 0),
@@ -62,7 +62,7 @@ RANGES: dict[str, tuple[str, float]] = {
     "cold_start.save_every": (">=", 1),
     "grpo.steps": (">=", 0),
     "grpo.tasks_per_step": (">=", 1),
-    "grpo.group_size": (">=", 2),  # the advantage of a lone trajectory is always zero
+    "grpo.group_size": (">=", 2),  # the advantage of a single trajectory is always zero
     "grpo.max_oversampling": (">=", 1),
     "grpo.rollout_ahead": ("0 to", 1),
     "grpo.lr": (">=", 0),
@@ -97,7 +97,7 @@ RANGES: dict[str, tuple[str, float]] = {
 
 
 def problems(config: RunConfig) -> list[str]:
-    """A sentence for every value out of range, empty when all is well."""
+    """Return a sentence for every value that is out of range."""
     found = []
     for key, (sign, bound) in RANGES.items():
         for path, value in _values(config, key.split("."), ""):
@@ -109,7 +109,7 @@ def problems(config: RunConfig) -> list[str]:
         found.append(f"cold_start.betas: expected two numbers from 0 to below 1, got {config.cold_start.betas}")
     found += [f"data.train.{i}.root: expected a folder" for i, each in enumerate(config.data.train) if not each.root]
     if config.data.train and config.data.traces:
-        found.append("data.traces: expected nothing beside data.train, whose members have traces of their own")
+        found.append("data.traces: expected nothing beside data.train; set data.train.<i>.traces")
     found += _env_problems(config.env)
     found += _loss_problems(config.grpo)
     found += _training_problems(config.policy)
@@ -121,7 +121,7 @@ def problems(config: RunConfig) -> list[str]:
 
 
 def _values(value: object, keys: list[str], path: str) -> list[tuple[str, float]]:
-    """(dotted path, value) of every number that `keys` leads to."""
+    """Return (dotted path, value) of every number that `keys` leads to."""
     if not keys:
         assert isinstance(value, int | float)
         return [(path, value)]
@@ -172,18 +172,18 @@ def _loss_problems(grpo: GrpoConfig) -> list[str]:
     if grpo.loss == "cispo" and grpo.clip_high < 1:
         found.append(f"grpo.clip_high: expected >= 1, the cap of the ratio in loss cispo, got {grpo.clip_high}")
     if grpo.calibration_clip > 0 and grpo.updates == 1:
-        found.append("grpo.calibration_clip: expected grpo.updates above 1, since the first moves no ratio")
+        found.append("grpo.calibration_clip: expected grpo.updates above 1; at the first update all ratios are 1")
     if grpo.min_group > grpo.group_size:
         found.append(f"grpo.min_group: expected at most grpo.group_size ({grpo.group_size}), got {grpo.min_group}")
     if grpo.rollout_ahead and not grpo.truncate_weight:
-        found.append("grpo.rollout_ahead: expected grpo.truncate_weight above 0, which makes up for older weights")
+        found.append("grpo.rollout_ahead: expected grpo.truncate_weight above 0, which corrects for older weights")
     if grpo.rollout_ahead and grpo.max_oversampling > 1:
-        found.append("grpo.rollout_ahead: expected grpo.max_oversampling 1: the learner, which scores groups, is busy")
+        found.append("grpo.rollout_ahead: expected grpo.max_oversampling 1: the learner is too busy to score groups")
     return found
 
 
 def _small_policy_problems(policy: PolicyConfig, env: EnvConfig) -> list[str]:
-    """The shapes of the small default have to fit together; a checkpoint brings its own."""
+    """Return what does not fit together in the sizes of the small model; a checkpoint has sizes of its own."""
     found = []
     if policy.heads < 1 or policy.hidden % policy.heads:
         found.append(f"policy.heads: expected a number that divides policy.hidden ({policy.hidden})")

@@ -1,6 +1,6 @@
-"""Every knob of a run: frozen dataclasses, a sentence under each field. Standard library only.
+"""All settings of a run: frozen dataclasses, with a sentence under each field. Standard library only.
 
-One YAML file fills one `RunConfig`; `configs.load` reads it. Sizes in pixels are areas (width x height).
+`configs.load` reads a YAML file into one `RunConfig`. Sizes in pixels are areas (width x height).
 """
 
 from __future__ import annotations
@@ -19,15 +19,17 @@ class SourceConfig:
     root: str = ""
     """Folder of the data set or of its split, as the file of its loader describes."""
     weight: float = 1.0
-    """Its share of all draws is this over the sum of weights, whatever its size."""
+    """Its tasks are sampled with probability weight / sum of weights, whatever its size."""
     traces: str = ""
     """VTS-CoT JSON file for the cold start; empty: traces are written from the gold masks."""
     only: str = ""
-    """RL JSON file of the VideoSEG-O3 release, whose expressions alone are trained on; empty: all of them."""
+    """RL JSON file of the VideoSEG-O3 release; only its expressions are trained on. Empty: all of them."""
 
 
 @dataclass(frozen=True)
 class DataConfig:
+    """The data sets of a run."""
+
     dataset: str = "mevis"
     """Layout of the data, a key of `cot_data.datasets.DATASETS`."""
     train_root: str = "runs/demo/data/train"
@@ -37,11 +39,13 @@ class DataConfig:
     traces: str = ""
     """VTS-CoT JSON file for the cold start; empty: traces are written from the gold masks of `train_root`."""
     train: tuple[SourceConfig, ...] = ()
-    """Several data sets to train on, drawn by weight, in place of `train_root` and `traces`; empty: `train_root`."""
+    """Several data sets to train on, sampled by weight, in place of `train_root` and `traces`; empty: `train_root`."""
 
 
 @dataclass(frozen=True)
 class EnvConfig:
+    """The observations of an episode, and its limits."""
+
     prompt: str = "full"
     """Prompt wording, a key of `env.prompts.PROMPTS`: `full` for pretrained models, `brief` for tiny ones."""
     tools: tuple[str, ...] = ("zoom", "key_frame")
@@ -51,39 +55,39 @@ class EnvConfig:
     detail_frames: int = 5
     """High-resolution frames of the first observation, evenly spaced over the video."""
     zoom_frames: int = 5
-    """Most frames shown of a selected interval."""
+    """Most frames that the tool `zoom` shows of an interval."""
     size_factor: int = 32
-    """Frame sides are multiples of this: vision patch size times merge size."""
+    """Sides of frames are multiples of this, the vision patch size times the merge size."""
     strip_pixels: int = 32 * 28 * 28
     """Most pixels of a low-resolution frame of the first observation."""
     detail_pixels: int = 128 * 28 * 28
     """Most pixels of a high-resolution frame of the first observation."""
     zoom_pixels: int = 32 * 28 * 28
-    """Most pixels of a frame of a selected interval."""
+    """Most pixels of a frame that the tool `zoom` shows."""
     key_pixels: int = 256 * 28 * 28
-    """Most pixels of a selected key frame."""
+    """Most pixels of the key frame that the tool `key_frame` shows."""
     max_turns: int = 3
-    """Turns of one episode; a select in the last one ends it."""
+    """Most turns of one episode; a select in the last one ends it."""
     max_action_tokens: int = 512
     """Most tokens the policy may write in one turn."""
     max_context_tokens: int = 8192
     """Most tokens of a whole trajectory, observations included."""
     max_seconds: float = 600.0
-    """Wall-clock limit of one episode, which then ends as an error and is not scored."""
+    """Wall-clock limit of one episode in seconds. An episode that takes longer ends as an error and is not scored."""
     max_turn_seconds: float = 300.0
-    """Wall-clock limit of one turn, counted while the sampler writes it; the episode then ends as an error."""
+    """Wall-clock limit in seconds for the sampler to write one turn; the episode then ends as an error."""
     blind: bool = False
-    """Show grey frames instead of the video: the baseline that only reads the question."""
+    """Show grey frames in place of the video: the baseline that only reads the query."""
 
 
 @dataclass(frozen=True)
 class SamConfig:
-    """Which SAM 2 is built, and the numbers of the small one."""
+    """The variant of SAM 2, and the sizes of the small one."""
 
     variant: str = "small"
-    """`small` builds from the numbers below; else a config of the sam2 package, such as `sam2.1_hiera_l`."""
+    """`small`: built from the sizes below. Otherwise a config of the sam2 package, such as `sam2.1_hiera_l`."""
     checkpoint: str = ""
-    """SAM 2 weights to start from (the published .pt files); empty: those of `policy.path`, or random if `small`."""
+    """SAM 2 weights to start from (a published .pt file). Empty: those of `policy.path`, or random ones if `small`."""
     image_size: int = 128
     """Side of the square that SAM 2 sees."""
     hidden: int = 64
@@ -95,18 +99,20 @@ class SamConfig:
     memory_layers: int = 1
     """Layers of the memory attention."""
     inject_every_frame: bool = True
-    """Whether [SEG] also prompts the frames its mask is carried to, as in the released evaluation; else the key frame
-    alone. The run says which, not the checkpoint."""
+    """Prompt SAM 2 with [SEG] on every frame, as in the released evaluation; else on the key frame alone. It is a
+    setting of the run and is not stored in checkpoints."""
 
 
 @dataclass(frozen=True)
 class PolicyConfig:
+    """The model: a checkpoint, or the sizes of a small one."""
+
     kind: str = "videoseg"
     """Model family, a key of `rl.families.FAMILIES`; the `policy.json` of a checkpoint goes before it."""
     path: str = ""
-    """Checkpoint folder to start from; empty: build the small default from the numbers below."""
+    """Checkpoint folder to start from. Empty: build the small model from the sizes below."""
     vocab_size: int = 640
-    """Most entries of the tokenizer that is trained for the small default."""
+    """Most entries of the tokenizer that is trained for the small model."""
     hidden: int = 128
     """Width of the small language model."""
     layers: int = 4
@@ -118,53 +124,56 @@ class PolicyConfig:
     vision_layers: int = 2
     """Blocks of the small vision tower."""
     patch_size: int = 8
-    """Vision patch side of the small default."""
+    """Side of a vision patch of the small model, in pixels."""
     merge_size: int = 2
-    """So many by so many patches make one token of the small default."""
+    """The small model merges merge_size x merge_size patches into one token."""
     init_std: float = 0.08
-    """Standard deviation of the initial weights, about 1/sqrt(hidden)."""
+    """Standard deviation of the small model's initial weights, about 1/sqrt(hidden)."""
     sam: SamConfig = field(default_factory=SamConfig)
-    """SAM 2 beside the small default or a plain Qwen3-VL; a checkpoint of ours brings its own."""
+    """SAM 2 for the small model or a plain Qwen3-VL. A checkpoint of this program has its own."""
     lora_rank: int = 0
     """Rank of LoRA adapters on the language model; 0 trains all weights."""
     lora_alpha: int = 16
     """Scale of the LoRA adapters."""
     lora_dropout: float = 0.0
-    """Share of an adapter's inputs that is dropped in the cold start, 0 to below 1; GRPO and evaluation drop none."""
+    """Dropout rate of the adapters' inputs in the cold start, from 0 to below 1. GRPO and evaluation use no dropout."""
     lora_modules_to_save: tuple[str, ...] = ()
-    """Modules that train in full beside the adapters: `lm_head`, or a part of the language model (`embed_tokens`)."""
+    """Modules that are trained in full beside the adapters: `lm_head`, or a part of the language model
+    (`embed_tokens`)."""
     freeze_vision: bool = False
-    """Keep the vision tower of `path` fixed; the sampler then keeps its encoder cache over weight syncs."""
+    """Freeze the vision tower of `path`. The sampler then keeps its encoder cache when it gets new weights."""
     freeze_embeddings: bool = False
-    """Keep the token embeddings of `path` fixed, and with them a head that is tied to them (LoRA does so anyway)."""
+    """Freeze the token embeddings of `path`, and the output head if it is tied to them. LoRA always freezes them."""
     compute_dtype: str = "float32"
-    """Precision of forward and backward of vision tower and language model: float32, or bfloat16 by autocast. Weights,
-    optimizer, log-probs and SAM 2 stay in float32."""
+    """Precision of the vision tower and the language model in forward and backward: float32, or bfloat16 by autocast.
+    Weights, optimizer, log-probs and SAM 2 stay in float32."""
     recompute_activations: bool = False
-    """Activation checkpointing of the same: their blocks run again in the backward pass, which saves most of the memory
-    and costs about a third more time."""
+    """Activation checkpointing of the vision tower and the language model: it saves most of the memory of activations
+    and takes about a third more time."""
 
 
 @dataclass(frozen=True)
 class SamplerConfig:
+    """The engine that writes the policy's text, and the limits of its workers."""
+
     kind: str = "vllm"
     """Engine, a key of `policy.engines.SAMPLERS`: `vllm` or `hf`."""
     dtype: str = "float32"
-    """Engine precision."""
+    """Precision of the engine."""
     memory_gb: float = 1.0
-    """Key-value cache of the engine on CPU, in GiB."""
+    """Size of the engine's key-value cache on CPU, in GiB."""
     gpu_memory_fraction: float = 0.45
-    """Share of GPU memory the engine may take, where there is a GPU."""
+    """Fraction of the GPU's memory that the engine may take."""
     gpus_per_worker: float = 0.0
-    """GPUs that Ray reserves for each rollout worker; a fraction shares one GPU with the learner."""
+    """GPUs that Ray reserves for each rollout worker. A fraction shares one GPU with the learner."""
     max_sequences: int = 64
-    """Most conversations that the engine decodes at once."""
+    """Most episodes that the engine decodes at once."""
     stall_seconds: float = 600.0
-    """Silence of a worker, which answers twice a second, after which it counts as stuck and is replaced."""
+    """A worker that has not answered for so many seconds is replaced. Normally it answers twice a second."""
     load_seconds: float = 3600.0
-    """The same while it waits for its place on the cluster and loads its engine."""
+    """The same limit while a worker waits for its resources and loads its engine."""
     transfer_seconds: float = 300.0
-    """Time that the learner's weights have to reach a worker, which is replaced otherwise."""
+    """A worker that has not received new weights within so many seconds is replaced."""
 
 
 @dataclass(frozen=True)
@@ -172,189 +181,202 @@ class StageConfig:
     """One stage of the cold start."""
 
     kind: str = "dialogue"
-    """What is learnt: `masks` (SAM 2 from captions), `vision` (what each cell of a frame shows), `captions` (what one
-    frame shows), `dialogue` (VTS-CoT traces)."""
+    """A key of `rl.sft.stages.STAGES`: `masks` (SAM 2 learns masks from captions), `vision` (the objects in each cell
+    of a frame), `captions` (the objects in one frame) or `dialogue` (VTS-CoT traces)."""
     steps: int = 1000
     """Optimizer steps."""
     epochs: int = 0
-    """Passes over the traces, in place of `steps`, for `captions` and `dialogue`; 0: `steps` counts."""
+    """Passes over the traces of `captions` and `dialogue`, in place of `steps`. 0: `steps` applies."""
     batch_size: int = 8
-    """Sequences (frames for `masks` and `vision`) per step."""
+    """Sequences per step; frames per step for `masks` and `vision`."""
     text_only_traces: int = 0
-    """Further traces per step of `dialogue`, without frames: from what was seen to the answer."""
+    """Further traces per step of `dialogue` without frames, which train it to conclude the answer from the text."""
     lr: float = 1.5e-3
     """Highest learning rate, reached after the first 5 % of the steps."""
     lr_schedule: str = "plateau"
-    """Of `captions` and `dialogue`, after that: `plateau` (held until the last 35 % of the steps, over which it falls
-    to 0) or `cosine` (falls to 0 from there on)."""
+    """Course of the learning rate in `captions` and `dialogue` after that: `plateau` (constant until the last 35 % of
+    the steps, then down to 0) or `cosine` (down to 0 along a cosine)."""
     mask_coef: float = 1.0
-    """Weight of the mask loss at every [SEG]: `bce_coef` x BCE + `dice_coef` x dice + 0.1 x that of the presence."""
+    """Weight of the mask loss at every [SEG]: `bce_coef` x BCE + `dice_coef` x dice + 0.1 x the presence loss."""
     bce_coef: float = 1.0
     """Weight of BCE in the mask loss."""
     dice_coef: float = 0.5
     """Weight of dice in the mask loss."""
     mask_points: int = 0
-    """Points of each mask at which BCE and dice are taken, most of them where it is unsure; 0: every pixel."""
+    """Points of each mask where BCE and dice are computed, most of them where it is uncertain. 0: all pixels."""
     align_coef: float = 0.0
-    """Weight of the pull of projected [SEG] states towards the caption prompts of the `masks` stage."""
+    """Weight of a loss that pulls the projected [SEG] states towards the caption prompts of the `masks` stage."""
     decision_weight: float = 1.0
-    """Weight of tokens that decide (what an extra look shows, interval, key frame, name) against 1 for all others."""
+    """Loss weight of tokens that state a decision (what a zoom shows, interval, key frame, name). Others have 1."""
     freeze_sam: bool = False
-    """Keep SAM 2 fixed in this stage."""
+    """Freeze SAM 2 in this stage."""
     sam_parts: tuple[str, ...] = ()
-    """Modules of SAM 2 that learn in `captions` and `dialogue`, such as `sam_mask_decoder`; empty: all of them."""
+    """Modules of SAM 2 that are trained in `captions` and `dialogue`, such as `sam_mask_decoder`. Empty: all."""
 
 
 @dataclass(frozen=True)
 class ColdStartConfig:
+    """The supervised stages before GRPO."""
+
     stages: tuple[StageConfig, ...] = (StageConfig(),)
-    """Stages in order."""
+    """Stages, in order."""
     zoom_share: float = 0.45
-    """Share of written traces in few words (env.prompt `brief`) that look closer before they answer, where that pays;
-    elsewhere a third of it. Below a half a greedy policy hardly ever looks, and GRPO has more to find."""
+    """Probability that a trace of env.prompt `brief` zooms before it answers, where zooming helps; elsewhere a third of
+    it. Below 0.5 a greedy policy hardly ever zooms, which leaves more for GRPO to learn."""
     mask_frames: int = 2
-    """Frames whose masks are supervised at each [SEG], its key frame among them."""
+    """Frames with a mask loss at each [SEG], its key frame included."""
     weight_decay: float = 0.05
     """AdamW weight decay."""
     betas: tuple[float, ...] = (0.9, 0.98)
-    """AdamW decay rates of the gradient's mean and of its square, in `captions` and `dialogue`."""
+    """AdamW decay rates of the means of the gradient and of its square, in `captions` and `dialogue`."""
     max_batch_tokens: int = 0
-    """Most padded tokens of one micro-batch, whose gradients add up to that of the step's batch; 0: one micro-batch."""
+    """Most padded tokens of one micro-batch. Their gradients add up to that of the step's batch. 0: one micro-batch."""
     log_every: int = 10
-    """Steps between metric records."""
+    """Steps between two records of metrics."""
     save_every: int = 500
-    """Steps between checkpoints inside a stage."""
+    """Steps between two checkpoints of a stage."""
 
 
 @dataclass(frozen=True)
 class GrpoConfig:
+    """Reinforcement learning: rollouts, loss, masks, workers and limits."""
+
     steps: int = 1000
-    """RolloutPrefetcher, each followed by `updates` optimizer steps."""
+    """Passes of the training loop: a rollout, its scores, and `updates` optimizer steps."""
     tasks_per_step: int = 8
     """Tasks per step."""
     group_size: int = 8
     """Trajectories per task."""
     max_oversampling: int = 1
-    """Most groups drawn per step over `tasks_per_step`: above 1, others are drawn for groups of equal rewards."""
+    """Most groups that a step samples, as a multiple of `tasks_per_step`. Above 1, groups with equal rewards are
+    replaced by further ones."""
     rollout_ahead: int = 0
-    """Steps that are played while an earlier one is still learnt from: 0 is on-policy; 1 keeps sampler and learner busy
-    at once, with weights one step old, for which the truncated importance weight makes up."""
+    """Rollouts that run while an earlier one is still trained on. 0 is on-policy. 1 keeps sampler and learner busy at
+    the same time, with weights one step old, which the truncated importance weight corrects."""
     lr: float = 1e-4
     """Learning rate."""
     warmup_steps: int = 5
-    """RolloutPrefetcher of linear learning-rate warm-up."""
+    """Steps over which the learning rate rises linearly to `lr`."""
     lr_decays: bool = False
-    """Let the learning rate fall in a straight line over the run, to 0 behind the last step."""
+    """Decrease the learning rate linearly over the run, to 0 after the last step."""
     weight_decay: float = 0.0
     """AdamW weight decay."""
     max_grad_norm: float = 1.0
-    """Gradient norm is clipped to this."""
+    """The gradient's norm is clipped to this."""
     updates: int = 1
-    """Optimizer steps per rollout, at one learning rate; above 1 the policy ratio leaves 1 and clipping acts."""
+    """Optimizer steps per rollout, at one learning rate. Above 1, later updates are off-policy and clipping takes
+    effect."""
     loss: str = "dapo"
     """Policy loss, a key of `rl.learner.policy_loss.LOSSES`: grpo, bnpo, dr_grpo, dapo, gspo or cispo."""
     clip_low: float = 0.2
     """Lower clip range of the policy ratio."""
     clip_high: float = 0.2
-    """Upper clip range of the policy ratio; for `cispo` the cap itself (ScaleRL recommends 5)."""
+    """Upper clip range of the policy ratio. For `cispo` it is the cap of the ratio itself (ScaleRL recommends 5)."""
     least_entropy: float = 0.0
-    """Nats; tokens of less entropy (and without a mask) get no policy gradient, only the KL's. 0: all tokens learn."""
+    """In nats. Tokens of lower entropy, and without a mask, get no policy gradient, only that of the KL. 0: all tokens
+    get it."""
     kl_coef: float = 0.01
-    """Weight of the KL to the reference policy; 0 keeps no reference."""
+    """Weight of the KL to the reference policy. At 0 no reference is kept."""
     kl_form: str = "k3"
-    """Estimate of that KL, a key of `rl.learner.policy_loss.KLS`: k1, k2 or k3."""
+    """Estimator of the KL, a key of `rl.learner.policy_loss.KLS`: k1, k2 or k3."""
     scale_by_std: bool = True
-    """Divide advantages by the group's standard deviation."""
+    """Divide advantages by the standard deviation of the group's rewards."""
     truncate_weight: float = 2.0
-    """Cap of the importance weight learner/sampler; 0 switches the correction off."""
+    """Cap of the importance weight, the probability ratio of learner and sampler. 0 disables the correction."""
     truncate_level: str = "token"
-    """What that weight compares: each token, or the whole sequence. A key of
-    `rl.learner.importance_sampling.LEVELS`."""
+    """Unit that has an importance weight, a key of `rl.learner.importance_sampling.LEVELS`: each token, or the whole
+    sequence."""
     calibration: str = "loglik"
     """Form of the mask term at [SEG], a key of `rl.learner.calibration.CALIBRATIONS`: loglik, iou or none."""
     calibration_coef: float = 1.0
     """Weight w of the mask term in log p_text + w * log p_mask."""
     calibration_threshold: float = 0.0
-    """Logit above which a rollout mask pixel counts as set (the released code: 0.5)."""
+    """Logit above which a pixel of a rollout's mask counts as set (0.5 in the released code)."""
     calibration_clip: float = 0.0
-    """Most that w * log p_mask moves the log-ratio from the second update of a rollout on, either way; 0: no bound."""
+    """Bound on how far w * log p_mask may move the log-ratio, in either direction, from the second update of a rollout
+    on. 0: no bound."""
     calibration_detach: bool = False
-    """Let the mask term count in the policy ratio but send no gradient; at the first update that is `none`."""
+    """Count the mask term in the policy ratio without a gradient. At the first update this equals `none`."""
     mask_coef: float = 0.2
-    """Weight of the auxiliary mask loss, a mean over all decoded masks (rl/mask_channel.py tells what is released)."""
+    """Weight of the auxiliary mask loss, a mean over all decoded masks (see `rl/learner/masks.py`)."""
     mask_least_iou: float = 0.0
-    """Mean J from which the masks of an answer learn from gold; 0: every [SEG] does, as in the released recipe."""
+    """Mean J that the masks of an answer need to be trained towards gold. 0: every [SEG] is, as in the released
+    recipe."""
     freeze_sam: bool = False
-    """Whether SAM 2 stays as it is; else its mask decoder and prompt encoder learn, as in the released recipe."""
+    """Freeze SAM 2. Otherwise its mask decoder and prompt encoder are trained, as in the released recipe."""
     mask_frames: int = 4
-    """Evenly spaced frames on which the last [SEG] is decoded for rewards and mask loss, besides its key frame."""
+    """Evenly spaced frames on which the last [SEG] is decoded for rewards and mask loss, beside its key frame."""
     masks: str = "sampled"
-    """Which masks rewards read, a key of `rl.learner.mask_targets.MASKS`: sampled, released (for the profile
-    `videoseg_o3`) or tracked, which encodes every frame of each video, takes a step of SAM 2's memory for every frame
-    of each trajectory, and stores as many masks."""
+    """Masks that rewards read, a key of `rl.learner.mask_targets.MASKS`: sampled, released (for the profile
+    `videoseg_o3`) or tracked. `tracked` encodes and tracks every frame of the video for each trajectory, and stores as
+    many masks."""
     max_batch_tokens: int = 16384
-    """Most padded tokens of one micro-batch. Groups that are larger cost one more forward, to be judged beforehand."""
+    """Most padded tokens of one micro-batch. A larger group needs one more forward pass before its update."""
     learner_ranks: int = 1
-    """Processes that learn, each with a GPU of its own: they share out the groups of a step and the optimizer's state
-    (ZeRO stage 1), with the same result as one. All but the first are Ray actors."""
+    """Learner processes, each with its own GPU. They divide the groups of a step and the optimizer's state (ZeRO stage
+    1) among them, with the same result as one process. All but the first are Ray actors."""
     workers: int = 1
-    """EpisodeRunner workers."""
+    """Rollout workers."""
     weight_transport: str = "object_store"
-    """How weights get to them, one of `rl.rollout.weight_transport.TRANSPORTS`: object_store, or nixl (from GPU to GPU,
-    at the cost of a busy core in each process)."""
+    """Transport of new weights to the workers, a key of `rl.rollout.weight_transport.TRANSPORTS`: object_store, or nixl
+    (from GPU to GPU, which keeps one core of each process busy)."""
     max_attempts: int = 3
-    """Times an episode is tried when its worker fails, before it ends as an error."""
+    """Attempts at an episode whose worker fails, before it ends as an error."""
     min_group: int = 2
-    """Fewest sound trajectories with which a group is trained on."""
+    """Fewest valid trajectories of a group that is trained on."""
     node_cache_gb: float = 0.0
-    """Shared memory (/dev/shm) of each node that holds resized frames, so that the learner need not decode what a
-    worker beside it has decoded, in GiB. Only large frames are worth it."""
+    """Shared memory (/dev/shm) of each node for resized frames, in GiB, so that the learner need not decode what a
+    worker on its node has decoded. It helps with large frames only."""
     max_rollout_seconds: float = 7200.0
-    """Wall-clock limit of a step's rollout (each round of it, where `refill` asks for more); what is unfinished then
-    ends as errors, and groups do with the members they have."""
+    """Wall-clock limit of a step's rollout in seconds, and of each further round that `max_oversampling` allows.
+    Unfinished episodes then end as errors, and groups are trained on without them."""
     save_every: int = 10
-    """Steps between checkpoints."""
+    """Steps between two checkpoints."""
     eval_every: int = 0
-    """Steps between looks at the held-out tasks of `eval`; 0 never looks."""
+    """Steps between two evaluations on the held-out tasks of `eval`; 0: none."""
     shuffle_rewards: bool = False
-    """Control: give each trajectory the reward of a random sibling, from which nothing can be learnt."""
+    """Control: give each trajectory the reward of a random sibling. Nothing can be learnt from such rewards."""
 
 
 @dataclass(frozen=True)
 class EvalConfig:
+    """Evaluation on held-out tasks."""
+
     num_tasks: int = 64
-    """Held-out tasks, the first ones in file order; 0 takes all. `rl.evaluate --benchmark` has its --limit instead."""
+    """Number of held-out tasks, the first in file order; 0: all. `rl.evaluate --benchmark` uses --limit instead."""
     temperature: float = 0.0
     """Sampling temperature; 0 is greedy."""
     blind: bool = True
-    """Also evaluate the policy with its eyes shut."""
+    """Also evaluate the policy on grey frames, as a baseline that only reads the query."""
     blind_zooms: bool = False
-    """Control: show grey frames wherever the policy looks closer; what is lost is what looks are worth."""
+    """Control: replace the frames that tools show by grey. The difference tells how much zooming adds."""
     num_bootstrap: int = 1000
-    """Resamples behind each interval."""
+    """Bootstrap resamples of each confidence interval."""
     workers: int = 0
-    """Ray workers that segment, each with its own sampler and policy; 0 segments in this process."""
+    """Ray workers that segment, each with its own sampler and policy; 0: this process segments."""
 
 
 @dataclass(frozen=True)
 class RunConfig:
+    """All settings of a run."""
+
     run_dir: str = "runs/demo"
-    """Folder for everything this run writes."""
+    """Folder for all output of the run."""
     seed: int = 0
     """Seed of data order, initial weights and sampling."""
     data: DataConfig = field(default_factory=DataConfig)
     """Data sets."""
     env: EnvConfig = field(default_factory=EnvConfig)
-    """What the policy is shown, and limits."""
+    """Observations and limits of an episode."""
     policy: PolicyConfig = field(default_factory=PolicyConfig)
     """The model."""
     sampler: SamplerConfig = field(default_factory=SamplerConfig)
-    """The engine that acts."""
+    """The engine that writes the policy's text."""
     cold_start: ColdStartConfig = field(default_factory=ColdStartConfig)
     """Supervised stages."""
     grpo: GrpoConfig = field(default_factory=GrpoConfig)
     """Reinforcement learning."""
     rewards: dict[str, float] = field(default_factory=lambda: dict(PROFILES["default"]))
-    """Reward name (a key of `rewards.REWARDS`) to weight; or the name of a profile, a key of `configs.profiles`."""
+    """Reward name (a key of `rewards.REWARDS`) to weight, or the name of a profile in `configs.profiles`."""
     eval: EvalConfig = field(default_factory=EvalConfig)
     """Held-out evaluation."""

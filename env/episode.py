@@ -1,4 +1,4 @@
-"""One episode: observation, action, observation, .. until the policy answers or a limit ends it. Reads no pixels."""
+"""One episode: observations and actions in turn, until the policy answers or a limit ends it. No pixels are read."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from env.types import Action, Decision, Interval, Malformed, Observation, Select
 
 @dataclass(frozen=True)
 class StepResult:
-    """What one action led to: either the next observation, or the reason why the episode is over."""
+    """The result of one action: either the next observation, or the reason why the episode ended."""
 
     decision: Decision
     observation: Observation | None
@@ -33,7 +33,18 @@ class VideoSegEnv:
     """
 
     def __init__(self, task: Task, config: EnvConfig, clock: Callable[[], float] = time.monotonic):
-        """`clock` tells seconds. EnvError on an unknown prompt, DataError on a video without frames."""
+        """Prepare the episode of a task.
+
+        Args:
+            task: The video and the expression.
+            config: What the policy is shown, and limits.
+            clock: Returns seconds; tests pass their own.
+
+        Raises:
+            EnvError: `config.prompt` is unknown.
+            ConfigError: `config.tools` names an unknown tool.
+            DataError: The video has no frames.
+        """
         if config.prompt not in PROMPTS:
             raise EnvError(f"env.prompt is {config.prompt!r}, expected one of {', '.join(PROMPTS)}")
         if task.video.num_frames < 1:
@@ -49,11 +60,11 @@ class VideoSegEnv:
 
     @property
     def seconds(self) -> float:
-        """Since the first observation."""
+        """Seconds since the first observation."""
         return 0.0 if self._started is None else self._clock() - self._started
 
     def first_observation(self) -> Observation:
-        """The strip, the detail frames and the query; starts the clock. EnvError when called twice."""
+        """Start the clock and return the strip, the detail frames and the query. EnvError when called twice."""
         if self._started is not None:
             raise EnvError("first_observation() was called twice; an environment serves one episode")
         self._started = self._clock()
@@ -71,7 +82,7 @@ class VideoSegEnv:
         return Observation(parts, self._prompt.system([tool.help for tool in self._tools]))
 
     def step(self, action: Action) -> StepResult:
-        """Judge one action. EnvError before the first observation and after the end."""
+        """Parse one action and answer it. EnvError before the first observation and after the end."""
         if self._started is None:
             raise EnvError("step() was called before first_observation()")
         if self._is_over:
@@ -86,7 +97,7 @@ class VideoSegEnv:
 
     def _stop_reason(self, action: Action, decision: Decision, seconds: float) -> StopReason | None:
         if seconds > self.config.max_seconds:
-            return StopReason.ERROR  # whose fault it is the clock can't tell: a busy machine is slow, too
+            return StopReason.ERROR  # not a fault of the policy: the machine may be busy
         if action.finish == "length":
             return StopReason.TOO_LONG
         if isinstance(decision, Malformed):

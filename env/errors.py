@@ -1,4 +1,4 @@
-"""Exceptions of this program. The model's mistakes are values (`env.types.Malformed`); these are ours or the data's.
+"""Exceptions of this program, for mistakes of the data and of our own. Mistakes of the policy are values (`Malformed`).
 
     VideoSegError
       DataError        a file, record or field of the user's data is not what it should be
@@ -42,7 +42,7 @@ class EnvError(VideoSegError):
 
 
 def command(main: Callable[[], None]) -> Callable[[], None]:
-    """Decorates a command's `main`: an error that its user can mend ends it with the message alone, no traceback."""
+    """Wrap a command's `main`, so that an error which its user can mend ends it with the message and no traceback."""
 
     @wraps(main)
     def run() -> None:

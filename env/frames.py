@@ -1,6 +1,7 @@
-"""Frames: which to show, how large, and their pixels. Everything that opens an image or a video goes through here.
+"""Frames: which ones are shown, how large, and their pixels. All images and videos are opened here.
 
-Frames travel as `FrameRef`; pixels are read where they are used, by `FrameCache`, from one decode and one resize.
+Other modules pass frames around as `FrameRef`. `FrameCache` reads their pixels where they are used, with one decode and
+one resize.
 """
 
 from __future__ import annotations
@@ -23,13 +24,13 @@ from env.video_file import VideoFile
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
 MAX_FRAME_PIXELS = 8192 * 8192  # larger frames are refused before they are decoded
-_GREY = 127  # what a blind policy is shown
+_GREY = 127  # value of all pixels that a blind policy is shown
 
 _Key = tuple[VideoRef, int, int, int, Region | None]  # video, frame, width, height (0, 0: native size), region
 
 
 def sample_indices(interval: Interval, count: int) -> tuple[int, ...]:
-    """`count` evenly spaced source indices of the interval, both ends included, sorted; all of them where fewer exist.
+    """Return `count` evenly spaced source indices of the interval, sorted, both ends included; all if there are fewer.
 
     `sample_indices(Interval(0, 10), 4)` is `(0, 3, 6, 9)`; a count of 1 gives the middle, 0 gives none.
     """
@@ -43,10 +44,18 @@ def sample_indices(interval: Interval, count: int) -> tuple[int, ...]:
 
 
 def fit_size(height: int, width: int, max_pixels: int, factor: int) -> tuple[int, int]:
-    """(width, height) to show a frame at: multiples of `factor`, area at most `max_pixels`, aspect nearly kept.
+    """Return the size at which a frame is shown; its aspect is nearly that of the source.
 
-    Never larger than the source rounded up to the factor. Only where `max_pixels` is below one factor x factor cell
-    does that cell exceed it. `fit_size(480, 854, 25088, 32)` is `(192, 128)`.
+    `fit_size(480, 854, 25088, 32)` is `(192, 128)`.
+
+    Args:
+        height: Height of the source in pixels.
+        width: Width of the source in pixels.
+        max_pixels: Largest area. One cell of factor x factor pixels is shown even where it is larger.
+        factor: Both sides become multiples of this.
+
+    Returns:
+        (width, height) in pixels, at most the source rounded up to the factor.
     """
     cells = max(1, max_pixels // factor**2)
     scale = min(1.0, math.sqrt(max_pixels / (height * width)))
@@ -64,7 +73,7 @@ def fit_size(height: int, width: int, max_pixels: int, factor: int) -> tuple[int
 
     def cost(pair: tuple[int, int]) -> tuple[float, int]:
         off_w, off_h = math.log(pair[0] / ideal_w), math.log(pair[1] / ideal_h)
-        # A wrong aspect weighs twice as much as a wrong area; of equals the wider one, so that the result is unique.
+        # A wrong aspect costs twice as much as a wrong area. Of equal costs the wider size wins: the result is unique.
         return round(abs(off_w - off_h) + 0.5 * abs(off_w + off_h), 9), -pair[0]
 
     wide, high = min(pairs, key=cost)
@@ -74,7 +83,15 @@ def fit_size(height: int, width: int, max_pixels: int, factor: int) -> tuple[int
 def frame_refs(
     video: VideoRef, indices: Sequence[int], role: str, max_pixels: int, factor: int
 ) -> tuple[FrameRef, ...]:
-    """The frames `indices` of a video, all at the size that `fit_size` gives."""
+    """Return frames of a video, all at the size that `fit_size` gives.
+
+    Args:
+        video: The video.
+        indices: Source frames.
+        role: One of `FIRST_ROLES`, or the role of a tool.
+        max_pixels: Largest area of a frame as it is shown.
+        factor: Sides become multiples of this.
+    """
     width, height = fit_size(video.height, video.width, max_pixels, factor)
     return tuple(FrameRef(frame_idx, width, height, role) for frame_idx in indices)
 
@@ -83,7 +100,7 @@ class Video:
     """The frames of one video at native size, decoded when asked for."""
 
     def __init__(self, ref: VideoRef):
-        """Check where the video lies; no pixel is read. DataError where it leaves its data root or does not exist."""
+        """Check the video's path without reading pixels. DataError if it leaves its data root or does not exist."""
         self.ref = ref
         self._path = _inside(ref.root, ref.path)
         self._file: VideoFile | None = None
@@ -97,7 +114,7 @@ class Video:
             raise DataError(str(self._path), "expected a video file, found none")
 
     def frame(self, frame_idx: int) -> np.ndarray:
-        """Source frame `frame_idx` as uint8 RGB [H,W,3]. DataError names the file that is missing, damaged or odd."""
+        """Return source frame `frame_idx` as uint8 RGB [H,W,3]. DataError names a missing, damaged or wrong file."""
         if not 0 <= frame_idx < self.ref.num_frames:
             raise DataError(str(self._path), f"has frames 0 to {self.ref.num_frames - 1}, {frame_idx} was asked for")
         if self.ref.frames:
@@ -126,9 +143,9 @@ class Video:
 
 
 def probe(path: Path) -> VideoRef:
-    """Describe any folder of JPEG or PNG frames (in name order) or any video file; `root` is the path's parent.
+    """Return the reference of a folder of JPEG or PNG frames (in name order) or of a video file.
 
-    The first frame is decoded to learn the size. DataError where there is nothing to read.
+    Its `root` is the path's parent. The first frame is decoded for the size. DataError if there is nothing to read.
     """
     path = path.resolve()
     if path.is_dir():
@@ -147,10 +164,10 @@ def probe(path: Path) -> VideoRef:
 
 
 class FrameCache:
-    """Pixels by frame, least recently used out first. Threads and a group's siblings share one.
+    """Cache of pixels by frame, which drops the least recently used ones. Threads and a group's siblings share one.
 
-    A video is read by one thread at a time, so that siblings that want the same frame decode it once. Arrays come back
-    read-only: they are the cache's own.
+    One thread at a time reads a video, so that siblings that need the same frame decode it once. The arrays belong to
+    the cache and are read-only.
     """
 
     def __init__(
@@ -161,8 +178,15 @@ class FrameCache:
         max_videos: int = 16,
         node: NodeCache | None = None,
     ):
-        """`blind` makes `pixels` grey (the baseline that only reads the question), `blind_zooms` only those of frames
-        that were asked for; `full` still sees. Resized frames are looked for, and left, at `node`."""
+        """Make an empty cache.
+
+        Args:
+            max_bytes: Most bytes of pixels that are kept.
+            blind: `pixels` returns grey for every frame: the baseline that only reads the question.
+            blind_zooms: `pixels` returns grey for the frames that tools show. `full` is never grey.
+            max_videos: Most video files that stay open.
+            node: Cache of resized frames that the processes of a node share; None: this process keeps its own only.
+        """
         self._max_bytes = max_bytes
         self._node = node
         self._blind = blind
@@ -212,7 +236,7 @@ class FrameCache:
         return pixels_HWC[top:bottom, left:right].copy()  # a view would keep the whole frame in memory
 
     def _read(self, key: _Key, make: Callable[[], np.ndarray]) -> np.ndarray:
-        """What is kept under `key`, else made and kept now."""
+        """Return the array under `key`; make and keep it first if there is none."""
         pixels_HWC = self._look_up(key)
         if pixels_HWC is not None:
             return pixels_HWC
@@ -224,7 +248,7 @@ class FrameCache:
         return pixels_HWC
 
     def _open(self, ref: VideoRef) -> tuple[RLock, Video]:
-        """The video and the lock of whoever reads it."""
+        """Return the video and the lock of the thread that reads it."""
         with self._lock:
             if ref not in self._videos:
                 self._videos[ref] = RLock(), Video(ref)
@@ -254,14 +278,14 @@ class FrameCache:
 
 @dataclass(frozen=True)
 class FrameCaches:
-    """The two views of a video that one process reads. They are one cache unless the policy is blind."""
+    """The two views of a video that one process reads; the same cache unless the policy is blind."""
 
     policy: FrameCache  # what the policy is shown
     sam: FrameCache  # what SAM 2 sees
 
 
 def _inside(root: str, path: str) -> Path:
-    """`root/path` with links resolved. DataError where it lies outside the data root."""
+    """Return `root/path` with links resolved. DataError if it lies outside the data root."""
     try:
         base = Path(root).resolve()
         full = (base / path).resolve()
@@ -274,7 +298,7 @@ def _inside(root: str, path: str) -> Path:
 
 
 def _read_image(path: Path, size: tuple[int, int] | None) -> np.ndarray:
-    """Decode one JPEG or PNG of a known (width, height) to uint8 RGB [H,W,3]."""
+    """Return one JPEG or PNG of a known (width, height) as uint8 RGB [H,W,3]."""
     try:
         with Image.open(path, formats=("JPEG", "PNG")) as image:
             if size is not None and image.size != size:
@@ -292,7 +316,7 @@ def _check_size(path: Path, width: int, height: int) -> None:
 
 
 def _resize(pixels_HWC: np.ndarray, width: int, height: int) -> np.ndarray:
-    """Area average where the frame shrinks, bilinear where it grows."""
+    """Resize by area average if the frame shrinks, bilinear if it grows."""
     if pixels_HWC.shape[:2] == (height, width):
         return pixels_HWC
     shrinks = height <= pixels_HWC.shape[0] and width <= pixels_HWC.shape[1]

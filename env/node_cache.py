@@ -1,4 +1,4 @@
-"""Frames that the processes of one node share: a worker decodes and resizes, the learner beside it reads the result."""
+"""Frames that the processes of one node share: a worker decodes and resizes them, the learner reads the result."""
 
 from __future__ import annotations
 
@@ -13,19 +13,25 @@ from pathlib import Path
 import numpy as np
 
 SHARED_MEMORY = Path("/dev/shm")
-STALE = 86400.0  # seconds without an addition after which nobody uses a cache any more
-SWEEPS = 16  # a process looks whether too much is kept whenever it has added this fraction of what may be
+STALE = 86400.0  # seconds without an addition after which a cache counts as left behind
+SWEEPS = 16  # a process checks the bound whenever it has added one sixteenth of it
 
 
 class NodeCache:
-    """Arrays by key, as files in shared memory; the least recently used go first. Any number of processes use one.
+    """Arrays by key, as files in shared memory, for any number of processes; the least recently used are dropped.
 
-    What lies there is never more than `max_bytes` and what each process has added since it looked last, a sixteenth of
-    that. Where the node has less shared memory, as containers often do, half of what is free is the bound.
+    The files take at most `max_bytes`, plus what each process may add between two checks, a sixteenth of that. On a
+    node with less shared memory, such as many containers, the bound is half of what is free.
     """
 
     def __init__(self, name: str, max_bytes: int, parent: Path = SHARED_MEMORY):
-        """`name` tells caches of one node apart, equal ones are one. What killed runs have left behind is freed."""
+        """Open the cache of that name, and free the caches that killed runs have left behind.
+
+        Args:
+            name: Processes of one node that give the same name share one cache.
+            max_bytes: Most bytes that are kept.
+            parent: Folder in shared memory.
+        """
         mine = f"videoseg-{os.getuid()}"
         for left in parent.glob(f"{mine}-*"):
             if left.stat().st_mtime < time.time() - STALE:
@@ -36,7 +42,7 @@ class NodeCache:
         self._added = 0
 
     def get(self, key: Hashable, make: Callable[[], np.ndarray]) -> np.ndarray:
-        """The array kept under `key`; else what `make` gives, kept from now on."""
+        """Return the array under `key`; if there is none, call `make` and keep its result."""
         path = self.folder / hashlib.blake2b(repr(key).encode(), digest_size=16).hexdigest()
         try:
             os.utime(path)
@@ -67,7 +73,7 @@ class NodeCache:
             self._sweep()
 
     def _sweep(self) -> None:
-        """Forget what was used least recently, down to the bound."""
+        """Delete the least recently used files until the bound holds."""
         self._added = 0
         files = []
         for path in self.folder.glob("*"):

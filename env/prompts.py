@@ -1,4 +1,4 @@
-"""The words around the frames: how an observation reads. `full` is for pretrained models, `brief` for tiny ones."""
+"""The words around the frames of an observation. `full` is for pretrained models, `brief` for tiny ones."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def next_parts(prompt: Prompt, query: str, shown: Iterable[str | FrameRef]) -> P
 
 
 def clean_query(query: str) -> str:
-    """One line of text that can stand for no image, end no turn and pose as no [SEG]: queries come from data sets.
+    """Return the query as one line without image tokens, turn tokens, tags or [SEG]: queries come from data sets.
 
     A space after the bracket breaks `<|image_pad|>`, `<image>`, `</think>` and `[SEG]`.
     """
@@ -97,14 +97,16 @@ def _full_ask_again(query: str) -> Parts:
     return (f'Query: "{query}"\nLook closer again with <select>, or end with <answer>.',)
 
 
-KEY_LABEL = "z"  # of a frame that was asked for
+KEY_LABEL = "z"  # of the key frame that was asked for
 STRIP_LETTERS = ascii_lowercase.replace(KEY_LABEL, "")
 ZOOM_LETTERS = ascii_uppercase
 
 
 def frame_labels(frame_indices: Iterable[int], letters: str = STRIP_LETTERS) -> dict[int, str]:
-    """Names for frames in order of time: a, b, .., y, aa, ab, .. A tiny model tells 8 letters apart long before it can
-    tell hundreds of numbers."""
+    """Return names for frames in order of time: a, b, .., y, aa, ab, ..
+
+    A tiny model learns to tell 8 letters apart long before it can tell hundreds of numbers apart.
+    """
     rounds = ("", *letters)
     return {t: rounds[i // len(letters)] + letters[i % len(letters)] for i, t in enumerate(sorted(set(frame_indices)))}
 
@@ -121,7 +123,7 @@ def index_list(frames: FrameRefs) -> str:
 
 
 def _merge(parts: Parts) -> Parts:
-    """Join texts that stand side by side, so that a tokenizer sees no seam between them."""
+    """Join texts that stand side by side, so that the tokenizer sees them as one text."""
     merged: list[str | FrameRef] = []
     for part in parts:
         if isinstance(part, str) and merged and isinstance(merged[-1], str):

@@ -1,7 +1,7 @@
 """Look at stored trajectories: `python -m env.replay RUN`.
 
-RUN is a run folder or its `trajectories` folder. Prints a table; `--html` writes a page, `--rescore` checks the stored
-rewards, `--play` lets a person act instead.
+RUN is a run folder or its `trajectories` folder. The command prints a table; `--html` writes a page, `--rescore` checks
+the stored rewards, `--play` lets a person act in place of the policy.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ from env.viewer.play import play
 from env.viewer.table import Filter, plain, print_table
 
 PAGE_LIMIT = 40
-TOLERANCE = 1e-9  # stored and recomputed rewards that differ by more are told
-PIPE_WIDTH = 160  # columns where the output is not a terminal
+TOLERANCE = 1e-9  # larger differences between stored and recomputed rewards are reported
+PIPE_WIDTH = 160  # columns if the output is not a terminal
 PLAY_WEIGHTS = {"interval_iou": 1.0, "key_frame": 1.0}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Exit status: 0 done, 1 rewards differ (`--rescore`), 2 wrong use or data."""
+    """Run the command. Return 0 when done, 1 if rewards differ (`--rescore`), 2 for wrong use or data."""
     args = _parser().parse_args(argv)
     console = Console(width=None if sys.stdout.isatty() else PIPE_WIDTH, highlight=False)
     wanted = Filter(args.min_reward, args.max_reward, args.stop, args.query, args.id, args.step)
@@ -65,7 +65,7 @@ def _replay(args: argparse.Namespace, wanted: Filter, console: Console) -> int:
 
 
 def _rescore(trajectories: Sequence[Trajectory], config: RunConfig | None, console: Console) -> int:
-    """Compute all stored rewards again. Without a config the weights are unknown, so that totals are left out."""
+    """Compute all stored rewards again. Without a config the weights are unknown, so totals are not compared."""
     from rewards import REWARDS, score
 
     scored = [one for one in trajectories if one.scores and one.stop_reason is not StopReason.ERROR]
@@ -79,7 +79,7 @@ def _rescore(trajectories: Sequence[Trajectory], config: RunConfig | None, conso
             num_different += 1
             console.print(Text(plain(trajectory.trajectory_id), style="bold"))
             console.print(Text("\n".join(f"  {plain(line)}" for line in lines)))
-    source = "weights of config.yaml" if config else "no config.yaml, so totals are left out"
+    source = "weights of config.yaml" if config else "no config.yaml, so totals are not compared"
     unscored = len(trajectories) - len(scored)
     console.print(Text(f"{len(scored)} rescored ({source}), {num_different} differ, {unscored} had no scores"))
     return 1 if num_different else 0
@@ -102,11 +102,11 @@ def _differences(stored: Scores, fresh: Scores, with_total: bool) -> list[str]:
 
 
 def _play(source: Path | None, wanted: Filter, console: Console) -> int:
-    """Play the first task that passes the filter, from a data root or from stored trajectories."""
+    """Let a person act on the first task that passes the filter, from a data root or from stored trajectories."""
     from rewards import score
 
     if source is None:
-        raise VideoSegError("--play: expected a data root, or a run whose tasks are played")
+        raise VideoSegError("--play: expected a data root, or a run whose tasks you act on")
     task, config = _task_to_play(source, wanted)
     play(task, config.env, lambda trajectory: score(trajectory, PLAY_WEIGHTS).breakdown, console, sys.stdin)
     return 0
@@ -148,7 +148,7 @@ def _store_folder(run: Path | None) -> Path:
 
 
 def _run_config(folder: Path) -> RunConfig | None:
-    """The `config.yaml` of the run that wrote a store; None where there is none."""
+    """Return the `config.yaml` of the run that wrote a store; None if there is none."""
     for path in (folder / "config.yaml", folder.parent / "config.yaml"):
         if path.is_file():
             return load_config(path)

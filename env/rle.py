@@ -1,7 +1,7 @@
 """Masks as COCO run-length encoding (compressed, column-major), written by pycocotools and read with every check.
 
-Reading is our own: pycocotools 2.0 returns uninitialised memory for counts that fall short of the size, and crashes the
-process on huge sizes; masks come from data sets and stores that we do not trust.
+We read masks with code of our own, because data sets and stores are not trusted: pycocotools 2.0 returns uninitialised
+memory if the counts fall short of the size, and crashes the process on huge sizes.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ _MAX_CHARS = 6  # of one run: 30 bits
 
 
 def encode(mask_HW: np.ndarray) -> RLE:
-    """The RLE of a bool mask, `counts` as str."""
-    rle: Any = coco.encode(np.asfortranarray(mask_HW, np.uint8))  # counts are bytes, which the stubs do not say
+    """Return the RLE of a bool mask [H, W], with `counts` as str."""
+    rle: Any = coco.encode(np.asfortranarray(mask_HW, np.uint8))  # counts are bytes; the stubs omit it
     height, width = mask_HW.shape
     return {"size": [height, width], "counts": rle["counts"].decode("ascii")}
 
 
 def decode(rle: RLE, where: str = "mask") -> np.ndarray:
-    """The bool mask [H, W] of an RLE; DataError, naming `where`, unless its runs fill its size exactly."""
+    """Return the bool mask [H, W] of an RLE. DataError, naming `where`, unless its runs fill its size exactly."""
     height, width = _size(rle, where)
     runs = _filling_runs(rle, where)
     values = np.arange(len(runs)) % 2 == 1  # runs alternate, starting with background
@@ -35,12 +35,30 @@ def decode(rle: RLE, where: str = "mask") -> np.ndarray:
 
 
 def mask_or_empty(rle: RLE | None, height: int, width: int) -> np.ndarray:
-    """The bool mask [H, W] of an RLE; None is an empty one of the given size."""
+    """Return the bool mask [H, W] of an RLE.
+
+    Args:
+        rle: The mask; None is an empty one.
+        height: Pixels of the empty mask.
+        width: Pixels of the empty mask.
+    """
     return np.zeros((height, width), bool) if rle is None else decode(rle)
 
 
 def decode_tracklet(rles: Sequence[RLE | None], size: tuple[int, int], where: str = "tracklet") -> np.ndarray:
-    """Bool masks [T, H, W]; None is an empty mask. DataError where a mask is not of `size` (height, width)."""
+    """Return the masks of a tracklet.
+
+    Args:
+        rles: One mask per frame; None is an empty one.
+        size: (height, width) in pixels.
+        where: Names the tracklet in errors.
+
+    Returns:
+        bool [T, H, W].
+
+    Raises:
+        DataError: A mask is damaged or has another size.
+    """
     masks_THW = np.zeros((len(rles), *size), bool)
     for frame_idx, rle in enumerate(rles):
         if rle is not None:
@@ -53,7 +71,7 @@ def decode_tracklet(rles: Sequence[RLE | None], size: tuple[int, int], where: st
 
 
 def union(rles: Sequence[RLE | None], where: str = "mask") -> RLE | None:
-    """The RLE of all pixels that any mask sets; None where there is no mask. DataError on masks of several sizes."""
+    """Return the RLE of all pixels that any mask sets; None if there is no mask. DataError if the sizes differ."""
     present = [rle for rle in rles if rle is not None]
     if not present:
         return None
@@ -61,14 +79,14 @@ def union(rles: Sequence[RLE | None], where: str = "mask") -> RLE | None:
     if len(sizes) > 1:
         raise DataError(where, f"expected masks of one size, found {sorted(sizes)}")
     for rle in present:
-        _filling_runs(rle, where)  # what pycocotools would not notice
+        _filling_runs(rle, where)  # raises where pycocotools would read past the runs
     height, width = sizes.pop()
     merged: Any = coco.merge([{"size": [height, width], "counts": rle["counts"].encode("ascii")} for rle in present])
     return {"size": [height, width], "counts": merged["counts"].decode("ascii")}
 
 
 def is_empty(rle: RLE | None) -> bool:
-    """Whether no pixel is set; None has none. Mostly reads no further than the first run of set pixels."""
+    """Return whether no pixel is set. None is empty. Most masks are decided by the first run of set pixels."""
     if rle is None:
         return True
     counts = rle["counts"]
@@ -89,17 +107,17 @@ def _size(rle: RLE, where: str) -> tuple[int, int]:
 
 
 def _filling_runs(rle: RLE, where: str) -> np.ndarray:
-    """Lengths of the runs; DataError unless they fill the size exactly."""
+    """Return the lengths of the runs; DataError unless they fill the size exactly."""
     height, width = _size(rle, where)
     runs = _runs(rle, where)
-    # Each run is bounded by itself: a sum of many huge ones may wrap around.
+    # Each run is checked by itself, because the sum of many huge ones may wrap around.
     if runs.min() < 0 or runs.max() > height * width or int(runs.sum()) != height * width:
         raise DataError(where, f"expected runs that fill {height} x {width} pixels, found {int(runs.sum())} pixels")
     return runs
 
 
 def _runs(rle: RLE, where: str) -> np.ndarray:
-    """Lengths of the runs, whatever they sum to; DataError where the string is none of COCO's.
+    """Return the lengths of the runs, whatever they sum to; DataError if the string is not COCO's.
 
     Five bits a character, low bits first; from the fourth run on, differences to the run before the last (pycocotools
     `rleFrString`).

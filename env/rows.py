@@ -1,8 +1,8 @@
 """Trajectories and tasks as JSON rows of one fixed schema, and back. No I/O.
 
 Rows hold no null and no dictionary with varying keys, because readers such as `datasets` infer column types from the
-first rows they meet. What is absent is told by a flag or a count beside it; masks are lists of
-{frame, height, width, counts}, the scores' parts a list of {name, applies, value}. Only lists may be empty.
+first rows they meet. A flag or a count beside a value tells whether it is there. Masks are lists of
+{frame, height, width, counts}; the parts of the scores are a list of {name, applies, value}. Only lists may be empty.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _RENAMED_REWARDS = {"turn_price": "turn_cost"}  # stores of older runs hold the 
 
 
 def task_to_row(task: Task) -> Row:
-    """One row of `tasks.jsonl`. Gold masks are kept where the target is present; `num_gold` is their original count."""
+    """Return one row of `tasks.jsonl`. It holds the gold masks that are there; `num_gold` counts all frames."""
     video = asdict(task.video)
     return {
         "version": VERSION,
@@ -57,7 +57,7 @@ def task_to_row(task: Task) -> Row:
 
 
 def task_from_row(row: Row) -> Task:
-    """The inverse of `task_to_row`. ValueError names the field that is missing or of another kind."""
+    """Return the task of a row. ValueError names the field that is missing or of another type."""
     video = take(row, "video", dict)
     gold = _masks_from_rows(_rows(row, "gold"))
     num_gold = take(row, "num_gold", int)
@@ -86,7 +86,7 @@ def task_from_row(row: Row) -> Task:
 
 
 def trajectory_to_row(trajectory: Trajectory) -> Row:
-    """One row of `trajectories.jsonl`; the task is named by its id only."""
+    """Return one row of `trajectories.jsonl`, which names its task by id only."""
     scores = trajectory.scores
     return {
         "version": VERSION,
@@ -109,7 +109,7 @@ def trajectory_to_row(trajectory: Trajectory) -> Row:
 
 
 def trajectory_from_row(row: Row, tasks: dict[str, Task]) -> Trajectory:
-    """The inverse of `trajectory_to_row`, given the tasks by id. ValueError names the offending field."""
+    """Return the trajectory of a row, given the tasks by id. ValueError names the wrong field."""
     task_id, version = take(row, "task_id", str), take(row, "version", int)
     if task_id not in tasks:
         raise ValueError(f"field `task_id`: there is no task {task_id!r}")
@@ -260,14 +260,23 @@ def _optional_from_row(row: Row, name: str) -> float | None:
 
 
 def check_version(row: Row) -> None:
-    """ValueError where the row was written by a newer version of the schema than this one."""
+    """Raise ValueError if a newer version of the schema than this one wrote the row."""
     version = take(row, "version", int)
     if not 1 <= version <= VERSION:
         raise ValueError(f"field `version`: expected 1 to {VERSION}, found {version}, which a newer release wrote")
 
 
 def take(row: Row, name: str, kind: type[_Value]) -> _Value:
-    """The field `name`. ValueError unless it is exactly of `kind`: a bool is no int, and 1 is no float."""
+    """Return the field `name` of a row.
+
+    Args:
+        row: The row.
+        name: The field.
+        kind: Its exact type: a bool is no int, and 1 is no float.
+
+    Raises:
+        ValueError: The field is missing or has another type.
+    """
     if name not in row:
         raise ValueError(f"field `{name}`: missing")
     value = row[name]

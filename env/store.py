@@ -1,7 +1,8 @@
-"""The trajectory store: two append-only JSON-lines files in one folder, written by training, evaluation, prediction.
+"""The trajectory store: two append-only JSON-lines files in a folder, written by training, evaluation and prediction.
 
-`tasks.jsonl` holds every task once, `trajectories.jsonl` one trajectory a line that names its task. Reading needs no
-torch; `datasets.load_dataset("json", data_files=".../trajectories.jsonl")` opens it as a table. One writer at a time.
+`tasks.jsonl` holds every task once. Each line of `trajectories.jsonl` holds a trajectory and the id of its task. One
+process may write at a time. Reading needs no torch. The store opens as a table with
+`datasets.load_dataset("json", data_files=".../trajectories.jsonl")`.
 """
 
 from __future__ import annotations
@@ -23,21 +24,22 @@ _Value = TypeVar("_Value")
 
 
 class TrajectoryStore:
-    """The store in `folder`, which is made by the first append."""
+    """The store in `folder`. The first append makes the folder."""
 
     def __init__(self, folder: Path | str):
         self.folder = Path(folder)
         self.tasks_path = self.folder / "tasks.jsonl"
         self.trajectories_path = self.folder / "trajectories.jsonl"
-        self._task_lines: dict[str, int] | None = None  # task id -> hash of its line; None: not looked at yet
+        self._task_lines: dict[str, int] | None = None  # task id -> hash of its line; None: not read yet
         self._trajectory_ids: set[str] = set()
 
     def append(self, trajectories: Sequence[Trajectory]) -> None:
-        """Write trajectories and the tasks that are new; they are on disk on return.
+        """Write trajectories and their new tasks to disk.
 
-        DataError, with nothing written, on a trajectory id that the store holds, on a task that differs from the one
-        stored under its id, and on a number that is not finite. DataError, too, where the disk is full: what was there
-        before can still be read, and half a line is cut off by the next append.
+        Raises:
+            DataError: The store has this trajectory id, or another task under a task's id, or a number is not finite;
+                nothing is written. Also if the disk is full: earlier trajectories can still be read, and the next
+                append cuts off the unfinished line.
         """
         known = self._known_tasks()
         tasks: dict[str, str] = {}
@@ -59,9 +61,9 @@ class TrajectoryStore:
         self._trajectory_ids.update(lines)
 
     def read(self) -> Iterator[Trajectory]:
-        """All trajectories in the order of writing, while a writer may go on; later ones are not seen.
+        """Yield all trajectories in the order of writing. Those that are written after the call are not seen.
 
-        A last line without its end (a writer was killed) is left out with a warning. DataError names file and line.
+        An unfinished last line (its writer was killed) is skipped with a warning. DataError names file and line.
         """
         trajectories_size = _size(self.trajectories_path)  # before the tasks, so that every task named is there
         tasks = {}
@@ -72,9 +74,10 @@ class TrajectoryStore:
             yield _parse(where, line, lambda row: trajectory_from_row(row, tasks))
 
     def drop_from(self, step: int) -> None:
-        """Forget all trajectories of `step` and later, and tasks that no other names, so that they can be written anew.
+        """Remove the trajectories of `step` and later, and tasks that no other names; they can then be written again.
 
-        Each file is replaced in one go; a process killed in between leaves tasks without trajectories, which is fine.
+        Each file is replaced at once. A process that is killed in between leaves tasks without trajectories, which is
+        fine.
         """
         tasks = set()
 
@@ -89,13 +92,13 @@ class TrajectoryStore:
         self._task_lines = None
 
     def drop_errors(self) -> None:
-        """Forget trajectories that ended in an error, so that they can be tried anew."""
+        """Remove trajectories that ended in an error, so that they can be tried again."""
         if any(trajectory.stop_reason is StopReason.ERROR for trajectory in self.read()):
             _rewrite(self.trajectories_path, lambda row: take(row, "stop_reason", str) != StopReason.ERROR)
             self._task_lines = None
 
     def _known_tasks(self) -> dict[str, int]:
-        """Hashes of the stored tasks' lines by id; the first call reads the files."""
+        """Return hashes of the stored tasks' lines by id; the first call reads the files."""
         if self._task_lines is None:
             self._task_lines = {}
             for where, line in _lines(self.tasks_path, _size(self.tasks_path)):
@@ -109,7 +112,7 @@ class TrajectoryStore:
 
 
 def _line(where: str, to_row: Callable[[_Value], Row], value: _Value) -> str:
-    """One line of a store. JSON knows no NaN, and a reader could not tell what went wrong."""
+    """Return one line of a store. NaN is refused: JSON has none, and a reader could not tell what went wrong."""
     try:
         return json.dumps(to_row(value), allow_nan=False, separators=(",", ":")) + "\n"
     except (TypeError, ValueError) as error:
@@ -128,7 +131,7 @@ def _parse(where: str, line: bytes, from_row: Callable[[Row], _Value]) -> _Value
 
 
 def _lines(path: Path, size: int) -> Iterator[tuple[str, bytes]]:
-    """(place, line) of the first `size` bytes of a file. A torn last line is left out with a warning."""
+    """Yield (place, line) of the first `size` bytes of a file. An unfinished last line is skipped with a warning."""
     if not path.exists():
         return
     with open(path, "rb") as file:
@@ -149,7 +152,7 @@ def _size(path: Path) -> int:
 
 
 def _append(path: Path, lines: list[str]) -> None:
-    """Append whole lines and flush them to disk, after cutting off what a killed writer left."""
+    """Cut off the unfinished line of a killed writer, append whole lines, and flush them to disk."""
     is_new = not path.exists()
     try:
         with open(path, "ab") as file:
@@ -160,13 +163,13 @@ def _append(path: Path, lines: list[str]) -> None:
             file.flush()
             os.fsync(file.fileno())
     except OSError as error:
-        raise DataError(str(path), f"cannot be written ({error.strerror}); what it held before stays") from error
+        raise DataError(str(path), f"cannot be written ({error.strerror}); its earlier lines are kept") from error
     if is_new:
         _sync_folder(path.parent)
 
 
 def _rewrite(path: Path, stays: Callable[[Row], bool]) -> None:
-    """Replace a file by those of its lines whose rows stay."""
+    """Keep only the lines of a file whose rows stay."""
     if not path.exists():
         return
     temporary = path.with_suffix(".tmp")
@@ -179,7 +182,7 @@ def _rewrite(path: Path, stays: Callable[[Row], bool]) -> None:
 
 
 def _whole_lines(path: Path) -> int:
-    """Bytes up to and including the last newline."""
+    """Return the number of bytes up to and including the last newline."""
     with open(path, "rb") as file:
         end = file.seek(0, os.SEEK_END)
         while end > 0:
@@ -193,7 +196,7 @@ def _whole_lines(path: Path) -> int:
 
 
 def _sync_folder(folder: Path) -> None:
-    """Make a new or renamed file's name survive a power cut."""
+    """Flush a folder to disk, so that a new or renamed file survives a power cut."""
     handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)

@@ -1,10 +1,10 @@
-"""The words of this program as data: task, observation, action, turn, trajectory. No torch, no I/O.
+"""The data types of this program: task, observation, action, turn, trajectory. No torch, no I/O.
 
 Axes, used as name suffixes wherever a tensor or array appears:
 B sequences | G group | K turns | L tokens | V vocabulary | N objects | T frames | S sampled frames | H W pixels.
 
-Intervals are half-open `[start, end)` in *source* frame indices; key frames are source frame indices. On the wire
-(the JSON that the policy writes) `end` is the last frame of the interval; `env.actions` converts once.
+Intervals are half-open `[start, end)` in *source* frame indices; key frames are source frame indices. In the JSON that
+the policy writes, `end` is the last frame of the interval; `env.actions` converts it.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class StopReason(StrEnum):
 
 @dataclass(frozen=True)
 class Interval:
-    """Half-open range of source frames, never empty."""
+    """Half-open range of source frames. It is never empty."""
 
     start: int
     end: int
@@ -53,7 +53,7 @@ class Interval:
 
 @dataclass(frozen=True)
 class VideoRef:
-    """Where a video's pixels lie. `frames` holds frame names without suffix, or is empty for a video file."""
+    """Place of a video's pixels. `frames` holds frame names without suffix, or is empty for a video file."""
 
     root: str  # the data root; nothing outside it is ever opened
     path: str  # relative to root: a folder of JPEGs, or a video file
@@ -77,40 +77,41 @@ class FrameRef:
 
 @dataclass(frozen=True)
 class Task:
-    """One video, one expression, its gold masks."""
+    """One video, one expression and the gold masks of its target."""
 
     task_id: str  # "<data set>/<video>/<expression>"
     video: VideoRef
     expression: str
     gold: tuple[RLE | None, ...]  # [T]; None where the target is absent; empty tuple where gold is unknown
-    family: str = "any"  # appearance | motion | temporal | relation | no_target | any
-    explore: str = ""  # why exploring pays: "brief_event", "fine_mark", or "" where the first observation is enough
+    family: str = "any"  # kind of query: appearance | motion | temporal | relation | no_target | any
+    explore: str = ""  # why zooming helps: "brief_event", "fine_mark", or "" where the first observation is enough
     evidence: tuple[int, ...] = ()  # frames that hold the evidence when `explore` is set
-    caption: str = ""  # what the target looks like, where the data set knows ("dark red")
-    subset: str = ""  # the benchmark's own part that it belongs to ("reasoning", "long"), "" where it has none
+    caption: str = ""  # appearance of the target ("dark red"), where the data set has it
+    subset: str = ""  # part of the benchmark that it belongs to ("reasoning", "long"), where there are parts
 
 
 def names_in(task_id: str) -> tuple[str, str]:
-    """(video, expression) as the data set names them; a video's name may hold slashes."""
+    """Return (video, expression) as the data set names them; a video's name may hold slashes."""
     video, _, expression = task_id.partition("/")[2].rpartition("/")
     return video, expression
 
 
 @dataclass(frozen=True)
 class Observation:
-    """What the policy is shown in one turn: text and frames in reading order; `system` in the first turn only."""
+    """Text and frames that the policy is shown in one turn, in reading order; `system` in the first turn only."""
 
     parts: tuple[str | FrameRef, ...]
     system: str = ""
 
     @property
     def frames(self) -> tuple[FrameRef, ...]:
+        """The frames alone."""
         return tuple(part for part in self.parts if isinstance(part, FrameRef))
 
 
 @dataclass(frozen=True)
 class Action:
-    """What the policy wrote in one turn.
+    """Text that the policy wrote in one turn.
 
     Example: `text='<think>..</think>\\n<answer>..</answer>'`, `token_ids=(7, 9, 2)` with the end token last,
     `logprobs=(-.1, -.2, -.0)` under the sampler's own weights, `weights_version=12`, `finish="stop"`.
@@ -134,7 +135,7 @@ class Select:
 
 @dataclass(frozen=True)
 class Answer:
-    """The policy's final word."""
+    """The policy answers, which ends the episode."""
 
     interval: Interval
     key_frame: int
@@ -142,7 +143,7 @@ class Answer:
 
 @dataclass(frozen=True)
 class Malformed:
-    """An action that could not be understood; `reason` is one of `env.actions.REASONS`."""
+    """An action that could not be parsed; `reason` is a key of `env.actions.REASONS`."""
 
     reason: str
     detail: str = ""
@@ -153,7 +154,7 @@ Decision = Select | Answer | Malformed
 
 @dataclass
 class Turn:
-    """One observation and the action that answers it, with what scoring added later."""
+    """One observation and the action that answers it; scoring adds the rest."""
 
     observation: Observation
     action: Action
@@ -161,12 +162,12 @@ class Turn:
     observation_ids: tuple[int, ...] = ()  # tokens put before the action, one image pad per frame
     old_logprobs: tuple[float, ...] = ()  # [L] of the learner before its update
     key_mask: RLE | None = None  # mask decoded from this turn's [SEG] on its own key frame
-    mask_logprob: float | None = None  # log p_mask of the [SEG] (calibration), None where there is no mask
-    mask_frame: int | None = None  # frame of `key_mask` where that is not the key frame of the decision
+    mask_logprob: float | None = None  # log p_mask of the [SEG] (calibration); None if there is no mask
+    mask_frame: int | None = None  # frame of `key_mask`, if it is not the key frame of the decision
 
     @property
     def key_mask_frame(self) -> int | None:
-        """Source frame that `key_mask` is of; None where no frame is told, as in a malformed turn."""
+        """Source frame of `key_mask`; None if the turn names none, as a malformed one."""
         if self.mask_frame is not None:
             return self.mask_frame
         return None if isinstance(self.decision, Malformed) else self.decision.key_frame
@@ -174,7 +175,7 @@ class Turn:
 
 @dataclass(frozen=True)
 class Scores:
-    """The weighted total and its parts. A part is None where the reward does not apply to this trajectory."""
+    """Weighted total and parts of the reward. A part is None if it does not apply to this trajectory."""
 
     total: float
     breakdown: dict[str, float | None]
@@ -182,7 +183,7 @@ class Scores:
 
 @dataclass
 class Trajectory:
-    """A task, the turns of one episode, why it stopped, the masks it led to and its scores."""
+    """Record of one episode: task, turns, stop reason, predicted masks and scores."""
 
     trajectory_id: str  # "<step>/<task_id>/<sibling>", unique within a run
     task: Task

@@ -1,8 +1,8 @@
-"""Exact random access to the frames of one video file, through PyAV. Knows nothing of tasks or data roots.
+"""Exact random access to the frames of one video file, through PyAV. It knows nothing of tasks or data roots.
 
-Frame i is the one with the i-th smallest presentation time. Where the container tells the times, the file is indexed
-once without decoding it, and frames are sought. Where it does not (AVI, raw streams), or where seeking lands wrong
-(transport streams), frames are counted from the top: slower, never inexact.
+Frame i is the one with the i-th smallest presentation time. If the container holds the times, the file is indexed once
+without decoding it, and frames are sought. If it does not (AVI, raw streams), or if seeking fails (transport streams),
+frames are counted from the start, which is slower and still exact.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from av.error import FFmpegError
 
 from env.errors import DataError
 
-# Frames decoded and thrown away rather than seeking again: about one group of pictures.
+# Up to so many frames are decoded and dropped before seeking again: about one group of pictures.
 _READ_ON = 32
 
 
@@ -25,7 +25,7 @@ class VideoFile:
     """The first video stream of a file, opened on construction and decoded frame by frame."""
 
     def __init__(self, path: Path):
-        """Index the stream. DataError where the file cannot be opened, holds no video or is cut short."""
+        """Index the stream. DataError if the file cannot be opened, holds no video or is cut short."""
         self._path = path
         self._decoder: Iterator[Any] | None = None
         self._position = -1  # index of the frame decoded last
@@ -41,7 +41,7 @@ class VideoFile:
         return self._num_frames
 
     def frame(self, frame_idx: int) -> np.ndarray:
-        """Frame `frame_idx` as uint8 RGB [H,W,3], turned upright. DataError where it cannot be decoded."""
+        """Return frame `frame_idx` as uint8 RGB [H,W,3], turned upright. DataError if it cannot be decoded."""
         try:
             found = self._sought(frame_idx) if self._times else None
             if found is None:
@@ -63,8 +63,8 @@ class VideoFile:
         self._decoder = None
 
     def _presentation_times(self) -> list[int]:
-        """Sorted times of all frames, from their packets; empty where the container does not tell them."""
-        # Not the packets themselves: together they are the whole file.
+        """Return the sorted times of all frames, from their packets; empty if the container does not hold them."""
+        # The packets themselves are dropped: together they are the whole file.
         found = [(p.pts, p.is_corrupt) for p in self._container.demux(self._stream) if p.size and not p.is_discard]
         promised = self._stream.frames
         if not found or promised > len(found) or any(is_corrupt for _, is_corrupt in found):
@@ -78,7 +78,7 @@ class VideoFile:
         return sum(1 for _ in self._container.decode(self._stream))
 
     def _sought(self, frame_idx: int) -> Any:
-        """The frame by its time, or None where the container's times or its seeking cannot be relied on."""
+        """Return the frame by its time; None if the times of the container or its seeking are wrong."""
         time = self._times[frame_idx]
         if self._decoder is None or not 0 < frame_idx - self._position <= _READ_ON:
             self._container.seek(time, stream=self._stream, backward=True)
@@ -93,7 +93,7 @@ class VideoFile:
         return None
 
     def _counted(self, frame_idx: int) -> Any:
-        """The frame by its place in decoding order from the top; None where it is missing or damaged."""
+        """Return the frame by its place in decoding order; None if it is missing or damaged."""
         if self._decoder is None or frame_idx <= self._position:
             self._open()
             self._decoder = iter(self._container.decode(self._stream))
@@ -107,5 +107,5 @@ class VideoFile:
 
 
 def _upright(frame: Any) -> np.ndarray:
-    """Pixels after the rotation that the file asks players to apply (phones record sideways)."""
+    """Return the pixels after the rotation that the file asks players to apply (phones record sideways)."""
     return np.ascontiguousarray(np.rot90(frame.to_ndarray(format="rgb24"), round(frame.rotation / 90) % 4))

@@ -1,5 +1,7 @@
-"""The tools with which the policy looks closer: one file and one line in `TOOLS` each. `env.tools` of a config enables
-them."""
+"""The tools with which the policy looks closer at the video.
+
+Each is one file and one line in `TOOLS`. The config key `env.tools` enables them.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +30,7 @@ def enabled_tools(config: EnvConfig) -> dict[str, Tool]:
     for name in config.tools:
         if name not in TOOLS:
             nearest = get_close_matches(name, TOOLS, n=1, cutoff=0)[0]
-            raise ConfigError(f"env.tools: no tool {name!r}, did you mean {nearest!r}? known are {', '.join(TOOLS)}")
+            raise ConfigError(f"env.tools: unknown {name!r}; known are {', '.join(TOOLS)}; did you mean {nearest}?")
         if config.prompt not in TOOLS[name].layout:
             wordings = ", ".join(TOOLS[name].layout)
             raise ConfigError(f"env.prompt: expected one of {wordings} beside the tool {name!r}, got {config.prompt!r}")

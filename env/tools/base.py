@@ -1,4 +1,4 @@
-"""`Tool`: all that the program knows of one way to look closer at the video."""
+"""`Tool`: one way to look closer at the video, as an entry of `env.tools.TOOLS`."""
 
 from __future__ import annotations
 
@@ -16,10 +16,11 @@ def _no_problem(select: Select, num_frames: int) -> str:
 
 @dataclass(frozen=True)
 class Tool:
-    """One way to look closer. A `<select>` calls each enabled tool whose own arguments it holds, in the config's order.
+    """One way to look closer.
 
-    Every action names an interval and a key frame; `select.interval` and `select.key_frame` are there for all tools.
-    Its parser, the terminal and the trace checks accept further arguments only as they are declared here.
+    A `<select>` calls each enabled tool whose own arguments it holds, in the order of the config. Every action names an
+    interval and a key frame, so all tools may use `select.interval` and `select.key_frame`. The parser, the viewer, the
+    trace checks and the metrics have no other knowledge of a tool than its entry.
     """
 
     role: str  # of its frames: lowercase letters and underscores, unlike that of any other tool
@@ -27,10 +28,11 @@ class Tool:
     show: Callable[[VideoRef, Select, EnvConfig], FrameRefs]  # the frames that answer a select
     layout: Mapping[str, Callable[[Select, FrameRefs], Parts]]  # text around them, by prompt wording (`PROMPTS`)
     arguments: Mapping[str, int] = field(default_factory=dict)
-    """Its own keys in the JSON of a `<select>`, and how many whole numbers each holds: 1 is a number, more a list."""
+    """Its own keys in the JSON of a `<select>`, and the count of whole numbers that each holds: 1 is a plain number,
+    more are a list."""
     problem: Callable[[Select, int], str] = _no_problem
-    """Its limits: what is wrong with a select, given the video's number of frames; empty where nothing is."""
-    is_large: bool = False  # whether the terminal draws its frames large
+    """Its limits. Returns what is wrong with a select of a video with so many frames; "" if nothing is."""
+    is_large: bool = False  # whether the terminal shows its frames large
 
     def is_called(self, select: Select) -> bool:
         """Return whether the select holds all of the tool's own arguments; a tool without any is always called."""

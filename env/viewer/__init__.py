@@ -1,1 +1,1 @@
-"""Trajectories to look at: the HTML page, the terminal table, mask overlays and interactive play."""
+"""Views of trajectories: the HTML page, the terminal table, mask overlays, and episodes in which a person acts."""

@@ -1,4 +1,4 @@
-"""Masks and frames made ready for a page: outlines as SVG paths, frames as JPEG data URIs, each kept once."""
+"""Masks and frames for a page: outlines as SVG paths, frames as JPEG data URIs, each embedded once."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ MAX_IMAGES = 4000  # most frames of one page, about 10 KB each
 class ImageBook:
     """Frames of one page. The same frame at the same size is encoded and embedded once.
 
-    A frame that cannot be read (the video has moved, or is damaged) has no image, and the page says so.
+    For a frame that cannot be read (the video was moved, or is damaged) the page says "no image".
     """
 
     cache: FrameCache
@@ -62,13 +62,13 @@ class ImageBook:
 
 
 def jpeg_uri(pixels_HWC: np.ndarray, quality: int = 82) -> str:
-    """uint8 RGB pixels as a `data:image/jpeg` URI."""
+    """Return uint8 RGB pixels [H,W,3] as a `data:image/jpeg` URI; `quality` is 0 to 100."""
     _, encoded = cv2.imencode(".jpg", cv2.cvtColor(pixels_HWC, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, quality])
     return "data:image/jpeg;base64," + base64.b64encode(encoded.tobytes()).decode("ascii")
 
 
 def outline_path(rle: RLE | None) -> str:
-    """SVG path data around a mask's regions and holes, in the mask's own pixels; fill it even-odd. Empty: ""."""
+    """Return SVG path data around a mask's regions and holes, in its own pixels, to be filled even-odd; "" if empty."""
     if rle is None:
         return ""
     # Contours run through pixel centres: on a doubled mask they lie a quarter pixel inside the true edge.
@@ -82,7 +82,7 @@ def outline_path(rle: RLE | None) -> str:
 
 
 def visible_runs(rles: list[RLE | None]) -> list[tuple[int, int]]:
-    """Half-open runs of frames `[start, end)` on which the mask is not empty."""
+    """Return the half-open runs of frames `[start, end)` on which the mask is not empty."""
     runs: list[tuple[int, int]] = []
     for frame_idx, rle in enumerate(rles):
         if is_empty(rle):
@@ -95,12 +95,12 @@ def visible_runs(rles: list[RLE | None]) -> list[tuple[int, int]]:
 
 
 def gold_mask(task: Task, frame_idx: int) -> RLE | None:
-    """Gold mask of a frame; None where the target is absent, gold is unknown or the frame does not exist."""
+    """Return the gold mask of a frame; None if the target is absent, gold is unknown or there is no such frame."""
     return task.gold[frame_idx] if 0 <= frame_idx < len(task.gold) else None
 
 
 def region_iou(predicted: RLE | None, gold: RLE | None) -> float | None:
-    """J of one frame, 0..1; two empty masks agree (1). None where the two differ in size."""
+    """Return J of one frame, 0 to 1. Two empty masks score 1. None if the masks differ in size."""
     if predicted is None or gold is None or is_empty(predicted) or is_empty(gold):
         return float(is_empty(predicted) == is_empty(gold))
     if list(predicted["size"]) != list(gold["size"]):

@@ -1,4 +1,4 @@
-"""Trajectories as one self-contained HTML page: nothing is fetched, stored text is escaped, scripts are pinned."""
+"""Trajectories as one self-contained HTML page. It fetches nothing, escapes stored text and pins its script by hash."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ LOWEST_POWER = -7  # differences of 1e-7 and below are blank in the heat strip, 
 
 @dataclass(frozen=True)
 class ShownFrame:
-    """A frame as the policy saw it. `image` is a position in the page's images, None where it cannot be shown."""
+    """A frame as the policy saw it. `image` is a position in the page's images, None if it cannot be read."""
 
     ref: FrameRef
     image: int | None
@@ -54,7 +54,7 @@ class MaskView:
 
 @dataclass(frozen=True)
 class TokenView:
-    """One sampled token. `shade` is 0..1 on a log scale of |difference|, which is None without a learner."""
+    """One sampled token. `shade` is 0 to 1 on a log scale of |difference|. Without a learner `difference` is None."""
 
     token_id: int
     sampler: float
@@ -66,11 +66,13 @@ class TokenView:
 
 @dataclass(frozen=True)
 class TurnView:
+    """One turn as the page shows it."""
+
     turn: Turn
     frames: list[ShownFrame]
     frames_line: str
     thinking: str
-    written: str  # what the policy wrote outside its thinking
+    written: str  # text of the policy outside its thinking
     decision: str
     key: MaskView | None
     tokens: list[TokenView]
@@ -80,6 +82,8 @@ class TurnView:
 
 @dataclass(frozen=True)
 class RewardRow:
+    """One line of the table of rewards. `weight` is None if it is not known."""
+
     name: str
     value: float | None
     weight: float | None
@@ -88,6 +92,8 @@ class RewardRow:
 
 @dataclass(frozen=True)
 class TrajectoryView:
+    """One trajectory as the page shows it."""
+
     trajectory: Trajectory
     turns: list[TurnView]
     gold_runs: list[tuple[int, int]]
@@ -102,7 +108,15 @@ class TrajectoryView:
 def render_page(
     trajectories: Sequence[Trajectory], title: str, weights: Mapping[str, float], cache: FrameCache, note: str = ""
 ) -> str:
-    """One HTML page with all `trajectories`; `weights` may be empty where they are not known."""
+    """Return one HTML page with all trajectories.
+
+    Args:
+        trajectories: What is shown, in this order.
+        title: Title of the page.
+        weights: Reward name to weight; empty if the weights are not known.
+        cache: Reads the frames.
+        note: A remark beside the summary.
+    """
     images = ImageBook(cache)
     views = [_trajectory_view(trajectory, weights, images) for trajectory in trajectories]
     environment = Environment(
@@ -122,7 +136,7 @@ def render_page(
 
 
 def write_page(path: Path, html: str) -> None:
-    """Write a page as UTF-8; lone surrogates, which a model can write and JSON can carry, become `?`."""
+    """Write a page as UTF-8. Lone surrogates, which a model can write and JSON can hold, become `?`."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(html.encode("utf-8", "replace"))
 
@@ -206,7 +220,7 @@ def _token_views(turn: Turn) -> list[TokenView]:
     has_learner = len(turn.old_logprobs) == len(action.logprobs)
     learners = turn.old_logprobs if has_learner else [None] * len(action.logprobs)
     views = []
-    # Recorded text has ids but no log-probs, so that the strip is empty rather than wrong.
+    # Recorded text has ids and no log-probs: its strip stays empty.
     for token_id, sampler, learner in zip(action.token_ids, action.logprobs, learners, strict=False):
         difference = None if learner is None else learner - sampler
         shade = 0.0 if difference is None else _shade(difference)
@@ -223,7 +237,7 @@ def _shade(difference: float) -> float:
 
 
 def _final_frames(trajectory: Trajectory) -> list[int]:
-    """Evenly spaced frames among those that have a predicted mask; gold alone where nothing was predicted."""
+    """Return evenly spaced frames among those with a predicted mask; without any, among those with a gold mask."""
     indices = sorted(trajectory.masks)
     if not indices:
         indices = [idx for idx, rle in enumerate(trajectory.task.gold) if not is_empty(rle)]
@@ -243,7 +257,7 @@ def _reward_rows(trajectory: Trajectory, weights: Mapping[str, float]) -> list[R
 
 
 def _axis(num_frames: int) -> list[int]:
-    """About eight round frame indices for the time axis."""
+    """Return about eight round frame indices for the time axis."""
     raw = max(1.0, num_frames / 8)
     power = 10 ** math.floor(math.log10(raw))
     spacing = next(int(factor * power) for factor in (1, 2, 5, 10) if factor * power >= raw)

@@ -1,4 +1,4 @@
-"""A person plays the environment in the terminal: sees what the policy sees, acts in its grammar, is scored like it."""
+"""An episode in the terminal in which a person acts: the same frames, grammar and scores as for the policy."""
 
 from __future__ import annotations
 
@@ -43,10 +43,20 @@ MAX_ROWS = 24
 
 
 def play(task: Task, config: EnvConfig, score: ScorePlay, console: Console, lines: Iterable[str]) -> Trajectory | None:
-    """Play one episode of `task` with commands read from `lines`; None where they end before the episode does.
+    """Run one episode in which a person acts.
 
-    `score` names the numbers told at the end, from the finished trajectory (it has no masks). A frame that cannot be
-    read raises DataError.
+    Args:
+        task: The task.
+        config: What is shown, and limits.
+        score: Returns the numbers that are printed at the end, given the finished trajectory (it has no masks).
+        console: Frames and messages are printed here.
+        lines: The person's commands.
+
+    Returns:
+        The trajectory; None if the lines end before the episode does.
+
+    Raises:
+        DataError: A frame cannot be read.
     """
     env = VideoSegEnv(task, config)
     tools = enabled_tools(config)
@@ -63,11 +73,11 @@ def play(task: Task, config: EnvConfig, score: ScorePlay, console: Console, line
         for is_large in (False, True):
             refs = [ref for ref in observation.frames if (ref.role in large_roles) == is_large]
             _show(refs, is_large, task.video, frames, console)
-        wish = _next_wish(commands, task.video.num_frames, tools, console)
-        if wish is None:
+        decision = _next_decision(commands, task.video.num_frames, tools, console)
+        if decision is None:
             console.print(Text("No more input; the episode is left unfinished."))
             return None
-        action = Action(_action_text(wish))
+        action = Action(_action_text(decision))
         result = env.step(action)
         trajectory.turns.append(Turn(observation, action, result.decision))
         observation = result.observation
@@ -136,11 +146,17 @@ def _with_arguments(select: Select, given: Sequence[str], num_frames: int, tools
 
 
 def _action_text(decision: Select | Answer) -> str:
-    return f"<think>played by hand</think>\n{format_decision(decision)}"
+    return f"<think>written by hand</think>\n{format_decision(decision)}"
 
 
 def draw_frame(pixels_HWC: np.ndarray, columns: int, has_colour: bool) -> Text:
-    """uint8 RGB pixels as half-block characters, two pixels each, or in grey letters where there is no colour."""
+    """Return pixels as text.
+
+    Args:
+        pixels_HWC: uint8 RGB.
+        columns: Most characters of a line.
+        has_colour: Whether to print two pixels a character in colour; else each is a character from dark to light.
+    """
     height, width = pixels_HWC.shape[:2]
     # A character is about twice as high as wide, so that half of one is square.
     rows = min(MAX_ROWS, max(1, round(columns * height / width / 2)))
@@ -172,7 +188,7 @@ def _show(refs: Sequence[FrameRef], is_large: bool, video: VideoRef, frames: Fra
         console.print(Columns(drawn, padding=(0, 1)))
 
 
-def _next_wish(
+def _next_decision(
     commands: Iterable[str], num_frames: int, tools: Mapping[str, Tool], console: Console
 ) -> Select | Answer | None:
     console.print(Text("> "), end="")
@@ -188,7 +204,7 @@ def _next_wish(
 
 def _tell(trajectory: Trajectory, score: ScorePlay, console: Console) -> None:
     decision = trajectory.decision
-    assert isinstance(decision, Select | Answer)  # a person's line becomes a turn only when it is well formed
+    assert isinstance(decision, Select | Answer)  # a person's line becomes a turn only when it is well-formed
     interval = decision.interval
     console.rule(Text(f"{trajectory.stop_reason.value} after {len(trajectory.turns)} turns"))
     console.print(

@@ -1,4 +1,4 @@
-"""Stored trajectories as a table in the terminal, and the filter that chooses them. Stored text is untrusted."""
+"""Stored trajectories as a table in the terminal, and the filter that selects them. Stored text is not trusted."""
 
 from __future__ import annotations
 
@@ -24,13 +24,12 @@ STOP_STYLE = {
     StopReason.TOO_LONG: "magenta",
     StopReason.SINGLE_PASS: "green",
     StopReason.ERROR: "bold red",
-    StopReason.SINGLE_PASS: "cyan",
 }
 
 
 @dataclass(frozen=True)
 class Filter:
-    """Which trajectories to look at; every criterion that is set must hold."""
+    """Selection of trajectories; every criterion that is set must hold."""
 
     min_reward: float | None = None
     max_reward: float | None = None
@@ -58,7 +57,7 @@ class Filter:
 
 
 def plain(text: str, limit: int = 400) -> str:
-    """Text that cannot steer a terminal: without escape sequences, control, direction and surrogate characters."""
+    """Return text without escape sequences, control, direction and surrogate characters, safe for a terminal."""
     text = ESCAPE_SEQUENCES.sub("", text)
     text = "".join(" " if char.isspace() else char for char in text)
     text = "".join(char for char in text if char == " " or unicodedata.category(char)[0] != "C")
@@ -99,7 +98,7 @@ def _indices(frames: Sequence[FrameRef]) -> str:
 
 
 def summary(trajectories: Sequence[Trajectory]) -> str:
-    """One line: counts by stop reason, mean reward, mean turns."""
+    """Return one line: counts by stop reason, mean reward, mean turns."""
     if not trajectories:
         return "0 trajectories"
     counts = Counter(trajectory.stop_reason for trajectory in trajectories)
@@ -108,14 +107,14 @@ def summary(trajectories: Sequence[Trajectory]) -> str:
     reward = f"mean reward {fmean(rewards):.3f}" if rewards else "no rewards"
     if rewards and len(rewards) < len(trajectories):
         reward += f" over {len(rewards)} scored"
-    with_turns = [one for one in trajectories if one.stop_reason is not StopReason.SINGLE_PASS]
-    turns = f"mean turns {fmean(len(one.turns) for one in with_turns):.2f}" if with_turns else "no turns"
+    turns = [len(each.turns) for each in trajectories if each.stop_reason is not StopReason.SINGLE_PASS]
+    mean_turns = f"{fmean(turns):.2f}" if turns else NONE
     noun = "trajectory" if len(trajectories) == 1 else "trajectories"
-    return f"{len(trajectories)} {noun}: {stops}; {reward}; {turns}"
+    return f"{len(trajectories)} {noun}: {stops}; {reward}; mean turns {mean_turns}"
 
 
 def print_table(trajectories: Sequence[Trajectory], console: Console) -> None:
-    """Print a row per turn; what belongs to the whole trajectory stands in its first row."""
+    """Print a row per turn; the first row also holds what belongs to the whole trajectory."""
     table = Table(header_style="bold", show_lines=False)
     table.add_column("trajectory", overflow="fold", max_width=48)
     for name in ("step", "turn"):

@@ -48,7 +48,7 @@ def test_every_shipped_config_loads_and_survives_saving(name: str, tmp_path: Pat
 
 
 def test_tiny_has_the_shape_of_the_laptop_recipe():
-    """What other parts count on; the numbers of steps and learning rates are the recipe's to tune."""
+    """Settings that other parts rely on; steps and learning rates may be tuned."""
     config = load_config("tiny")
     assert (config.env.prompt, config.policy.path, config.sampler.dtype) == ("brief", "", "float32")
     assert [stage.kind for stage in config.cold_start.stages] == ["masks", "vision", "captions", "dialogue"]
@@ -96,7 +96,7 @@ def test_extends_takes_a_shipped_name_or_a_file_beside_it(tmp_path: Path):
     assert "extends: expected a file name, got 3" in error_of(written(tmp_path, "extends: 3"))
 
 
-def test_extends_goes_as_deep_as_one_likes_and_the_last_word_counts(tmp_path: Path):
+def test_extends_may_be_nested_and_the_last_file_wins(tmp_path: Path):
     written(tmp_path, "seed: 1\nenv: {max_turns: 5, strip_frames: 4, zoom_frames: 2}", "base.yaml")
     written(tmp_path, "extends: base.yaml\nenv: {strip_frames: 6, zoom_frames: 7}", "two.yaml")
     config = load_config(written(tmp_path, "extends: two.yaml\nenv: {zoom_frames: 8}", "four.yaml"))
@@ -104,11 +104,11 @@ def test_extends_goes_as_deep_as_one_likes_and_the_last_word_counts(tmp_path: Pa
     assert config == load_config(tmp_path / "base.yaml", ["env.strip_frames=6", "env.zoom_frames=8"])
 
 
-def test_extends_that_goes_round_is_named(tmp_path: Path):
+def test_a_cycle_of_extends_is_an_error(tmp_path: Path):
     one, two = written(tmp_path, "extends: two.yaml", "one.yaml"), written(tmp_path, "extends: one.yaml", "two.yaml")
-    assert error_of(one) == f"{two}: extends: goes round in a circle: {one} extends {two} extends {one}"
+    assert error_of(one) == f"{two}: extends: expected no cycle, found {one} extends {two} extends {one}"
     own = written(tmp_path, "extends: own.yaml", "own.yaml")
-    assert error_of(own) == f"{own}: extends: goes round in a circle: {own} extends {own}"
+    assert error_of(own) == f"{own}: extends: expected no cycle, found {own} extends {own}"
 
 
 def test_overrides_reach_sections_lists_and_rewards():
@@ -155,13 +155,13 @@ def test_a_bad_override_is_named(override: str, message: str):
     assert message in text
 
 
-def test_training_data_that_would_not_be_read_is_refused(tmp_path):
+def test_training_data_without_effect_is_refused(tmp_path):
     text = error_of("videoseg_o3/2b_grpo", "data.train_root=/mine")
-    assert text.startswith("--set data.train_root=/mine: would not be read, since data.train names what to train on")
+    assert text.startswith("--set data.train_root=/mine: has no effect beside data.train")
     assert load_config("videoseg_o3/2b_grpo", ["data.train_root=/mine", "data.train=[]"]).data.train_root == "/mine"
     assert load_config("videoseg_o3/2b_cold_start", ["data.traces=t.json"]).data.traces == "t.json"
     file = written(tmp_path, "extends: videoseg_o3/2b_grpo\ndata: {train_root: /mine}")
-    assert error_of(file).startswith(f"{file}: data.train_root: would not be read")
+    assert error_of(file).startswith(f"{file}: data.train_root: has no effect beside data.train")
     both = written(tmp_path, "extends: videoseg_o3/2b_grpo\ndata: {train_root: /mine, train: []}")
     assert load_config(both).data.train_root == "/mine"
 
@@ -204,7 +204,7 @@ def test_a_file_that_is_no_text_or_not_there_is_named(tmp_path: Path):
     assert "clips, smoke, tiny" in error_of("tinny")
 
 
-def test_numbers_are_read_as_a_person_means_them(tmp_path: Path):
+def test_numbers_in_every_notation_are_read(tmp_path: Path):
     config = load_config(written(tmp_path, "grpo: {lr: 3e-6, kl_coef: 1, clip_low: 2E+0, max_grad_norm: 0.5}"))
     assert (config.grpo.lr, config.grpo.kl_coef, config.grpo.clip_low) == (3e-6, 1.0, 2.0)
     assert isinstance(config.grpo.kl_coef, float)
@@ -233,11 +233,11 @@ def test_numbers_are_read_as_a_person_means_them(tmp_path: Path):
         ("policy.lora_modules_to_save=[lm_head]", "policy.lora_rank: expected above 0 where lora_dropout or"),
     ],
 )
-def test_a_harmful_value_is_refused(override: str, message: str):
+def test_a_value_out_of_range_is_refused(override: str, message: str):
     assert message in error_of("tiny", override)
 
 
-def test_all_problems_are_told_at_once():
+def test_all_problems_are_reported_at_once():
     config = load_config("tiny")
     bad = replace(config, seed=-1, eval=replace(config.eval, temperature=-0.5))
     with pytest.raises(ConfigError, match=r"seed: expected >= 0, got -1; eval.temperature: expected >= 0, got -0.5"):

@@ -1,4 +1,4 @@
-"""Model text -> decision: exact tables, the inverse, and 2,000 broken texts that each become a value."""
+"""Parsing of actions: exact tables, the way back, and 2,000 broken texts that each become a value."""
 
 import random
 
@@ -112,7 +112,7 @@ def test_every_mistake_has_its_reason(text, reason):
     assert len(decision.detail) <= 80
 
 
-def test_cut_off_text_is_malformed_however_it_looks():
+def test_cut_off_text_is_malformed_even_if_it_parses():
     assert parse_action(THINK + block(), 10, finish="length") == Malformed("cut_off")
 
 
@@ -146,7 +146,7 @@ VALUES = ["3", "8", "5", "-1", "true", "null", "3.0", "1e400", "NaN", '"3"', "[3
 
 
 def fuzzed(rng: random.Random) -> str:
-    """A text of one of four kinds: soup of pieces, a valid one mutated, a valid frame with odd JSON, a valid one."""
+    """Return a text of one of four kinds: random pieces, a mutated valid text, odd JSON in valid tags, a valid text."""
     kind = rng.randrange(4)
     if kind == 0:
         return "".join(rng.choice(PIECES) for _ in range(rng.randint(0, 30)))
@@ -182,7 +182,7 @@ def test_2000_fuzzed_texts_become_values():
     assert seen == {"fine", *REASONS} - {"cut_off"}  # the fuzzer reaches every branch
 
 
-def test_the_longest_texts_are_read_in_linear_steps():
+def test_the_longest_texts_are_parsed_in_linear_time():
     for piece in ("<", "<|", "<think>", "</think>", "[SEG]", "<VTG>{", " ", '"', "<|a", "\\"):
         text = (piece * (1 << 17))[: 1 << 17]
         assert isinstance(parse_action(text, 10), Malformed)

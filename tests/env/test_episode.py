@@ -30,7 +30,7 @@ def strip(*indices, role: str = "strip"):
     return [FrameRef(frame_idx, 192, 128, role) for frame_idx in indices]
 
 
-def test_brief_puts_the_question_last_and_a_letter_and_an_index_before_every_frame():
+def test_brief_puts_the_query_last_and_a_letter_and_an_index_before_every_frame():
     a, b, c = strip(0, 33, 65)
     d, e = (FrameRef(frame_idx, 416, 224, "detail") for frame_idx in (0, 65))
     observation = VideoSegEnv(TASK, CONFIG).first_observation()
@@ -77,7 +77,7 @@ def test_full_follows_the_published_order():
     ]
 
 
-def test_the_system_text_teaches_the_form_that_is_parsed():
+def test_the_examples_of_the_system_text_are_parsed():
     system = PROMPTS["full"].system([tool.help for tool in TOOLS.values()])
     example = Interval(12, 41)
     assert format_decision(Select(example, 25)) in system and format_decision(Answer(example, 25)) in system
@@ -114,7 +114,7 @@ def test_all_prompts_keep_the_contract(name):
         ("x < 3 > y, [1], \u72d7, \ud800", "x < 3 > y, [1], \u72d7,"),
     ],
 )
-def test_queries_cannot_pose_as_tokens(query, expected):
+def test_queries_cannot_contain_tokens(query, expected):
     assert clean_query(query) == expected
     assert clean_query(expected) == expected
 

@@ -1,4 +1,4 @@
-"""Which frames are shown, how large, and that their pixels are the right ones or an error that names the file."""
+"""Choice and size of frames; their pixels are right, or an error names the file."""
 
 import random
 import struct
@@ -20,7 +20,7 @@ CONTAINERS = [
     ("c.webm", "libvpx-vp9", {"g": "20", "auto-alt-ref": "1", "lag-in-frames": "16"}),
     ("d.mp4", "libx265", {"x265-params": "open-gop=1:keyint=12:bframes=3:log-level=none"}),
     ("e.avi", "mpeg4", {"g": "12"}),  # its packets carry no presentation times
-    ("f.ts", "libx264", {"g": "12", "bf": "3"}),  # has no index: seeking lands anywhere
+    ("f.ts", "libx264", {"g": "12", "bf": "3"}),  # has no index: seeking is inexact
 ]
 
 
@@ -63,7 +63,7 @@ def test_sampled_indices_are_sorted_unique_and_hold_both_ends():
         (1000, 10, 32 * 784, 28, (28, 896)),  # the released code: a side of 0
         (64, 64, 4 * 256, 16, (32, 32)),
         (64, 64, 20 * 256, 16, (64, 64)),
-        (64, 64, 10, 32, (32, 32)),  # one cell is the least
+        (64, 64, 10, 32, (32, 32)),  # one cell is the smallest size
         (96, 128, 10**9, 32, (128, 96)),
     ],
 )
@@ -223,7 +223,7 @@ def test_huge_frames_are_refused_before_they_are_decoded(tmp_path):
         probe(tmp_path / "clip")
 
 
-def test_what_is_no_video_is_refused(tmp_path):
+def test_other_files_than_videos_are_refused(tmp_path):
     (tmp_path / "empty").mkdir()
     (tmp_path / "text.mp4").write_text("not a video")
     for path, problem in (("empty", "expected frames"), ("text.mp4", "cannot be read"), ("none", "found neither")):
@@ -257,13 +257,13 @@ def test_the_cache_decodes_and_resizes_once(tmp_path):
         first[0] = 1
 
 
-def test_the_cache_forgets_the_least_recently_used(tmp_path):
+def test_the_cache_drops_the_least_recently_used(tmp_path):
     ref = probe(write_folder(tmp_path / "clip", 3))
     cache = FrameCache(max_bytes=2 * 48 * 80 * 3)
     cache.full(ref, 0)
     cache.full(ref, 1)
     cache.full(ref, 0)
-    cache.full(ref, 2)  # pushes out 1
+    cache.full(ref, 2)  # drops 1
     for name in ("00000", "00001", "00002"):
         (tmp_path / "clip" / f"{name}.jpg").unlink()
     assert (read_number(cache.full(ref, 0)), read_number(cache.full(ref, 2))) == (0, 2)
@@ -281,7 +281,7 @@ def test_a_blind_cache_shows_grey(tmp_path):
     assert read_number(cache.full(ref, 1)) == 1
 
 
-def test_blind_looks_show_grey_where_a_frame_was_asked_for(tmp_path):
+def test_blind_zooms_replace_the_frames_of_tools_by_grey(tmp_path):
     ref = probe(write_folder(tmp_path / "clip", 2))
     cache = FrameCache(blind_zooms=True)
     for role in ("zoom", "key"):
@@ -316,7 +316,7 @@ def test_a_region_outside_of_the_frame_is_refused(tmp_path, region):
         FrameCache().pixels(ref, FrameRef(0, 40, 24, "crop", region))
 
 
-def test_frame_refs_share_one_size():
+def test_frame_refs_have_one_size():
     ref = VideoRef("", "v", (), 66, 480, 854)
     assert frame_refs(ref, (3, 5), "zoom", 25088, 32) == (
         FrameRef(3, 192, 128, "zoom"),

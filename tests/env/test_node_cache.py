@@ -1,4 +1,4 @@
-"""Frames in shared memory: what one process decoded another reads; bounded, and nothing is lost where it is full."""
+"""Frames in shared memory: processes read what others decoded, within a bound; a full memory is no error."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def held(cache: NodeCache) -> int:
     return sum(path.stat().st_size for path in cache.folder.glob("*"))
 
 
-def test_what_one_process_decoded_another_reads(tmp_path: Path):
+def test_a_process_reads_what_another_one_decoded(tmp_path: Path):
     write_folder(tmp_path / "clip", 2)
     script = (
         "import sys; from pathlib import Path; from env.frames import FrameCache, probe\n"
@@ -45,7 +45,7 @@ def test_what_one_process_decoded_another_reads(tmp_path: Path):
         cache.pixels(ref, FRAME)[0] = 1
 
 
-def test_it_holds_no_more_than_it_may_and_forgets_the_least_recently_used(tmp_path: Path):
+def test_it_stays_within_its_bound_and_drops_the_least_recently_used(tmp_path: Path):
     cache = NodeCache("run", 16 * MB, tmp_path)
     make = lambda: np.zeros(MB // 2, np.uint8)  # noqa: E731
     for number in range(100):

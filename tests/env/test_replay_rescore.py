@@ -1,4 +1,4 @@
-"""Rewards computed again from what is stored."""
+"""Rewards computed again from stored trajectories."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_unchanged_rewards_agree(tmp_path, capsys):
     assert "2 rescored (weights of config.yaml), 0 differ, 1 had no scores" in capsys.readouterr().out
 
 
-def test_a_changed_part_and_total_are_told(tmp_path, capsys):
+def test_a_changed_part_and_total_are_reported(tmp_path, capsys):
     right = right_scores(tmp_path / "right")
     part = right.breakdown["tracklet_jf"]
     assert part is not None
@@ -70,12 +70,12 @@ def test_without_a_config_parts_are_compared(tmp_path, capsys):
     right = right_scores(tmp_path / "right")
     write_run(tmp_path / "total", replace(right, total=99.0), with_config=False)
     assert main([str(tmp_path / "total"), "--rescore"]) == 0
-    assert "no config.yaml, so totals are left out" in capsys.readouterr().out
+    assert "no config.yaml, so totals are not compared" in capsys.readouterr().out
     write_run(tmp_path / "part", replace(right, breakdown={**right.breakdown, "format": 0.5}), with_config=False)
     assert main([str(tmp_path / "part"), "--rescore"]) == 1
 
 
-def test_rewards_that_only_one_side_knows_are_told(tmp_path, capsys):
+def test_rewards_on_one_side_only_are_reported(tmp_path, capsys):
     right = right_scores(tmp_path / "right")
     parts = {name: value for name, value in right.breakdown.items() if name != "format"}
     write_run(tmp_path / "other", replace(right, breakdown={**parts, "charm": 1.0}))

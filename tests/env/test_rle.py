@@ -1,4 +1,4 @@
-"""RLE masks against pycocotools, and everything a broken file may hold."""
+"""RLE masks compared with pycocotools, and masks of broken files."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pycocotools import mask as pycocotools_mask
 from env.errors import DataError
 from env.rle import MAX_PIXELS, decode, decode_tracklet, encode, is_empty, union
 
-coco: Any = pycocotools_mask  # its stubs know neither plain dicts nor lists
+coco: Any = pycocotools_mask  # its stubs have neither plain dicts nor lists
 
 
 def _random_masks(seed: int, count: int) -> list[np.ndarray]:
@@ -31,7 +31,7 @@ def test_decode_reverses_encode_and_agrees_with_pycocotools():
         assert is_empty(rle) == (not mask_HW.any())
 
 
-def test_runs_that_pycocotools_need_not_write_are_read():
+def test_runs_that_pycocotools_never_writes_are_read():
     # Uncompressed runs 0, 0, 4: the first run of set pixels is empty. Then 2, 1, 0, 0, 1.
     assert encode(np.zeros((2, 2), bool))["counts"] == "4"
     assert is_empty({"size": [2, 2], "counts": "004"}) and not decode({"size": [2, 2], "counts": "004"}).any()

@@ -1,4 +1,4 @@
-"""The trajectory store: reading gives back what was written, through crashes, resumes and bad lines."""
+"""The trajectory store: it reads back what was written, after crashes, resumes and with bad lines."""
 
 import json
 import resource
@@ -45,7 +45,7 @@ ABSENT_TASK = Task("demo/clip/2", PLAIN_TASK.video, "no dog", (None, None, None)
 
 
 def full_trajectory(trajectory_id="3/demo/clip/0/1", step=3, task=FULL_TASK, version=VERSION):
-    """Every field set to something that is not its default, as far as stores of `version` knew it."""
+    """Return a trajectory with no field at its default, as far as the schema of `version` has the field."""
     frames = tuple(FrameRef(i, 32, 64, role) for i, role in enumerate(("strip", "detail", "zoom", "key")))
     arguments = {}
     if version >= 3:
@@ -91,7 +91,7 @@ def bare_trajectory(trajectory_id="a", step=-1, task=PLAIN_TASK):
     return Trajectory(trajectory_id, task, step, 0)
 
 
-def test_reading_gives_back_what_was_written(tmp_path):
+def test_trajectories_read_back(tmp_path):
     written = [full_trajectory(), bare_trajectory(), bare_trajectory("b", 4, ABSENT_TASK)]
     written[2].scores = Scores(0.0, {})
     written[2].advantage = 0.0
@@ -176,7 +176,7 @@ def test_an_empty_store_reads_as_nothing(tmp_path):
     assert list(store.read()) == []
 
 
-def test_a_torn_last_line_is_left_out_then_healed(tmp_path):
+def test_an_unfinished_last_line_is_skipped_then_cut_off(tmp_path):
     TrajectoryStore(tmp_path).append([full_trajectory("a"), full_trajectory("b")])
     path = TrajectoryStore(tmp_path).trajectories_path
     data = path.read_bytes()
@@ -192,15 +192,15 @@ def test_a_torn_last_line_is_left_out_then_healed(tmp_path):
             assert [trajectory.trajectory_id for trajectory in TrajectoryStore(tmp_path).read()] == ["a", "b"]
 
 
-def test_a_full_disk_is_told_and_what_was_stored_stays(tmp_path):
+def test_a_full_disk_is_an_error_that_loses_nothing(tmp_path):
     store = TrajectoryStore(tmp_path)
     store.append([full_trajectory("a")])
     size = store.trajectories_path.stat().st_size
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size + size // 2, before[1]))  # no file may grow further
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size + size // 2, before[1]))  # no file may become larger
     try:
         with pytest.raises(
-            DataError, match=r"trajectories\.jsonl: cannot be written \(.+\); what it held before stays"
+            DataError, match=r"trajectories\.jsonl: cannot be written \(.+\); its earlier lines are kept"
         ):
             store.append([full_trajectory("b")])
     finally:
@@ -209,7 +209,7 @@ def test_a_full_disk_is_told_and_what_was_stored_stays(tmp_path):
     assert [trajectory.trajectory_id for trajectory in TrajectoryStore(tmp_path).read()] == ["a", "b"]
 
 
-def test_a_torn_task_is_written_again(tmp_path):
+def test_an_unfinished_task_is_written_again(tmp_path):
     store = TrajectoryStore(tmp_path)
     store.append([full_trajectory("a")])
     store.tasks_path.write_bytes(store.tasks_path.read_bytes()[:-20])
@@ -219,7 +219,7 @@ def test_a_torn_task_is_written_again(tmp_path):
     assert list(TrajectoryStore(tmp_path).read()) == [full_trajectory("a")]
 
 
-def test_drop_from_forgets_later_steps(tmp_path):
+def test_drop_from_removes_later_steps(tmp_path):
     store = TrajectoryStore(tmp_path)
     store.append([full_trajectory(f"{step}/{i}", step) for step in (0, 1, 2, 3) for i in (0, 1)])
     store.drop_from(2)
@@ -239,7 +239,7 @@ def test_a_dropped_task_may_come_back_changed(tmp_path):
 
 
 def as_version(row: dict, version: int) -> dict:
-    """The row as a release wrote it whose rows were of `version`."""
+    """Return the row as a release with that version of the schema wrote it."""
     row = {**row, "version": version}
     if version < 2:
         row.pop("subset", None)
@@ -263,7 +263,7 @@ def test_an_older_store_is_read_and_appended_to(tmp_path, version):
     assert list(TrajectoryStore(tmp_path).read()) == written
 
 
-def test_a_reader_sees_only_what_was_whole_when_it_began(tmp_path):
+def test_a_reader_sees_only_lines_that_were_there_when_it_began(tmp_path):
     store = TrajectoryStore(tmp_path)
     store.append([full_trajectory("a"), full_trajectory("b")])
     reading = store.read()

@@ -1,4 +1,4 @@
-"""Outlines, frame images and the small numbers of the replay page."""
+"""Outlines, frame images and figures of the replay page."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.helpers.replay_samples import box, encode, small_task
 
 
 def filled(path: str, height: int, width: int) -> np.ndarray:
-    """Draw SVG path data the way a browser fills it (even-odd), by OpenCV, at eight times the size."""
+    """Return the pixels of an SVG path, filled even-odd as by a browser, drawn by OpenCV at eight times the size."""
     canvas_HW = np.zeros((height * 8, width * 8), np.uint8)
     polygons = []
     for piece in re.findall(r"M([^MZ]*)Z", path):

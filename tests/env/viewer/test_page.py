@@ -1,4 +1,4 @@
-"""The page: escaped, self-contained, and alive in a real browser."""
+"""The page: it escapes text, is self-contained, and works in a real browser."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ WEIGHTS = {"format": 0.5, "interval_iou": 1.0}
 
 
 def attacked(folder: Path) -> list[Trajectory]:
-    """Three trajectories in whose every stored text there is markup that would run."""
+    """Return three trajectories with markup that would run in each of their texts."""
     task = replace(small_task(folder / "video", f"the box {ATTACK}"), family="motion" + ATTACK, task_id="t" + ATTACK)
     masks = {idx: box(8, 8, 24, 36) for idx in range(10, 20)}
     scores = Scores(1.25, {"format": 1.0, "interval_iou": 0.75, "gain" + ATTACK: None})
@@ -59,7 +59,7 @@ def test_no_stored_text_becomes_markup(tmp_path):
     assert html.count("&lt;script&gt;window.hacked=1") > 10
 
 
-def test_the_page_holds_everything_itself(tmp_path):
+def test_the_page_is_self_contained(tmp_path):
     html = render_page(attacked(tmp_path), "run", WEIGHTS, FrameCache())
     addresses = [
         value for _, attributes in Elements(html).found for name, value in attributes.items() if name in ("src", "href")
@@ -124,7 +124,7 @@ def test_a_trajectory_without_turns_shows_its_masks(tmp_path):
     assert "Masks over the video" in html and "40 of 40 frames have a stored mask" in html
     assert html.count('<path class="pred"') == 12 and html.count('<path class="gold"') == 3
     assert "<span>no turns</span>" in html and 'class="turn"' not in html and "diamond" not in html
-    assert "mask predicted in [0, 40)" in html and "does not apply" in html
+    assert "predicted mask in [0, 40)" in html and "does not apply" in html
     with open_page(page_path) as opened:
         page = opened.page
         assert page.locator("article:visible .badge").inner_text() == "single_pass"
@@ -134,7 +134,7 @@ def test_a_trajectory_without_turns_shows_its_masks(tmp_path):
         assert (opened.errors, opened.requests) == ([], [])
 
 
-def test_an_empty_page_says_so(tmp_path):
+def test_an_empty_page_has_a_message(tmp_path):
     assert "No trajectory passes the filter" in render_page([], "run", {}, FrameCache())
 
 

@@ -1,4 +1,4 @@
-"""A person's episode in the terminal, with scripted input."""
+"""An episode in the terminal in which a person acts, with scripted input."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def quiet() -> Console:
     return Console(file=io.StringIO(), width=100)
 
 
-def told(console: Console) -> str:
+def printed_on(console: Console) -> str:
     assert isinstance(console.file, io.StringIO)
     return console.file.getvalue()
 
@@ -44,7 +44,7 @@ def test_a_scripted_episode_is_stepped_and_scored(tmp_path):
         Answer(Interval(10, 20), 12),
     ]
     assert trajectory.stop_reason is StopReason.ANSWERED
-    printed = told(console)
+    printed = printed_on(console)
     assert "START 9 comes after END 3" in printed
     assert "END is 40, but the last frame is 39" in printed
     assert printed.count("write `zoom START END KEY`") == 2
@@ -56,7 +56,7 @@ def test_a_scripted_episode_is_stepped_and_scored(tmp_path):
 def test_the_end_of_input_ends_the_episode_cleanly(tmp_path):
     console = quiet()
     assert play(small_task(tmp_path / "video"), CONFIG, interval_only, console, ["zoom 8 24 12"]) is None
-    assert "left unfinished" in told(console)
+    assert "left unfinished" in printed_on(console)
 
 
 def test_a_select_without_a_turn_left_ends_it(tmp_path):
@@ -71,7 +71,7 @@ def test_a_bad_line_is_explained(line: str):
         parse_command(line, 40, {})
 
 
-def test_digits_of_other_scripts_are_no_numbers():
+def test_digits_of_other_scripts_are_refused():
     with pytest.raises(ValueError, match="expected a frame from 0 to 39"):
         parse_command("zoom \u0661 2 3", 40, {})
 

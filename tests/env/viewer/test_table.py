@@ -1,4 +1,4 @@
-"""The table, its filters, and text that must not steer the terminal."""
+"""The table, its filters, and text that must not control the terminal."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.helpers.replay_samples import answer_text, box, episode, select_text,
 
 
 def write_run(folder: Path) -> list[Trajectory]:
-    """Three trajectories of steps 0, 1 and 2: answered, malformed, and failed before its first turn."""
+    """Write three trajectories of steps 0, 1 and 2: answered, malformed, and failed before the first turn."""
     task = small_task(folder / "video")
     good = Scores(2.5, {"format": 1.0})
     bad = Scores(-0.5, {"format": -1.0})
@@ -58,7 +58,7 @@ def test_filter(tmp_path, wanted: Filter, steps: list[int]):
         ("[bold]kept[/bold]", "[bold]kept[/bold]"),
     ],
 )
-def test_plain_takes_out_what_steers_a_terminal(text: str, expected: str):
+def test_plain_removes_control_sequences(text: str, expected: str):
     assert plain(text) == expected
 
 
@@ -84,7 +84,7 @@ def test_a_trajectory_without_turns_has_one_row(tmp_path, capsys):
     TrajectoryStore(tmp_path / "trajectories").append([one])
     assert main([str(tmp_path), "--stop", "single_pass"]) == 0
     printed = " ".join(capsys.readouterr().out.split())
-    assert "masks on 10 of 40 frames" in printed and "1 trajectory: single_pass 1; no rewards; no turns" in printed
+    assert "masks on 10 of 40 frames" in printed and "1 trajectory: single_pass 1; no rewards; mean turns -" in printed
     answered = episode(task, [select_text(10, 19, 15), answer_text(10, 19, 12)], {})
     assert summary([one, answered]).endswith("answered 1, single_pass 1; no rewards; mean turns 2.00")
 
