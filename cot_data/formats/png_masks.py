@@ -123,7 +123,7 @@ def read_ids(path: Path, where: str = "") -> np.ndarray:
             return np.array(image)
     except FileNotFoundError as error:
         raise DataError(
-            _error_where(path, where), "expected the masks of the frame with that name, found no file"
+            _error_where(path, where), "expected the masks of the frame with that name, found none"
         ) from error
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise DataError(_error_where(path, where), f"expected a PNG, found something else ({error})") from error
