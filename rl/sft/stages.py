@@ -36,7 +36,13 @@ def caption_prompts(config: RunConfig, policy: SegPolicy) -> CaptionPrompts | No
 
 
 def save_stage(folder: Path, policy: SegPolicy, prompts: CaptionPrompts | None) -> None:
-    """Write the weights after a stage. `policy.safetensors` comes last: with it the stage counts as done."""
+    """Write the weights after a stage, `policy.safetensors` last: with it the stage counts as done.
+
+    Args:
+        folder: The stage's folder.
+        policy: The policy after the stage.
+        prompts: The caption prompts after the stage, if the cold start has them.
+    """
     if prompts is not None:
         save_model(prompts, str(folder / "prompts.safetensors"))
     save_model(policy, str(folder / "policy.safetensors"))
@@ -48,7 +54,13 @@ def is_done(folder: Path) -> bool:
 
 
 def load_stage(folder: Path, policy: SegPolicy, prompts: CaptionPrompts | None) -> None:
-    """Load the weights after a completed stage into `policy` and `prompts`."""
+    """Load the weights after a completed stage.
+
+    Args:
+        folder: The stage's folder.
+        policy: Receives the policy's weights.
+        prompts: Receives those of the caption prompts, if the cold start has them.
+    """
     load_model(policy, str(folder / "policy.safetensors"))
     if prompts is not None:
         load_model(prompts, str(folder / "prompts.safetensors"))

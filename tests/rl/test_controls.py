@@ -16,7 +16,7 @@ from env.types import Scores, StopReason, Task, Trajectory, VideoRef
 from policy import SHIPPED
 from policy.export_shipped import ship
 from policy.videoseg.checkpoint import load_policy
-from rl import grpo
+from rl.learner import advantage
 from tests.helpers.rl_parts import Micro
 
 RETURNS = (0.0, 1.0, 2.0, 3.0, 5.0, 8.0)
@@ -28,8 +28,8 @@ def advantages(monkeypatch: pytest.MonkeyPatch, overrides: Sequence[str]) -> lis
     task = Task("set/v/0", VideoRef("/nowhere", "v", frames, 4, 64, 64), "the dog", ())
     group = [Trajectory(f"3/{task.task_id}/{g}", task, 3, g, stop_reason=StopReason.ANSWERED) for g in range(6)]
     by_id = {item.trajectory_id: value for item, value in zip(group, RETURNS, strict=True)}
-    monkeypatch.setattr(grpo, "score", lambda item, weights: Scores(by_id[item.trajectory_id], {}))
-    grpo.assign_advantages(group, load_config("smoke", [*overrides]))
+    monkeypatch.setattr(advantage, "score", lambda item, weights: Scores(by_id[item.trajectory_id], {}))
+    advantage.assign_advantages(group, load_config("smoke", [*overrides]))
     return [item.advantage for item in group if item.advantage is not None]
 
 
