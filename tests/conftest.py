@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 # Set before any test module imports torch, ray or transformers; child processes inherit it.
 os.environ.update(
-    OMP_NUM_THREADS="1",
+    OMP_NUM_THREADS=os.environ.get("OMP_NUM_THREADS", "1"),
     TOKENIZERS_PARALLELISM="false",
     HF_HUB_OFFLINE="1",
     TRANSFORMERS_OFFLINE="1",

@@ -28,6 +28,7 @@ from policy.videoseg.checkpoint import build_small, load_policy, save_policy
 from policy.videoseg.model import SegPolicy
 from policy.vlm.chat_tokens import expand_image_pads
 from policy.vlm.tokenizer import train_tokenizer
+from tests.helpers.closeness import FORWARD, assert_close_to_scale
 from tests.helpers.published_sizes import TEXT, full_size
 from tests.helpers.sampler_parts import CORPUS, frame
 
@@ -133,7 +134,7 @@ def test_a_policy_survives_the_published_layout(small: SegPolicy, tmp_path: Path
     assert all((a - b).abs().max() > 1e-3 for a, b in zip(first[:2], blank[:2], strict=True)), "the picture must matter"
     for policy in (again, ours):
         for expected, found in zip(first, seen_and_shown(policy, frame(1)), strict=True):
-            assert (expected - found).abs().max() <= 1e-6
+            assert_close_to_scale(found, expected, FORWARD)
 
 
 def test_what_the_published_class_needs_goes_there_and_back(

@@ -23,6 +23,7 @@ from rewards.mask import mask_iou
 from rl.learner.learner import LocalLearner
 from rl.rollout.episode_runner import EpisodeRunner
 from rl.rollout.request import RolloutRequest
+from tests.helpers.closeness import BACKWARD, FORWARD, assert_close_gradients, assert_close_to_scale, largest_of
 from tests.helpers.rl_parts import Micro
 
 GROUP = 8
@@ -127,7 +128,7 @@ def test_new_logprobs_equal_old_ones_on_fresh_data(bench: Bench, played: list[Tr
         new_BL = policy(collate([sequence], policy.chat, policy.layout, bench.frames, policy.device)).logprobs_BL
         new = new_BL[0][torch.tensor(sequence.loss_mask)]
         old = torch.tensor([value for turn in trajectory.turns for value in turn.old_logprobs])
-        assert (new - old).abs().max() < 1e-5
+        assert_close_to_scale(new, old, FORWARD)
 
 
 def test_a_group_alone_or_among_others_gets_the_same_numbers(bench: Bench, played: list[Trajectory]):
@@ -139,8 +140,8 @@ def test_a_group_alone_or_among_others_gets_the_same_numbers(bench: Bench, playe
     for ours, theirs in zip(alone, together, strict=False):
         assert ours.masks == theirs.masks
         for turn, other in zip(ours.turns, theirs.turns, strict=True):
-            assert turn.old_logprobs == pytest.approx(other.old_logprobs, abs=1e-5)
-            assert turn.mask_logprob == pytest.approx(other.mask_logprob, abs=1e-5)
+            assert_close_to_scale(turn.old_logprobs, other.old_logprobs, FORWARD)
+            assert turn.mask_logprob == pytest.approx(other.mask_logprob, abs=FORWARD)
             assert turn.key_mask == other.key_mask
 
 
@@ -158,10 +159,8 @@ def test_any_split_into_micro_batches_gives_the_same_gradient(bench: Bench, play
     eight = played[:GROUP]
     one_by_one = gradient(bench, eight, bench.policy(), max_batch_tokens=1)
     all_at_once = gradient(bench, eight, bench.policy(), max_batch_tokens=100_000)
-    largest = max(tensor.abs().max() for tensor in all_at_once.values())
-    assert largest > 1e-3
-    for name, tensor in all_at_once.items():
-        assert (one_by_one[name] - tensor).abs().max() <= 2e-5 * largest, name
+    assert largest_of(all_at_once) > 1e-3
+    assert_close_gradients(one_by_one, all_at_once, BACKWARD)
 
 
 @pytest.mark.filterwarnings("ignore:Detected call of `lr_scheduler.step")
@@ -178,10 +177,8 @@ def test_one_forward_for_score_and_gradient_gives_what_two_give(bench: Bench, pl
     whole = gradient(bench, played, policy, max_batch_tokens=GROUP * longest)
     assert all(with_grad) and sum(rows) == len(played), "each is seen once"
     torn = gradient(bench, played, bench.policy(), max_batch_tokens=GROUP * longest // 2)
-    largest = max(tensor.abs().max() for tensor in whole.values())
-    assert largest > 1e-3
-    for name, tensor in whole.items():
-        assert (torn[name] - tensor).abs().max() <= 2e-5 * largest, name
+    assert largest_of(whole) > 1e-3
+    assert_close_gradients(torn, whole, BACKWARD)
 
 
 @pytest.mark.filterwarnings("ignore:Detected call of `lr_scheduler.step")

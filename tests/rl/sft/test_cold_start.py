@@ -29,6 +29,7 @@ from policy.vlm.batch import ALIKE, to_sequence
 from rl.sft.collator import LessonCollator, SftBatch
 from rl.sft.loss import lesson_loss
 from rl.sft_coldstart import train
+from tests.helpers.closeness import BACKWARD, assert_close_gradients
 from tests.helpers.rl_parts import MICRO, Micro, read_lines
 
 WEIGHT = 6.0
@@ -139,8 +140,8 @@ def test_batches_of_like_length_train_as_one_would(micro: Micro, policy: SegPoli
     (loss, metrics), (wanted, wanted_metrics) = (
         lesson_loss(policy, None, each, stage, frames) for each in (apart, [one])
     )
-    assert loss.item() == pytest.approx(wanted.item(), rel=1e-5)
-    assert metrics == pytest.approx(wanted_metrics, rel=1e-5) and "loss/masks" in metrics
+    assert loss.item() == pytest.approx(wanted.item(), rel=BACKWARD)
+    assert metrics == pytest.approx(wanted_metrics, rel=BACKWARD) and "loss/masks" in metrics
 
 
 def test_masks_are_asked_for_at_every_seg_that_stands_for_the_target(
@@ -211,11 +212,7 @@ def test_a_killed_run_goes_on_to_the_same_weights(micro: Micro, tmp_path: Path) 
     train(torn, resume=True)
     for name in ("vlm/model.safetensors", "seg.safetensors"):
         ours, theirs = (load_file(Path(run.run_dir) / "policy" / name) for run in (torn, whole))
-        assert ours.keys() == theirs.keys()
-        for key, tensor in theirs.items():
-            torch.testing.assert_close(
-                ours[key], tensor, atol=1e-6, rtol=1e-5, msg=lambda text, key=key: f"{key}: {text}"
-            )
+        assert_close_gradients(ours, theirs, BACKWARD)
     logs = [read_lines(Path(run.run_dir) / "stage-4-dialogue" / "metrics.jsonl") for run in (torn, whole)]
     assert [row["step"] for row in logs[0]] == [row["step"] for row in logs[1]] == list(range(1, 25))
     assert logs[0][-1]["loss/tokens"] == pytest.approx(logs[1][-1]["loss/tokens"], abs=1e-5)
