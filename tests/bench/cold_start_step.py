@@ -1,8 +1,9 @@
-"""A step of the cold start's dialogue stage: batches of like length against one batch for all.
+"""Time a step of the cold start's dialogue stage: batches of similar length against one batch for all.
 
     python -m tests.bench.cold_start_step --data DIR [--steps 12]
 
-DIR is Moving Shapes in training layout. The two take turns on the same rows; CPU seconds (medians), padding, ratio.
+DIR is Moving Shapes in training layout. The two take turns on the same rows. The command prints CPU-seconds (medians),
+the share of padding, and the ratio.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from rl.sft.loss import lesson_loss
 
 
 def padding(lessons: list[SftBatch]) -> float:
-    """Share of the tokens of all batches that are padding."""
+    """Return the share of padding among the tokens of all batches."""
     real = sum(len(sequence) for lesson in lessons for sequence in lesson.batch.sequences)
     return 1 - real / sum(lesson.batch.input_ids_BL.numel() for lesson in lessons)
 
@@ -42,11 +43,11 @@ def main() -> None:
         parameter.requires_grad_(not stage.freeze_sam)
     collator = LessonCollator(policy, lessons.dialogue, lessons.text_only, frames, 1, stage, config.seed)
     rng = np.random.default_rng(config.seed)
-    seconds: dict[str, list[float]] = {"one batch": [], "like lengths": []}
-    padded: dict[str, list[float]] = {"one batch": [], "like lengths": []}
+    seconds: dict[str, list[float]] = {"one batch": [], "similar lengths": []}
+    padded: dict[str, list[float]] = {"one batch": [], "similar lengths": []}
     for step in range(args.steps + 1):
         rows = [{"index": int(at)} for at in rng.integers(0, len(lessons), stage.batch_size + stage.text_only_traces)]
-        for name, least_share in (("one batch", 0.0), ("like lengths", 0.8)):
+        for name, least_share in (("one batch", 0.0), ("similar lengths", 0.8)):
             lesson_collator.ALIKE = least_share
             start = time.process_time()
             made = collator(rows)["lessons"]
@@ -55,8 +56,8 @@ def main() -> None:
                 seconds[name].append(time.process_time() - start)
                 padded[name].append(padding(made))
     for name in seconds:
-        print(f"{name:12s} {median(seconds[name]):.3f} CPU-s a step, {100 * np.mean(padded[name]):.0f} % padding")
-    print(f"ratio {median(seconds['one batch']) / median(seconds['like lengths']):.2f}")
+        print(f"{name:15s} {median(seconds[name]):.3f} CPU-s a step, {100 * np.mean(padded[name]):.0f} % padding")
+    print(f"ratio {median(seconds['one batch']) / median(seconds['similar lengths']):.2f}")
 
 
 if __name__ == "__main__":
