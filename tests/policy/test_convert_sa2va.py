@@ -28,7 +28,7 @@ from policy.videoseg.checkpoint import build_small, load_policy, save_policy
 from policy.videoseg.model import SegPolicy
 from policy.vlm.chat_tokens import expand_image_pads
 from policy.vlm.tokenizer import train_tokenizer
-from tests.helpers.closeness import FORWARD, assert_close_to_scale
+from tests.helpers.closeness import FORWARD, assert_close_to_scale, relative_difference
 from tests.helpers.published_sizes import TEXT, full_size
 from tests.helpers.sampler_parts import CORPUS, frame
 
@@ -135,6 +135,10 @@ def test_a_policy_survives_the_published_layout(small: SegPolicy, tmp_path: Path
     for policy in (again, ours):
         for expected, found in zip(first, seen_and_shown(policy, frame(1)), strict=True):
             assert_close_to_scale(found, expected, FORWARD)
+    with torch.no_grad():
+        ours.vlm.model.language_model.layers[0].mlp.down_proj.weight[0] += 0.01
+    planted = seen_and_shown(ours, frame(1))
+    assert all(relative_difference(*each) > 10 * FORWARD for each in zip(planted[:2], first[:2], strict=True))
 
 
 def test_what_the_published_class_needs_goes_there_and_back(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,7 +15,13 @@ from policy.videoseg.checkpoint import build_small
 from policy.videoseg.model import SegPolicy
 from policy.vlm.batch import Batch, TokenSequence, collate
 from policy.vlm.shared_prefix import hidden_states
-from tests.helpers.closeness import BACKWARD, FORWARD, assert_close_gradients, assert_close_to_scale
+from tests.helpers.closeness import (
+    BACKWARD,
+    FORWARD,
+    assert_close_gradients,
+    assert_close_to_scale,
+    relative_difference,
+)
 
 CONFIG = PolicyConfig(
     vocab_size=420, hidden=64, layers=3, vision_hidden=32, sam=SamConfig(image_size=64, hidden=32, embed=16)
@@ -113,6 +120,9 @@ def test_states_equal_those_of_each_row_alone(policy: SegPolicy, taken: list[tup
         assert begun[1] + followed[1] < 2 * max(map(len, sequences))
         for states, sequence in zip(shared, sequences, strict=True):
             assert_close_to_scale(states[: len(sequence)], alone(policy, sequence), FORWARD)
+        other = replace(sequences[0], ids=(sequences[0].ids[1], *sequences[0].ids[1:]))
+        planted, last = alone(policy, other)[-1], alone(policy, sequences[0])[-1]
+        assert relative_difference(planted, last) > 10 * FORWARD, "one wrong token must show in the last state"
 
 
 def test_gradients_equal_those_of_each_row_alone(policy: SegPolicy):
