@@ -1,9 +1,9 @@
 """Comparisons of numbers from two computations, with a tolerance relative to the size of the numbers.
 
-Other kernels, batch shapes and numbers of threads add the same terms in another order. Each addition rounds by up to half
-of EPS of its result, so a float32 sum of n terms is off by about EPS * sqrt(n) of the size of its terms (Higham, Accuracy
-and Stability of Numerical Algorithms, section 4.2), and errors of successive layers add up. Three tolerances cover the
-tests:
+Other kernels, batch shapes and numbers of threads add the same terms in another order. Each addition rounds by up to
+half of EPS of its result, so a float32 sum of n terms is off by about EPS * sqrt(n) of the size of its terms (Higham,
+Accuracy and Stability of Numerical Algorithms, section 4.2), and errors of successive layers add up. Three tolerances
+cover the tests:
 
 * FEW_STEPS: formulas with elementwise functions and sums of some hundred terms. EPS * sqrt(400) = 2.4e-6.
 * FORWARD: a forward of a small model. About 20 sums of up to 400 terms in a row: EPS * sqrt(20 * 400) = 1.1e-5.
