@@ -4,7 +4,8 @@
 # Arguments go to pytest in place of the default paths: tests/instruction_sets.sh tests/policy -x
 # ATEN_CPU_CAPABILITY chooses PyTorch's kernels, MKL_ENABLE_INSTRUCTIONS (or MKL_CBWR=COMPATIBLE, the path of CPUs of
 # other makers) those of matrix products, ONEDNN_MAX_CPU_ISA those of convolutions. A CPU without AVX-512 falls back to
-# what it has. torch.compile is off in the first line: with that value it generates vector code that does not compile. whole takes about as many times one run of these tests as there are lines in `settings`.
+# what it has. torch.compile is off in the first line: with that value it generates vector code that does not compile.
+# The whole takes about as many times one run of these tests as there are lines in `settings`.
 set -u
 cd "$(dirname "$0")/.."
 
