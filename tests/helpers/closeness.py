@@ -52,10 +52,11 @@ def assert_close_to_scale(found: Numbers, expected: Numbers, relative: float, na
     )
 
 
-def assert_close_gradients(found: Mapping[str, Tensor], expected: Mapping[str, Tensor], relative: float) -> None:
+def assert_close_tensors(found: Mapping[str, Tensor], expected: Mapping[str, Tensor], relative: float) -> None:
     """Assert that all tensors are close, relative to the largest number of all of them.
 
-    Gradients of some weights are zero but for rounding, so they have no scale of their own.
+    It is for gradients and weights: gradients of some weights are zero but for rounding, so they have no scale of
+    their own.
 
     Args:
         found: tensors by name.
@@ -70,7 +71,7 @@ def assert_close_gradients(found: Mapping[str, Tensor], expected: Mapping[str, T
     for name, tensor in expected.items():
         difference = _largest_difference(found[name], tensor)
         assert difference <= relative * scale, (
-            f"gradient of {name} differs by {difference:.3g}, more than {relative:.3g} of the largest, {scale:.3g}"
+            f"{name} differs by {difference:.3g}, more than {relative:.3g} of the largest number of all, {scale:.3g}"
         )
 
 

@@ -30,7 +30,7 @@ from rl.sft.collator import LessonCollator
 from rl.sft.mask_stage import CaptionPrompts
 from rl.sft.trainer import ColdStartTrainer, choose_sam_parts, training_arguments
 from rl.sft_coldstart import train
-from tests.helpers.closeness import BACKWARD, FEW_STEPS, assert_close_gradients, assert_close_to_scale, largest_of
+from tests.helpers.closeness import BACKWARD, FEW_STEPS, assert_close_tensors, assert_close_to_scale, largest_of
 from tests.helpers.rl_parts import Micro, read_lines
 
 pytestmark = pytest.mark.timeout(1200)
@@ -90,7 +90,7 @@ def test_eight_batches_of_one_are_one_batch_of_eight(micro: Micro, items: list[T
     assert {"loss/tokens", "loss/masks", "loss/align"} == metrics.keys()
     assert split_metrics == pytest.approx(metrics, rel=BACKWARD)
     assert largest_of(whole) > 1e-3
-    assert_close_gradients(split, whole, BACKWARD)
+    assert_close_tensors(split, whole, BACKWARD)
 
 
 # ---- the optimiser ----
@@ -230,7 +230,7 @@ def test_recomputed_activations_give_the_same_gradient_from_less_memory(micro: M
         weights = {each.untyped_storage().data_ptr() for each in policy.parameters()}
         found.append((gradients(policy), sum(size for at, size in held.items() if at not in weights)))
     (plain, plain_bytes), (recomputed, recomputed_bytes) = found
-    assert_close_gradients(recomputed, plain, BACKWARD)
+    assert_close_tensors(recomputed, plain, BACKWARD)
     assert recomputed_bytes < 0.6 * plain_bytes
 
 

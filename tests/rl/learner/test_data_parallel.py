@@ -31,7 +31,7 @@ from rl.learner.data_parallel import DataParallelLearner, RankError, share_group
 from rl.learner.learner import Learner, LocalLearner, score_without_update
 from rl.runtime.checkpoint import load_state, save_checkpoint
 from rl.runtime.cluster import connect_ray
-from tests.helpers.closeness import BACKWARD, FORWARD, assert_close_gradients
+from tests.helpers.closeness import BACKWARD, FORWARD, assert_close_tensors
 from tests.helpers.rank_parts import breaks, dies, finds_fault, sleeps
 from tests.helpers.rl_parts import Micro, read_lines, with_a_look
 
@@ -120,8 +120,8 @@ def test_two_ranks_learn_what_one_does(ranks: Ranks, way: str):
             assert expected["optim/grad_norm"] > 1e-2
             assert metrics == pytest.approx(expected, rel=1e-3, abs=BACKWARD)
             assert_same_groups(shared, alone)
-        assert_close_gradients(momenta(two), momenta(one), BACKWARD)
-        assert_close_gradients(two.state()["policy"], one.state()["policy"], BACKWARD)
+        assert_close_tensors(momenta(two), momenta(one), BACKWARD)
+        assert_close_tensors(two.state()["policy"], one.state()["policy"], BACKWARD)
 
 
 def test_any_number_of_ranks_goes_on_from_what_another_has_saved(ranks: Ranks, tmp_path: Path):
@@ -136,7 +136,7 @@ def test_any_number_of_ranks_goes_on_from_what_another_has_saved(ranks: Ranks, t
         two.load_state(load_state(folder), folder)
         for learner in (one, two):
             learner.learn(ranks.groups(config), mark)
-        assert_close_gradients(two.state()["policy"], one.state()["policy"], BACKWARD)
+        assert_close_tensors(two.state()["policy"], one.state()["policy"], BACKWARD)
         assert one.schedule.state_dict() == two.state()["schedule"]
 
         scored, alone = ranks.groups(config), ranks.groups(config)

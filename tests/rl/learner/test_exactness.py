@@ -23,7 +23,7 @@ from rewards.mask import mask_iou
 from rl.learner.learner import LocalLearner
 from rl.rollout.episode_runner import EpisodeRunner
 from rl.rollout.request import RolloutRequest
-from tests.helpers.closeness import BACKWARD, FORWARD, assert_close_gradients, largest_of
+from tests.helpers.closeness import BACKWARD, FORWARD, assert_close_tensors, largest_of
 from tests.helpers.rl_parts import Micro
 
 GROUP = 8
@@ -161,7 +161,7 @@ def test_any_split_into_micro_batches_gives_the_same_gradient(bench: Bench, play
     one_by_one = gradient(bench, eight, bench.policy(), max_batch_tokens=1)
     all_at_once = gradient(bench, eight, bench.policy(), max_batch_tokens=100_000)
     assert largest_of(all_at_once) > 1e-3
-    assert_close_gradients(one_by_one, all_at_once, BACKWARD)
+    assert_close_tensors(one_by_one, all_at_once, BACKWARD)
 
 
 @pytest.mark.filterwarnings("ignore:Detected call of `lr_scheduler.step")
@@ -179,7 +179,7 @@ def test_one_forward_for_score_and_gradient_gives_what_two_give(bench: Bench, pl
     assert all(with_grad) and sum(rows) == len(played), "each is seen once"
     torn = gradient(bench, played, bench.policy(), max_batch_tokens=GROUP * longest // 2)
     assert largest_of(whole) > 1e-3
-    assert_close_gradients(torn, whole, BACKWARD)
+    assert_close_tensors(torn, whole, BACKWARD)
 
 
 @pytest.mark.filterwarnings("ignore:Detected call of `lr_scheduler.step")

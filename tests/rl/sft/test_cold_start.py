@@ -29,7 +29,7 @@ from policy.vlm.batch import ALIKE, to_sequence
 from rl.sft.collator import LessonCollator, SftBatch
 from rl.sft.loss import lesson_loss
 from rl.sft_coldstart import train
-from tests.helpers.closeness import BACKWARD, assert_close_gradients
+from tests.helpers.closeness import BACKWARD, assert_close_tensors
 from tests.helpers.rl_parts import MICRO, Micro, read_lines
 
 WEIGHT = 6.0
@@ -212,7 +212,7 @@ def test_a_killed_run_goes_on_to_the_same_weights(micro: Micro, tmp_path: Path) 
     train(torn, resume=True)
     for name in ("vlm/model.safetensors", "seg.safetensors"):
         ours, theirs = (load_file(Path(run.run_dir) / "policy" / name) for run in (torn, whole))
-        assert_close_gradients(ours, theirs, BACKWARD)
+        assert_close_tensors(ours, theirs, BACKWARD)
     logs = [read_lines(Path(run.run_dir) / "stage-4-dialogue" / "metrics.jsonl") for run in (torn, whole)]
     assert [row["step"] for row in logs[0]] == [row["step"] for row in logs[1]] == list(range(1, 25))
     assert logs[0][-1]["loss/tokens"] == pytest.approx(logs[1][-1]["loss/tokens"], abs=1e-5)
