@@ -9,12 +9,14 @@ import pytest
 import torch
 from torch import Tensor
 
+from env.rle import encode
 from tests.helpers.closeness import (
     BACKWARD,
     FEW_STEPS,
     FORWARD,
     assert_close_tensors,
     assert_close_to_scale,
+    assert_same_masks,
     relative_difference,
 )
 
@@ -61,6 +63,18 @@ def test_what_is_compared_may_be_a_list_an_array_or_a_number_but_of_one_shape():
     with pytest.raises(AssertionError, match="no numbers"):
         assert_close_to_scale([], [], FORWARD)
     assert relative_difference([1.0, -4.0], [1.0, -5.0]) == 0.2
+
+
+def test_a_flipped_pixel_passes_and_a_shifted_mask_fails():
+    mask_HW = np.zeros((64, 64), bool)
+    mask_HW[10:22, 30:42] = True
+    flipped_HW = mask_HW.copy()
+    flipped_HW[9, 30] = True
+    assert_same_masks([encode(flipped_HW), None], [encode(mask_HW), None])
+    with pytest.raises(AssertionError, match="masks differ in 0.00586 of their pixels"):
+        assert_same_masks([encode(np.roll(mask_HW, 1, 0))], [encode(mask_HW)])
+    with pytest.raises(AssertionError, match="one of two masks is missing"):
+        assert_same_masks([None], [encode(mask_HW)])
 
 
 def inputs() -> Tensor:
