@@ -1,4 +1,4 @@
-"""What every test needs: quiet single-threaded engines, and the folder of real clips."""
+"""Settings and fixtures of all tests: quiet engines with one thread, data sets, real clips and the micro policy."""
 
 from __future__ import annotations
 
@@ -16,9 +16,10 @@ if TYPE_CHECKING:
 # Tests compute on the CPU, on a machine with GPUs too; `VIDEOSEG_GPU=1 python -m pytest tests/gpu` shows them the GPUs.
 if os.environ.get("VIDEOSEG_GPU") != "1":
     os.environ["CUDA_VISIBLE_DEVICES"] = ""
-# Set before any test module imports torch, ray or transformers; child processes inherit it.
+# Set before any test module imports torch, ray or transformers; child processes inherit it. A number of threads that is
+# already set is kept: tests/instruction_sets.sh runs the numeric tests with several.
 os.environ.update(
-    OMP_NUM_THREADS="1",
+    OMP_NUM_THREADS=os.environ.get("OMP_NUM_THREADS", "1"),
     TOKENIZERS_PARALLELISM="false",
     HF_HUB_OFFLINE="1",
     TRANSFORMERS_OFFLINE="1",
@@ -33,7 +34,7 @@ os.environ.update(
 
 @pytest.fixture(scope="module", autouse=True)
 def no_ray_is_left() -> Iterator[None]:
-    """A module that wants Ray otherwise sized starts its own."""
+    """Shut Ray down after each module, since the next one may need other resources."""
     yield
     if ray := sys.modules.get("ray"):
         ray.shutdown()
@@ -41,17 +42,17 @@ def no_ray_is_left() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def clips() -> Path:
-    """The folder of real clips named by VIDEOSEG_CLIPS; tests that need it are left out where it is absent."""
+    """Return the folder of real clips named by VIDEOSEG_CLIPS; skip the tests that need it if it is absent."""
     root = Path(__file__).parent.parent
     folder = root / os.environ.get("VIDEOSEG_CLIPS", "../shared/data")
     if not folder.is_dir():
-        pytest.skip(f"left out: no folder of real clips at {folder}; name one with VIDEOSEG_CLIPS")
+        pytest.skip(f"skipped: no folder of real clips at {folder}; name one with VIDEOSEG_CLIPS")
     return folder.resolve()
 
 
 @pytest.fixture(scope="session")
 def shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Moving Shapes of 25 videos, which have tasks of every kind."""
+    """Write Moving Shapes of 25 videos, which have tasks of every kind; return its folder."""
     from cot_data.moving_shapes.generate import write_moving_shapes
 
     out = tmp_path_factory.mktemp("shapes") / "train"
@@ -61,7 +62,7 @@ def shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def micro(tmp_path_factory: pytest.TempPathFactory) -> Micro:
-    """Two videos and a small policy that has half learnt them, trained once (some 15 CPU-seconds)."""
+    """Train a small policy on two videos, once per session (about 15 CPU-seconds)."""
     from policy.engines.env import set_engine_env
     from tests.helpers.rl_parts import train_micro
 

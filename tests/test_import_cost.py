@@ -1,4 +1,4 @@
-"""Reading a config, a trajectory or a reward loads no torch: `configs`, `env` and `rewards` stay light."""
+"""Check that reading a config, a trajectory or a reward loads no torch: `configs`, `env` and `rewards` stay light."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ for name in names:
 
 
 def probe(names: list[str], folder: Path) -> str:
-    """What a fresh interpreter says of the first module that loads something heavy; empty when none does."""
+    """Return the message of a fresh interpreter on the first module that loads a heavy one; empty if none does."""
     command = [sys.executable, "-c", PROBE, ",".join(HEAVY), *names]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120, check=False)
     return done.stderr.strip()
@@ -30,7 +30,7 @@ def probe(names: list[str], folder: Path) -> str:
 
 @pytest.mark.parametrize("package", ["configs", "env", "rewards"])
 def test_importing_loads_nothing_heavy(package: str):
-    """Entry points too: they import what is heavy where it is used, so that `--help` answers at once."""
+    """Entry points too: they import heavy modules inside functions, so that `--help` is fast."""
     files = sorted((ROOT / package).rglob("*.py"))
     names = [".".join(file.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__") for file in files]
     assert names

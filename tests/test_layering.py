@@ -28,7 +28,7 @@ MAX_MODULES = 24  # in one folder
 
 
 def modules() -> dict[str, ast.Module]:
-    """Every module of the program by dotted name; a package stands under its own name."""
+    """Return every module of the program by dotted name; a package has its own name."""
     files = [file for package in FLOORS for file in sorted((ROOT / package).rglob("*.py"))]
     return {dotted(file): ast.parse(file.read_text(), filename=str(file)) for file in files}
 
@@ -39,7 +39,7 @@ def dotted(file: Path) -> str:
 
 
 def imports(tree: ast.Module) -> Iterator[tuple[int, str]]:
-    """(line, dotted name) of every import, inside functions too; `from a import b` gives both a and a.b."""
+    """Yield (line, dotted name) of every import, inside functions too; `from a import b` gives both a and a.b."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             for alias in node.names:
@@ -52,12 +52,12 @@ def imports(tree: ast.Module) -> Iterator[tuple[int, str]]:
 
 
 def is_entry_point(tree: ast.Module) -> bool:
-    """Whether the module has an `if __name__ == "__main__"` at its top level."""
+    """Return whether the module has an `if __name__ == "__main__"` at its top level."""
     return any(isinstance(node, ast.If) and ast.unparse(node.test) == "__name__ == '__main__'" for node in tree.body)
 
 
 def faults(trees: dict[str, ast.Module]) -> list[str]:
-    """A sentence for every import that breaks a rule."""
+    """Return a sentence for every import that breaks a rule."""
     entry_points = {name for name, tree in trees.items() if is_entry_point(tree)}
     found = []
     for name, tree in trees.items():
@@ -77,28 +77,28 @@ def faults(trees: dict[str, ast.Module]) -> list[str]:
 
 
 def is_below_inside(name: str, target: str) -> bool:
-    """Whether `target` lies on a lower floor of the package than `name`, or in the same folder."""
-    package, room = [*name.split("."), ""][:2]
-    other_package, other_room = [*target.split("."), ""][:2]
+    """Return whether `target` lies on a lower floor of the package than `name`, or in the same folder."""
+    package, folder = [*name.split("."), ""][:2]
+    other_package, other_folder = [*target.split("."), ""][:2]
     floors = INNER_FLOORS.get(package, {})
-    if package != other_package or room == other_room or room not in floors or other_room not in floors:
+    if package != other_package or folder == other_folder or folder not in floors or other_folder not in floors:
         return True
-    return floors[other_room] < floors[room]
+    return floors[other_folder] < floors[folder]
 
 
 def test_modules_import_only_what_lies_below():
     assert faults(modules()) == []
 
 
-def test_every_package_and_every_room_has_a_floor():
+def test_every_package_and_every_folder_has_a_floor():
     packages = {file.parent.name for file in ROOT.glob("*/__init__.py")} - {"tests"}
     assert packages == set(FLOORS)
     entry_points = {name for name, tree in modules().items() if is_entry_point(tree)}
     for package, floors in INNER_FLOORS.items():
         names = {dotted(file) for file in (ROOT / package).glob("*.py")} - {package} - entry_points
-        rooms = {name.split(".")[1] for name in names}
-        rooms |= {file.parent.name for file in (ROOT / package).glob("*/__init__.py")}
-        assert rooms == set(floors)
+        folders = {name.split(".")[1] for name in names}
+        folders |= {file.parent.name for file in (ROOT / package).glob("*/__init__.py")}
+        assert folders == set(floors)
 
 
 def test_no_folder_is_crowded():

@@ -1,4 +1,4 @@
-"""The picture of `tests.bench.arms`: where policies come to look while GRPO trains them, and what that gains."""
+"""The figure of `tests.bench.arms`: how often policies zoom while GRPO trains them, and their gain."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 
-# Metric of GRPO's journal -> what the picture calls it.
-LOOKS = {
-    "rollout/tool_use_fine_mark/share": "a fine mark tells (looking pays)",
-    "rollout/tool_use_brief_event/share": "a brief event tells (looking pays)",
-    "rollout/tool_use_plain/share": "looking does not pay",
+# Metric of GRPO's journal -> label in the figure.
+ZOOM_METRICS = {
+    "rollout/tool_use_fine_mark/share": "fine mark (zooming pays)",
+    "rollout/tool_use_brief_event/share": "brief event (zooming pays)",
+    "rollout/tool_use_plain/share": "zooming does not pay",
 }
 SMOOTH = 4  # steps to average over: a step has few tasks of each kind
 Gains = Mapping[str, Mapping[str, tuple[float, float]]]  # arm -> row of the table -> mean and standard error
 
 
 def read_curve(runs: Sequence[Path], metric: str) -> np.ndarray:
-    """Mean over `runs` of a metric, [blocks of SMOOTH steps]; NaN where no step of a block has it."""
+    """Return the mean of a metric over `runs`, [blocks of SMOOTH steps]; NaN where no step of a block has it."""
     curves = []
     for run in runs:
         rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
@@ -31,20 +31,20 @@ def read_curve(runs: Sequence[Path], metric: str) -> np.ndarray:
     return np.array(curves).mean(axis=0)
 
 
-def plot_looks(axis: Axes, runs: Mapping[str, Sequence[Path]]) -> None:
-    """Share of episodes that look closer, by kind of task: one line style per arm."""
+def plot_zooms(axis: Axes, runs: Mapping[str, Sequence[Path]]) -> None:
+    """Plot the share of episodes that zoom, by kind of task: one line style per arm."""
     for (name, folders), style in zip(runs.items(), ("-", ":"), strict=False):
-        for (metric, label), color in zip(LOOKS.items(), ("C0", "C2", "C1"), strict=True):
+        for (metric, label), color in zip(ZOOM_METRICS.items(), ("C0", "C2", "C1"), strict=True):
             curve_B = read_curve(folders, metric)
             steps_B = SMOOTH * np.arange(len(curve_B)) + SMOOTH / 2
             axis.plot(steps_B, 100 * curve_B, style, color=color, label=label if style == "-" else None)
         axis.plot([], [], style, color="0.3", label=name)
-    axis.set(xlabel="step of GRPO", ylabel="episodes that look closer, %", ylim=(0, 100))
+    axis.set(xlabel="step of GRPO", ylabel="episodes that zoom, %", ylim=(0, 100))
     axis.legend(fontsize=7, loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=2, frameon=False)
 
 
 def plot_gains(axis: Axes, gains: Gains) -> None:
-    """J&F over the cold start, one bar per arm and row, with standard errors over tasks."""
+    """Plot J&F over the cold start, one bar per arm and row, with standard errors over tasks."""
     rows = list(next(iter(gains.values())))
     height = 0.8 / len(gains)
     for number, (name, of_rows) in enumerate(gains.items()):
@@ -59,9 +59,15 @@ def plot_gains(axis: Axes, gains: Gains) -> None:
 
 
 def plot(runs: Mapping[str, Sequence[Path]], gains: Gains, path: Path) -> None:
-    """`runs` are folders of GRPO by arm."""
+    """Write the figure.
+
+    Args:
+        runs: run folders of GRPO, by arm.
+        gains: gain over the cold start, by arm and row of the table.
+        path: PNG to write.
+    """
     figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4), layout="constrained")
-    plot_looks(left, runs)
+    plot_zooms(left, runs)
     plot_gains(right, gains)
     figure.savefig(path, dpi=150)
     plt.close(figure)

@@ -2,8 +2,8 @@
 
     python -m tests.bench.arms_strip BEFORE AFTER --out strip.png
 
-BEFORE and AFTER are folders of `rl.evaluate` over the same tasks. Shown is, of each kind of task where exploring pays,
-the first at which one of the two policies looked closer and the other did not; none is picked by its score.
+BEFORE and AFTER are folders of `rl.evaluate` over the same tasks. For each kind of task where exploring pays, it shows
+the first task where one of the two policies zoomed and the other did not; none is chosen by its score.
 """
 
 from __future__ import annotations
@@ -21,32 +21,41 @@ from env.store import TrajectoryStore
 from env.types import Interval, Select, Trajectory
 
 NUM_FRAMES = 7
-DIMMED = 0.4  # brightness outside of the predicted mask: any colour for it would be that of some shape
+DIMMED = 0.4  # brightness outside the predicted mask; a tint could be mistaken for the colour of a shape
 GOLD = (1.0, 0.2, 0.8)
 
 
-def looks(trajectory: Trajectory) -> bool:
+def zooms(trajectory: Trajectory) -> bool:
+    """Return whether a turn of the trajectory asks for a closer view."""
     return any(isinstance(turn.decision, Select) for turn in trajectory.turns)
 
 
 def pick(before: dict[str, Trajectory], after: dict[str, Trajectory]) -> list[str]:
-    """Ids of the tasks to show, at most one of each kind."""
+    """Return the ids of the tasks to show, at most one of each kind."""
     found: dict[str, str] = {}
     for task_id, trajectory in before.items():
         kind = trajectory.task.explore
-        if kind and kind not in found and looks(trajectory) != looks(after[task_id]):
+        if kind and kind not in found and zooms(trajectory) != zooms(after[task_id]):
             found[kind] = task_id
     return list(found.values())
 
 
-def deed(trajectory: Trajectory) -> str:
-    """What the policy did, in words."""
+def actions_text(trajectory: Trajectory) -> str:
+    """Describe the actions of the policy in words."""
     wanted = [turn.decision for turn in trajectory.turns if isinstance(turn.decision, Select)]
-    shown = [f"looks at {each.interval.start} to {each.interval.end - 1}, frame {each.key_frame}" for each in wanted]
+    shown = [f"zooms to {each.interval.start} to {each.interval.end - 1}, frame {each.key_frame}" for each in wanted]
     return ", then\n".join([*shown, "answers"])
 
 
 def draw_row(axes: np.ndarray, trajectory: Trajectory, label: str, cache: FrameCache) -> None:
+    """Draw frames of a trajectory with its masks.
+
+    Args:
+        axes: one axis per frame.
+        trajectory: the trajectory.
+        label: text to the left of the row.
+        cache: reads the frames.
+    """
     task = trajectory.task
     size = (task.video.height, task.video.width)
     for axis, frame_idx in zip(axes, sample_indices(Interval(0, task.video.num_frames), NUM_FRAMES), strict=True):
@@ -63,25 +72,31 @@ def draw_row(axes: np.ndarray, trajectory: Trajectory, label: str, cache: FrameC
 
 
 def read_evaluation(folder: Path) -> tuple[dict[str, Trajectory], dict[str, float]]:
-    """Trajectory and J&F of every task of an evaluation."""
+    """Return the trajectory and the J&F of every task of an evaluation, by task id."""
     trajectories = {item.task.task_id: item for item in TrajectoryStore(folder / "trajectories").read()}
     rows = json.loads((folder / "results.json").read_text())["sighted"]["rows"]
     return trajectories, {row["task_id"]: row["jf"] for row in rows}
 
 
 def strip(before: Path, after: Path, path: Path) -> None:
-    """Two rows per task: `before` above `after`, folders of evaluations."""
-    judged = {"cold start": read_evaluation(before), "GRPO": read_evaluation(after)}
-    task_ids = pick(judged["cold start"][0], judged["GRPO"][0])
+    """Write the figure: two rows per task, `before` above `after`.
+
+    Args:
+        before: folder of the evaluation of the cold start.
+        after: folder of the evaluation after GRPO.
+        path: PNG to write.
+    """
+    evaluations = {"cold start": read_evaluation(before), "GRPO": read_evaluation(after)}
+    task_ids = pick(evaluations["cold start"][0], evaluations["GRPO"][0])
     if not task_ids:
-        raise SystemExit(f"{before}, {after}: both looked at the same tasks where exploring pays; nothing to show")
+        raise SystemExit(f"{before}, {after}: both zoom in the same tasks where exploring pays; nothing to show")
     figure = plt.figure(figsize=(9, 2.9 * len(task_ids)), layout="constrained")
     cache = FrameCache()
     for part, task_id in zip(figure.subfigures(len(task_ids), squeeze=False)[:, 0], task_ids, strict=True):
-        for axes, (name, (trajectories, jf)) in zip(part.subplots(2, NUM_FRAMES), judged.items(), strict=True):
+        for axes, (name, (trajectories, jf)) in zip(part.subplots(2, NUM_FRAMES), evaluations.items(), strict=True):
             trajectory = trajectories[task_id]
             part.suptitle(f"“{trajectory.task.expression}”", fontsize=9)
-            draw_row(axes, trajectory, f"{name}\n{deed(trajectory)}\nJ&F {100 * jf[task_id]:.0f}", cache)
+            draw_row(axes, trajectory, f"{name}\n{actions_text(trajectory)}\nJ&F {100 * jf[task_id]:.0f}", cache)
     figure.savefig(path, dpi=150)
     plt.close(figure)
 

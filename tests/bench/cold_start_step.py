@@ -1,8 +1,9 @@
-"""A step of the cold start's dialogue stage: batches of like length against one batch for all.
+"""Time a step of the cold start's dialogue stage: batches of similar length against one batch for all.
 
     python -m tests.bench.cold_start_step --data DIR [--steps 12]
 
-DIR is Moving Shapes in training layout. The two take turns on the same rows; CPU seconds (medians), padding, ratio.
+DIR is Moving Shapes in training layout. The two take turns on the same rows. The command prints CPU-seconds (medians),
+the share of padding, and the ratio.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from rl.sft.loss import sft_loss
 
 
 def padding(batches: list[SftBatch]) -> float:
-    """Share of the tokens of all batches that are padding."""
+    """Return the share of the tokens of all batches that are padding."""
     real = sum(len(sequence) for batch in batches for sequence in batch.batch.sequences)
     return 1 - real / sum(batch.batch.input_ids_BL.numel() for batch in batches)
 
@@ -46,11 +47,11 @@ def main() -> None:
     context = StageContext(policy, None, dataset, config, stage, FrameCache(), Journal(folder), folder)
     collator = SftCollator(context, Sequences(dataset.dialogue, dataset.text_only, len(dataset)))
     rng = np.random.default_rng(config.seed)
-    seconds: dict[str, list[float]] = {"one batch": [], "like lengths": []}
-    padded: dict[str, list[float]] = {"one batch": [], "like lengths": []}
+    seconds: dict[str, list[float]] = {"one batch": [], "similar lengths": []}
+    padded: dict[str, list[float]] = {"one batch": [], "similar lengths": []}
     for step in range(args.steps + 1):
         rows = [{"index": int(at)} for at in rng.integers(0, len(dataset), stage.batch_size + stage.text_only_traces)]
-        for name, least_share in (("one batch", 0.0), ("like lengths", 0.8)):
+        for name, least_share in (("one batch", 0.0), ("similar lengths", 0.8)):
             sft_collator.ALIKE = least_share
             start = time.process_time()
             made = collator(rows)["batches"]
@@ -59,8 +60,8 @@ def main() -> None:
                 seconds[name].append(time.process_time() - start)
                 padded[name].append(padding(made))
     for name in seconds:
-        print(f"{name:12s} {median(seconds[name]):.3f} CPU-s a step, {100 * np.mean(padded[name]):.0f} % padding")
-    print(f"ratio {median(seconds['one batch']) / median(seconds['like lengths']):.2f}")
+        print(f"{name:15s} {median(seconds[name]):.3f} CPU-s a step, {100 * np.mean(padded[name]):.0f} % padding")
+    print(f"ratio {median(seconds['one batch']) / median(seconds['similar lengths']):.2f}")
 
 
 if __name__ == "__main__":

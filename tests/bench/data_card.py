@@ -1,6 +1,8 @@
-"""Figures and pictures of Moving Shapes: `python -m tests.bench.data_card --root DIR --picture docs/moving_shapes.png`.
+"""Print statistics of Moving Shapes and draw a picture of it.
 
-Prints what the tasks are made of and what policies score that do not look: the floor under every other figure.
+    python -m tests.bench.data_card --root DIR --picture docs/moving_shapes.png
+
+The command prints the kinds of tasks, and the scores of baselines without a model: lower bounds of every other result.
 """
 
 from __future__ import annotations
@@ -33,13 +35,13 @@ def random_shape(task: Task, labelled: LabelledVideo, rng: np.random.Generator) 
 
 
 def middle_shape(task: Task, labelled: LabelledVideo, rng: np.random.Generator) -> Masks:
-    """A shape that the middle frame shows."""
+    """Return the masks of a random shape of the middle frame."""
     there = [each for each in labelled.objects if each.masks[task.video.num_frames // 2] is not None]
     return there[int(rng.integers(len(there)))].masks if there else nothing(task, labelled, rng)
 
 
 def fitting_word(task: Task, labelled: LabelledVideo, rng: np.random.Generator) -> Masks:
-    """A shape whose name shares most words with the sentence: language without time."""
+    """Return the masks of a shape whose name has most words in common with the sentence: language without time."""
     words = set(task.expression.split())
     scores = [len(words & set(each.caption.split())) for each in labelled.objects]
     best = [each for each, score in zip(labelled.objects, scores, strict=True) if score == max(scores)]
@@ -55,7 +57,16 @@ GUESSES: dict[str, Guess] = {
 
 
 def scores(tasks: list[Task], videos: dict[str, LabelledVideo], guess: Guess) -> dict[str, tuple[float, float]]:
-    """(J&F over all frames, J over frames with the target) in percent, by family and over all."""
+    """Score a baseline.
+
+    Args:
+        tasks: the tasks.
+        videos: labels of the videos, by path.
+        guess: returns the masks of the baseline.
+
+    Returns:
+        By family and for "all": J&F over all frames and J over frames with the target, in percent.
+    """
     rng = np.random.default_rng(0)
     rows: dict[str, list[tuple[float, float]]] = {}
     for task in tasks:
@@ -71,11 +82,12 @@ def scores(tasks: list[Task], videos: dict[str, LabelledVideo], guess: Guess) ->
 
 
 def mean(values: list[float]) -> float:
-    """Of the values that are there."""
+    """Return the mean of the values that are not NaN."""
     return float(np.nanmean(values))
 
 
 def describe(tasks: list[Task]) -> None:
+    """Print the number of tasks, their families, and how long targets are visible."""
     count = len(tasks)
     print(f"{count} tasks in {len({task.video for task in tasks})} videos")
     for title, values in (
@@ -94,7 +106,13 @@ def describe(tasks: list[Task]) -> None:
 
 
 def draw(tasks: list[Task], path: Path, columns: int = 8) -> None:
-    """One row per kind of task: frames over the whole video, the target outlined; the evidence last."""
+    """Draw one row per kind of task: frames over the whole video, the target outlined; the evidence last.
+
+    Args:
+        tasks: the first of each kind is drawn.
+        path: PNG to write.
+        columns: frames in a row.
+    """
     kinds = {task.explore or task.family: task for task in reversed(tasks)}
     figure, axes = plt.subplots(len(kinds), columns, figsize=(1.25 * columns, 1.6 * len(kinds)), layout="constrained")
     frames = FrameCache()
@@ -112,7 +130,7 @@ def draw(tasks: list[Task], path: Path, columns: int = 8) -> None:
             axis.set_xlabel(str(at), fontsize=7, labelpad=1)
         title = f'{kind}: "{task.expression}"'
         text = axes[row][0].annotate(title, (0, 1.07), xycoords="axes fraction", fontsize=8)
-        text.set_in_layout(False)  # it runs over its neighbours
+        text.set_in_layout(False)  # it extends over the neighbouring axes
     figure.savefig(path, dpi=110)
 
 

@@ -1,7 +1,7 @@
-"""Open a data set of ReVOS' size: `python -m tests.bench.dataset_open [--out DIR]`.
+"""Time the opening of a data set of the size of ReVOS: `python -m tests.bench.dataset_open [--out DIR]`.
 
-Writes 1,000 videos with 35,000 expressions and some 300 MB of masks as JSON (once; the frames are one small folder that
-all videos share), then opens it in fresh processes: the first converts the masks, the later ones find them converted.
+Writes 1,000 videos with 35,000 expressions and about 300 MB of masks as JSON (once; all videos have the same small
+folder of frames), then opens it in new processes: the first converts the masks, later ones read the converted masks.
 Prints seconds and peak memory of each.
 """
 
@@ -21,9 +21,9 @@ from PIL import Image
 from cot_data.formats.mask_table import CACHE
 from env.rle import encode
 
-VIDEOS, EXPRESSIONS, FRAMES, OBJECTS = 1000, 35, 75, 9  # per video, but for the first
+VIDEOS, EXPRESSIONS, FRAMES, OBJECTS = 1000, 35, 75, 9  # the last three per video
 HEIGHT, WIDTH = 720, 1280
-SHAPES = 64  # different masks, from which all are drawn
+SHAPES = 64  # different masks; all masks are sampled from them
 PROBE = """
 import pickle, resource, sys, time
 seconds = lambda: (time.perf_counter(), time.process_time())
@@ -46,7 +46,7 @@ print(f"peak {peak:.0f} MiB, pickled {len(pickle.dumps(tasks)) / 1e6:.1f} MB")
 
 
 def ragged_mask(rng: np.random.Generator) -> np.ndarray:
-    """bool [H, W]: a blob with an uneven rim, of about the size in JSON of a real mask of that resolution."""
+    """Return bool [H, W]: a blob with an uneven rim; its JSON is about as long as that of a real mask."""
     rows, columns = np.mgrid[:HEIGHT, :WIDTH]
     y, x, radius = rng.uniform(200, 500), rng.uniform(300, 900), rng.uniform(60, 100)
     rim = radius * (1 + 0.1 * np.sin(7 * np.arctan2(rows - y, columns - x) + rng.uniform(0, 6)))
@@ -54,7 +54,7 @@ def ragged_mask(rng: np.random.Generator) -> np.ndarray:
 
 
 def write(folder: Path) -> None:
-    """The data set in ReVOS' layout, split valid."""
+    """Write the data set in the layout of ReVOS, split valid."""
     rng = np.random.default_rng(0)
     shapes = [json.dumps(encode(ragged_mask(rng))) for _ in range(SHAPES)]
     names = [f"{t:05d}" for t in range(FRAMES)]

@@ -1,11 +1,12 @@
-"""How fast J and F are beside the algorithm of the official davis2017 code, on one core, with equal values.
+"""Time J and F against the algorithm of the official davis2017 code, on one core, and check that the values are equal.
 
     VIDEOSEG_CLIPS=/data/clips python -m tests.bench.jf_speed [--frames 40]
 
-The official package is not on PyPI, so its algorithm is written down here from its definition: whole frames of one byte
-a pixel, four shifted copies for the contour map, `cv2.dilate` with a disk. Masks of 854 x 480: real clips with OSVOS'
-predictions, enlarged by nearest pixel where they are smaller, and ellipses. Both take turns frame by frame; processor
-seconds, medians. Floor: both masks have to be read once (0.8 MB), and packed. Prints Markdown rows for LOG.md.
+The official package is not on PyPI, so its algorithm is written here from its definition: whole frames of one byte per
+pixel, four shifted copies for the contour map, `cv2.dilate` with a disk. Masks are of 854 x 480: real clips with the
+predictions of OSVOS (enlarged by nearest pixel if they are smaller) and ellipses. Both take turns frame by frame;
+times are medians of processor seconds. Lower bound: both masks have to be read once (0.8 MB) and packed. The command
+prints a Markdown table.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ Pair = tuple[np.ndarray, np.ndarray]
 
 
 def plain_jf(gold_HW: np.ndarray, pred_HW: np.ndarray) -> tuple[float, float]:
-    """J and F of two bool masks as the official code goes about them."""
+    """Return J and F of two bool masks by the algorithm of the official code."""
     union = np.sum(gold_HW | pred_HW)
     j = float(np.sum(gold_HW & pred_HW) / union) if union else 1.0
     radius = math.ceil(0.008 * math.hypot(*gold_HW.shape))
@@ -60,7 +61,7 @@ def _contour_map(mask_HW: np.ndarray) -> np.ndarray:
 
 
 def clip_pairs(clip: Path, most: int) -> Iterator[Pair]:
-    """Gold and OSVOS masks of the clip's first object."""
+    """Yield gold and OSVOS masks of the clip's first object, of at most `most` frames."""
     for path in sorted((clip / "masks").glob("*.png"))[:most]:
         images = [Image.open(folder / path.name) for folder in (clip / "masks", clip / "pred_osvos")]
         gold_HW, pred_HW = (np.asarray(image.resize(SIZE, Image.Resampling.NEAREST)) == 1 for image in images)
@@ -68,7 +69,7 @@ def clip_pairs(clip: Path, most: int) -> Iterator[Pair]:
 
 
 def ellipse_pairs(share: float, most: int) -> Iterator[Pair]:
-    """Ellipses with `share` of the image's sides, the prediction a little off; share 0 is two empty masks."""
+    """Yield `most` pairs of ellipses with `share` of the image's sides, the prediction shifted; 0 gives empty masks."""
     for at in range(most):
         yield _ellipse(share, at), _ellipse(share, at + 7)
 
@@ -82,7 +83,10 @@ def _ellipse(share: float, shift: int) -> np.ndarray:
 
 
 def milliseconds(pairs: list[Pair], *contenders: Callable[[np.ndarray, np.ndarray], object]) -> list[float]:
-    """Median processor time of each, in turns on each pair; a call before warms the caches, as decoding would."""
+    """Return the median processor time of each contender in ms.
+
+    They take turns on each pair; a call that is not timed warms the caches, as decoding would.
+    """
     spent: list[list[float]] = [[] for _ in contenders]
     for pair in pairs:
         for contender, times in zip(contenders, spent, strict=True):
@@ -102,7 +106,7 @@ def main() -> None:
     sets = {path.parent.name: list(clip_pairs(path.parent, args.frames)) for path in clips_folder().glob("*/meta.json")}
     for share in (0.0, 0.1, 0.3, 0.9):
         sets[f"ellipse, {share:g} of the sides"] = list(ellipse_pairs(share, args.frames))
-    print("| masks 854 x 480 | set pixels | plain, ms | ours, ms | of it packing (floor), ms | ratio |")
+    print("| masks 854 x 480 | set pixels | plain, ms | ours, ms | of this, packing (lower bound), ms | ratio |")
     print("|---|---|---|---|---|---|")
     for name, pairs in sorted(sets.items()):
         worst = max(np.abs(np.subtract(plain_jf(*pair), frame_jf(*pair))).max() for pair in pairs)

@@ -1,8 +1,10 @@
-"""What SAM 2 makes of the right prompt after a cold start: `python -m tests.bench.mask_decoder --run DIR --data DIR`.
+"""Measure the masks of SAM 2 for the right prompt after a cold start.
 
-The prompt is what stage `masks` learnt for the name of an object, so the language model has no part in it. Each frame
-is decoded alone. Prints J over all frames that show an object, over frames like those that answers choose as key frame
-(its area is within a tenth of its largest), and how often the mask lies on the right object.
+    python -m tests.bench.mask_decoder --run DIR --data DIR
+
+The prompt is the one that stage `masks` learnt for the name of an object, so the language model is not involved. Each
+frame is decoded alone. The command prints J over all frames that show an object, J over frames like those that answers
+choose as key frame (the area is within a tenth of the largest), and how often the mask lies on the right object.
 """
 
 from __future__ import annotations
@@ -23,14 +25,24 @@ from policy.videoseg.model import SegPolicy
 from rewards.jf import region_j
 from rl.sft.caption_prompts import CaptionPrompts
 
-EVERY = 5  # frames: neighbours are much alike
+EVERY = 5  # frames; neighbouring frames are similar
 
 
 @torch.no_grad()
-def judge_video(
+def measure_video(
     policy: SegPolicy, prompts: CaptionPrompts, labelled: LabelledVideo, frames: FrameCache
 ) -> list[tuple[float, bool, bool]]:
-    """(J, whether the object is at its largest, whether the mask lies on it most) per object and frame."""
+    """Decode every object in every EVERY-th frame of a video.
+
+    Args:
+        policy: the policy whose SAM 2 is measured.
+        prompts: prompts by name of the object.
+        labelled: the video with its objects.
+        frames: reads the frames.
+
+    Returns:
+        Per object and frame: J, whether the object is near its largest, whether J is highest for this object.
+    """
     video, rows = labelled.video, []
     names = [each.caption for each in labelled.objects]
     prompts_NC = prompts(names)
@@ -63,7 +75,7 @@ def main() -> None:
     prompts = CaptionPrompts(policy.chat, policy.sam.hidden_dim)
     load_model(prompts, str(args.run / "stage-0-masks" / "prompts.safetensors"))
     frames = FrameCache()
-    rows = [row for labelled in load_objects(args.data) for row in judge_video(policy, prompts, labelled, frames)]
+    rows = [row for labelled in load_objects(args.data) for row in measure_video(policy, prompts, labelled, frames)]
     j, is_largest, is_right = (np.array(column) for column in zip(*rows, strict=True))
     for name, picked in (("all frames", np.ones(len(j), bool)), ("like key frames", is_largest)):
         error = j[picked].std(ddof=1) / picked.sum() ** 0.5

@@ -1,7 +1,7 @@
-"""What a frame costs that another process of the node has decoded: `python -m tests.bench.node_cache`.
+"""Time the reading of a frame that another process of the node has decoded: `python -m tests.bench.node_cache`.
 
-CPU-milliseconds per frame: decoded and resized (as in a worker, and in a learner alone), the same with the result left
-at the node, and read from there. Prints a Markdown table.
+Prints a Markdown table of CPU-milliseconds per frame: decode and resize (as a worker or a learner alone does), the same
+and write the result to the cache of the node, and read it from there.
 """
 
 from __future__ import annotations
@@ -27,7 +27,14 @@ SIZES = {  # name -> (width, height, suffix, shown pixels, factor)
 
 
 def write(folder: Path, width: int, height: int, suffix: str, count: int) -> None:
-    """Frames with edges and some noise."""
+    """Write frames with edges and some noise.
+
+    Args:
+        folder: new folder.
+        width, height: size in pixels.
+        suffix: ".jpg" or ".png".
+        count: number of frames.
+    """
     rng = np.random.default_rng(0)
     folder.mkdir()
     for number in range(count):
@@ -37,7 +44,7 @@ def write(folder: Path, width: int, height: int, suffix: str, count: int) -> Non
 
 
 def cost(count: int, read: Callable[[int], object]) -> float:
-    """CPU-milliseconds per frame."""
+    """Return CPU-milliseconds per frame."""
     started = time.process_time()
     for number in range(count):
         read(number)
@@ -45,6 +52,13 @@ def cost(count: int, read: Callable[[int], object]) -> float:
 
 
 def measure(name: str, folder: Path, count: int) -> str:
+    """Return a row of the table.
+
+    Args:
+        name: key of SIZES.
+        folder: where frames are written.
+        count: number of frames.
+    """
     width, height, suffix, pixels, factor = SIZES[name]
     write(folder / "clip", width, height, suffix, count)
     ref = probe(folder / "clip")
@@ -54,15 +68,15 @@ def measure(name: str, folder: Path, count: int) -> str:
         cache = FrameCache(node=node)
         costs.append(cost(count, lambda number, cache=cache: cache.pixels(ref, frames[number])))
     NodeCache(name, 1 << 30).clear()
-    alone, left, read = costs
-    return f"| {name} | {alone:.2f} | {left:.2f} | {read:.2f} | {alone / read:.1f} |"
+    decoded, written, read = costs
+    return f"| {name} | {decoded:.2f} | {written:.2f} | {read:.2f} | {decoded / read:.1f} |"
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Frames shared by the processes of a node.")
+    parser = argparse.ArgumentParser(description="Time frames that the processes of a node share.")
     parser.add_argument("--frames", type=int, default=100)
     args = parser.parse_args()
-    print("| frames | decoded | decoded and left | read | decoded / read |")
+    print("| frames | decoded | decoded and written | read | decoded / read |")
     print("|---|---|---|---|---|")
     for name in SIZES:
         with tempfile.TemporaryDirectory() as folder:

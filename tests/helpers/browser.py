@@ -1,4 +1,4 @@
-"""A real headless Chromium for page tests; a test that needs it is left out, and says so, where none is found."""
+"""A real headless Chromium for tests of pages. Tests that need it are skipped, with the reason, if none is found."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ FLAGS = (
 
 
 def find_chromium() -> str:
-    """Path of a browser. Skips the calling test where there is none."""
+    """Return the path of a browser; skip the calling test if there is none."""
     for name in NAMES:
         if found := shutil.which(name):
             return found
-    pytest.skip(f"left out: no browser found (looked for {', '.join(NAMES)} on PATH); apt-get install chromium")
+    pytest.skip(f"skipped: no browser found (looked for {', '.join(NAMES)} on PATH); apt-get install chromium")
 
 
 @dataclass
 class Opened:
-    """A page, what its console reported as errors, and the addresses it asked for besides itself."""
+    """An open page, the errors in its console, and the addresses that it requested besides its own."""
 
     page: Page
     errors: list[str] = field(default_factory=list)
@@ -43,7 +43,16 @@ class Opened:
 
 @contextmanager
 def open_page(path: Path, width: int = 1440, height: int = 900, dark: bool = False) -> Iterator[Opened]:
-    """Open a local file in Chromium."""
+    """Open a local file in Chromium.
+
+    Args:
+        path: the page.
+        width, height: size of the window in pixels.
+        dark: whether the page is told to prefer dark colours.
+
+    Yields:
+        The page; its errors and requests are collected until the context ends.
+    """
     executable = find_chromium()
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=executable, args=list(FLAGS))

@@ -1,4 +1,4 @@
-"""What the tests of traces share."""
+"""Settings, videos and tasks made by hand, for the tests of traces."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Box = tuple[int, int, int, int]  # left, top, width, height in pixels; of a fram
 
 
 def boxes(where: Mapping[int, Box], frames: int = FRAMES) -> tuple[RLE | None, ...]:
-    """Masks of an object that is a box in some frames and absent in the others."""
+    """Return the masks of an object that is a box in some frames and absent in the others."""
     masks: list[RLE | None] = [None] * frames
     for t, (left, top, width, height) in where.items():
         mask_HW = np.zeros((SIDE, SIDE), bool)
@@ -36,7 +36,14 @@ def boxes(where: Mapping[int, Box], frames: int = FRAMES) -> tuple[RLE | None, .
 
 
 def hand_task(expression: str, gold: tuple[RLE | None, ...], number: int = 0, **labels: object) -> Task:
-    """A task of the video "v", whose frames nobody opens."""
+    """Build a task of the video "v", whose frame files do not exist.
+
+    Args:
+        expression: the sentence.
+        gold: one mask per frame, None where the target is absent.
+        number: the last part of the task's id.
+        labels: further fields of the task.
+    """
     frames = tuple(f"{t:05d}" for t in range(len(gold)))
     video = VideoRef("nowhere", "JPEGImages/v", frames, len(gold), SIDE, SIDE)
     return Task(f"set/v/{number}", video, expression, gold, **labels)  # pyright: ignore[reportArgumentType]

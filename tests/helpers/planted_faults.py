@@ -1,4 +1,4 @@
-"""Faults planted in the data sets of `tests.published_layouts`, and what is to be said of each."""
+"""Faults planted in the data sets of `tests.helpers.published_layouts`, and the message expected for each."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Change = Callable[[Path], object]
 
 
 def in_json(path: str, change: Callable[[Any], Any]) -> Change:
-    """Change a JSON file below the root, or beside it (`../`)."""
+    """Return a change of a JSON file below the root, or beside it (`../`)."""
 
     def apply(root: Path) -> None:
         file = Path(os.path.normpath(root / path))
@@ -78,7 +78,7 @@ def image(path: str, mode: str = "L", size: tuple[int, int] = (WIDTH, HEIGHT)) -
 
 
 def further_video(name: str, **changes: Any) -> Change:
-    """One more video in a data set of the layout of MeViS, with a fault in it."""
+    """Return a change that adds a faulty video to a data set in the layout of MeViS."""
 
     def apply(root: Path) -> None:
         expressions = {"0": {"exp": "what moves right", "anno_id": [7]}}
@@ -100,7 +100,7 @@ def question(number: str, **changes: str) -> Change:
     return in_video(lambda v: v["questions"][number].update(changes), "test_v2.json", "match_0010_0012")
 
 
-# layout -> [(the damage, end of the file, record, field, part of what is said)]; all of a layout lie in one copy.
+# layout -> [(change, end of the file name, record, field, part of the message)]; one copy has all faults of a layout.
 FAULTS: dict[str, list[tuple[Change, str, str, str, str]]] = {
     "mevis": [
         (without(f"{FRAMES}/00005.jpg"), "meta_expressions.json", "videos['clip']", "frames[1]", "is missing"),
@@ -227,7 +227,7 @@ FAULTS: dict[str, list[tuple[Change, str, str, str, str]]] = {
 
 
 def damaged(layout: str, folder: Path) -> tuple[str, Path]:
-    """The fixture with all of its faults; the data set's name and root."""
+    """Write the data set with all of its faults; return its name and root."""
     name, write = LAYOUTS[layout]
     root = write(folder)
     for change, *_ in FAULTS[layout]:

@@ -1,6 +1,6 @@
-"""Every data set in miniature, in the layout in which it is published, written at test time.
+"""Every data set in miniature, in its published layout, written at test time.
 
-All of them show the same video: object 1 moves right in every frame, object 2 moves left and is gone in the last one.
+All of them show the same video: object 1 moves right in every frame; object 2 moves left and is absent in the last one.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ SIZE = {"height": HEIGHT, "width": WIDTH}
 
 
 def ids(t: int) -> np.ndarray:
-    """uint8 [H, W]: the object that each pixel of frame t shows, 0 for none."""
+    """Return uint8 [H, W]: the object at each pixel of frame t, 0 for none."""
     ids_HW = np.zeros((HEIGHT, WIDTH), np.uint8)
     ids_HW[4:20, 4 + 6 * t : 20 + 6 * t] = 1
     if t < NUM_FRAMES - 1:
@@ -32,7 +32,7 @@ def ids(t: int) -> np.ndarray:
 
 
 def target(*obj_ids: int) -> np.ndarray:
-    """bool [T, H, W]: where any of the objects is."""
+    """Return bool [T, H, W]: the pixels of any of the objects."""
     return np.stack([np.isin(ids(t), obj_ids) for t in range(NUM_FRAMES)])
 
 
@@ -52,7 +52,7 @@ def write_frames(folder: Path, names: list[str]) -> None:
 
 
 def write_palette(folder: Path, names: list[str]) -> None:
-    """Palette PNGs whose pixels are object ids; with a void pixel, 255, as some files of YouTube-VOS have."""
+    """Write palette PNGs whose pixels are object ids, with one void pixel (255), as in some files of YouTube-VOS."""
     folder.mkdir(parents=True, exist_ok=True)
     for t, name in enumerate(names):
         ids_HW = ids(t)
@@ -76,7 +76,7 @@ def video(expressions: Any, **more: Any) -> dict[str, Any]:
 
 
 def mevis(out: Path) -> Path:
-    """The split train, with a dictionary of masks in JSON; expression 10 stands before 2 in string order."""
+    """Write the split train, with its masks in JSON; expression 10 comes before 2 in string order."""
     root = out / "mevis" / "train"
     expressions = {
         "2": {"exp": "both shapes", "obj_id": [1, 2], "anno_id": [7, 8]},
@@ -89,7 +89,7 @@ def mevis(out: Path) -> Path:
 
 
 def mevis_test(out: Path) -> Path:
-    """The split test: its own name of the metadata, no masks."""
+    """Write the split test: another name of the metadata, no masks."""
     root = out / "mevis" / "test"
     write_frames(root / "JPEGImages" / "clip", NAMES)
     videos = {"clip": video({"0": {"exp": "what moves right"}})}
@@ -116,7 +116,7 @@ def ref_youtube_vos_valid(out: Path) -> Path:
 
 
 def ref_davis17(out: Path) -> Path:
-    """The split valid, with a pickled dictionary whose keys count the expressions; its counts are bytes."""
+    """Write the split valid, with a pickle of masks whose keys are the numbers of expressions; RLE counts are bytes."""
     folder = out / "davis17"
     write_frames(folder / "valid" / "JPEGImages" / "clip", NAMES)
     write_palette(folder / "valid" / "Annotations" / "clip", NAMES)
@@ -142,7 +142,7 @@ def ref_davis17_without_pickle(out: Path) -> Path:
 
 
 def revos(out: Path) -> Path:
-    """The split valid; the name of the video is a path."""
+    """Write the split valid; the name of the video is a path."""
     folder = out / "revos"
     write_frames(folder / "JPEGImages" / "source" / "clip", NAMES)
     expressions = {
@@ -157,7 +157,7 @@ def revos(out: Path) -> Path:
 
 
 def revos_short_names(out: Path) -> Path:
-    """The same with the video named below JPEGImages."""
+    """Write the same with a name relative to JPEGImages."""
     root = revos(out)
     meta = root.parent / "meta_expressions_valid_.json"
     meta.write_text(meta.read_text().replace("JPEGImages/source/clip", "source/clip"))
@@ -165,7 +165,7 @@ def revos_short_names(out: Path) -> Path:
 
 
 def reason_vos(out: Path) -> Path:
-    """Expression 1 is there twice."""
+    """Write ReasonVOS; it has expression 1 twice."""
     root = out / "ReasonVOS"
     write_frames(root / "JPEGImages" / "clip", NAMES)
     for obj_id in (1, 2):
@@ -185,7 +185,7 @@ def write_black_and_white(folder: Path, obj_id: int, always: bool) -> None:
 
 
 def long_rvos(out: Path) -> Path:
-    """The split valid: a folder of masks per object, no file where it is absent."""
+    """Write the split valid: a folder of masks per object, without files for frames where it is absent."""
     root = out / "Long-RVOS" / "valid"
     write_frames(root / "JPEGImages" / "clip", NAMES)
     for obj_id in (1, 2):
@@ -200,7 +200,7 @@ def long_rvos(out: Path) -> Path:
 
 
 def long_rvos_train(out: Path) -> Path:
-    """The split train as VideoSEG-O3 takes it."""
+    """Write the split train as VideoSEG-O3 reads it."""
     root = out / "Long-RVOS" / "train"
     write_frames(root / "JPEGImages" / "clip", NAMES)
     expressions = {"0": {"exp": "the long one", "obj_id": 1, "anno_id": [7], "type": "static"}}
@@ -210,7 +210,7 @@ def long_rvos_train(out: Path) -> Path:
 
 
 def ref_sav(out: Path) -> Path:
-    """The evaluation set."""
+    """Write the evaluation set."""
     root = out / "ref_sav_eval"
     write_frames(root / "videos" / "sav_000001", NAMES)
     expressions = {
@@ -223,7 +223,7 @@ def ref_sav(out: Path) -> Path:
 
 
 def ref_sav_train(out: Path) -> Path:
-    """A video file of 13 frames, of which every fourth has masks; paths with the published repetition."""
+    """Write a video file of 13 frames, every fourth with masks; paths repeat their folder, as published."""
     root = out / "ref_sav"
     folder = root / "sav_train" / "sav_000"
     folder.mkdir(parents=True)
@@ -239,9 +239,9 @@ def ref_sav_train(out: Path) -> Path:
 
 
 def groundmore(out: Path) -> Path:
-    """A clip of two seconds; the action of one question takes the second half, of the other all of it.
+    """Write a clip of two seconds; one question is about all of it, the other about the second half.
 
-    Frame i of the clip is frame i // 3 of the video; mask files go by two names.
+    Frame i of the clip is frame i // 3 of the video; mask files have two kinds of names.
     """
     root = out / "GroundMoRe"
     clip = root / "annotations" / "match_0010_0012"
@@ -262,7 +262,7 @@ def groundmore(out: Path) -> Path:
 
 
 def clip_target(obj_id: int, start: int, end: int) -> np.ndarray:
-    """bool [12, H, W] of GroundMoRe's clip: where the object is in frames [start, end)."""
+    """Return bool [12, H, W] of GroundMoRe's clip: the object in frames [start, end), nothing elsewhere."""
     masks_THW = np.repeat(target(obj_id), 3, axis=0)
     masks_THW[:start] = False
     masks_THW[end:] = False

@@ -1,4 +1,4 @@
-"""Trajectories built by hand for the tests of the replay tools: real frames, real masks, no model."""
+"""Trajectories built by hand for the tests of replay: real frames, real masks, no model."""
 
 from __future__ import annotations
 
@@ -26,21 +26,27 @@ def encode(mask_HW: np.ndarray) -> RLE:
 
 
 def box(top: int, left: int, bottom: int, right: int, height: int = 48, width: int = 80) -> RLE:
-    """A mask that is set in `[top, bottom) x [left, right)`."""
+    """Return a mask that is set in `[top, bottom) x [left, right)`; all numbers are pixels."""
     mask_HW = np.zeros((height, width), np.uint8)
     mask_HW[top:bottom, left:right] = 1
     return encode(mask_HW)
 
 
 def small_task(folder: Path, expression: str = "the bright box") -> Task:
-    """Forty numbered frames of 80x48; the target is the same box on frames 10 to 19."""
+    """Build a task of forty numbered frames of 80x48; the target is the same box on frames 10 to 19."""
     video = probe(folder if folder.is_dir() else write_folder(folder, 40))
     gold = tuple(box(8, 8, 24, 40) if 10 <= idx < 20 else None for idx in range(40))
     return Task(f"made/{expression[:20]}", video, expression, gold, family="appearance")
 
 
 def clip_task(clip: Path, obj_id: int, expression: str) -> Task:
-    """One object of a real clip with its real masks."""
+    """Build a task of one object of a real clip, with its real masks.
+
+    Args:
+        clip: folder with `frames` and `masks`.
+        obj_id: value of the object's pixels in the masks.
+        expression: the sentence.
+    """
     gold = [encode(np.array(Image.open(path)) == obj_id) for path in sorted((clip / "masks").glob("*.png"))]
     return Task(f"clips/{clip.name}/{obj_id}", probe(clip / "frames"), expression, tuple(gold), family="appearance")
 
@@ -54,7 +60,16 @@ def episode(
     config: EnvConfig = CONFIG,
     scores: Scores | None = None,
 ) -> Trajectory:
-    """Step the real environment with `texts`; every turn gets log-probs, and a key mask where `masks` has one."""
+    """Step the real environment with `texts`; every turn gets log-probs, and a key mask where `masks` has one.
+
+    Args:
+        task: the task.
+        texts: the action of each turn.
+        masks: predicted masks by frame index.
+        step, sibling: training step and number in the group; they also seed the log-probs.
+        config: settings of the environment.
+        scores: scores of the trajectory, if it has been scored.
+    """
     env = VideoSegEnv(task, config)
     trajectory = Trajectory(f"{step}/{task.task_id}/{sibling}", task, step, sibling, masks=masks, scores=scores)
     observation = env.first_observation()

@@ -1,4 +1,4 @@
-"""Trajectories built by hand for the reward tests: ten frames of 8 x 8, the target a 4 x 4 square on frames 2 to 5."""
+"""Trajectories built by hand for the tests of rewards: ten frames of 8 x 8 with a 4 x 4 target on frames 2 to 5."""
 
 from __future__ import annotations
 
@@ -46,7 +46,16 @@ def trajectory(
     gold: tuple[RLE | None, ...] = GOLD,
     mask_frames: list[int | None] | None = None,
 ) -> Trajectory:
-    """Turns as the environment parses them; `key_masks` and `mask_frames` (where they were decoded) have one a turn."""
+    """Build a trajectory whose turns are parsed from `texts` as the environment does.
+
+    Args:
+        texts: the action of each turn.
+        stop: why the episode ended.
+        masks: predicted masks by frame index.
+        key_masks: the mask of each turn's key frame (default: none).
+        gold: one true mask per frame, None where the target is absent.
+        mask_frames: the frame on which each key mask was decoded (default: none).
+    """
     kept, frames = key_masks or [None] * len(texts), mask_frames or [None] * len(texts)
     turns = [
         Turn(Observation(()), Action(text), parse_action(text, T), key_mask=key_mask, mask_frame=mask_frame)

@@ -1,7 +1,7 @@
-"""Small real parts for tests of training: a data set of two videos, and a micro policy that knows it half by heart.
+"""Small real parts for tests of training: a data set of two videos, and a micro policy trained on it for a short time.
 
 An untrained policy writes noise: its rewards are equal and every loss is zero. The micro policy has learnt enough to
-answer about half of the time, in up to three turns, so that what it does depends on weights, seeds and frames.
+answer about half of the time, in up to three turns, so that its actions depend on weights, seeds and frames.
 """
 
 from __future__ import annotations
@@ -46,13 +46,13 @@ MICRO = (
 
 @dataclass(frozen=True)
 class Micro:
-    """Folders of the data set and of the policy that was trained on it."""
+    """The folders of the data set and of the policy trained on it."""
 
     data: Path
     policy: Path
 
     def overrides(self, run_dir: Path) -> list[str]:
-        """`--set` texts of a run that starts from the micro policy."""
+        """Return the `--set` texts of a run that starts from the micro policy."""
         places = [f"run_dir={run_dir}", f"data.train_root={self.data}", f"data.eval_root={self.data}"]
         return [*MICRO, *places, f"policy.path={self.policy}"]
 
@@ -64,13 +64,13 @@ class Micro:
 
 
 def write_shapes(out: Path, videos: int = 2, seed: int = 3) -> Path:
-    """Moving Shapes of a few videos of 32 frames; returns `out`."""
+    """Write Moving Shapes of a few videos of 32 frames; return `out`."""
     write_moving_shapes(out, videos, seed, ShapesConfig(max_frames=32), processes=1)
     return out
 
 
 def write_lessons(data: Path, out: Path) -> Path:
-    """Traces of one or two turns for every other task of `data`, with one more look in front for the rest."""
+    """Write traces of one or two turns for every other task of `data`, and with one more zoom in front for the rest."""
     config = load_config("smoke", MICRO).env
     records = []
     for number, task in enumerate(load_tasks("mevis", data)):
@@ -81,7 +81,7 @@ def write_lessons(data: Path, out: Path) -> Path:
 
 
 def with_a_look(record: Record, task: Task) -> Record:
-    """The dialogue with a select of the whole video before its own turns."""
+    """Return the dialogue with a select of the whole video before its own turns."""
     frames = task.video.num_frames
     look = Select(Interval(0, frames), frames // 2)
     turn = write_turn(Thought("Step 1: unclear. Step 2: all. Step 3: unclear. Action: look.", look))

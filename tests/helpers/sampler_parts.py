@@ -1,4 +1,4 @@
-"""A tiny model folder, conversations with frames that come mid-way, and the plain forward that samplers are held to."""
+"""A tiny model folder, conversations with frames in every turn, and a plain forward to compare samplers with."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SAM = SamConfig(image_size=64, hidden=32, embed=16, stages=(1, 1, 1, 1))
 
 
 def make_model(folder: Path, seed: int = 0) -> Path:
-    """A tiny random policy; returns its Hugging Face folder."""
+    """Save a tiny random policy; return its Hugging Face folder."""
     config = PolicyConfig(vocab_size=420, sam=SAM)
     save_policy(build_small(config, CORPUS, seed), folder)
     return folder / "vlm"
@@ -34,7 +34,7 @@ def make_sampler(kind: str, model_dir: Path, max_context: int = MAX_CONTEXT) -> 
 
 
 def load_plain(model_dir: Path) -> Qwen3VLForConditionalGeneration:
-    """The reference: what Hugging Face reads from the folder."""
+    """Load the model as Hugging Face reads it: the reference."""
     return Qwen3VLForConditionalGeneration.from_pretrained(model_dir, dtype=torch.float32).eval().requires_grad_(False)
 
 
@@ -43,7 +43,7 @@ def exported(model: Qwen3VLForConditionalGeneration) -> dict[str, torch.Tensor]:
 
 
 def shake(model: Qwen3VLForConditionalGeneration, seed: int, names: str = "") -> None:
-    """Move every weight whose name holds `names`, the vision tower's and the tied embedding's too."""
+    """Add noise to every weight whose name contains `names`, in the vision tower and the tied embedding too."""
     generator = torch.Generator().manual_seed(seed)
     for name, tensor in model.named_parameters():
         if names in name:
@@ -52,7 +52,7 @@ def shake(model: Qwen3VLForConditionalGeneration, seed: int, names: str = "") ->
 
 @dataclass
 class Conversation:
-    """What one rollout would keep: single-pad ids, frames, and which positions were sampled."""
+    """One rollout: ids with a single pad per image, frames, and the positions that were sampled."""
 
     name: str
     ids: list[int] = field(default_factory=list)
@@ -74,7 +74,7 @@ class Conversation:
 
 
 def frame(number: int) -> np.ndarray:
-    """uint8 [H, W, 3] noise; the same number is the same frame, so conversations share some."""
+    """Return noise as uint8 [H, W, 3]; equal numbers give equal frames, so conversations share some."""
     height, width = SIZES[number % len(SIZES)]
     return np.random.default_rng(number).integers(0, 256, (height, width, 3), dtype=np.uint8)
 
@@ -87,9 +87,20 @@ def observation(chat: ChatTokens, text: str, frames: int) -> list[int]:
 def play(
     sampler: Sampler, chat: ChatTokens, count: int, temperature: float = 1.0, turns: int = 3, salt: int = 0
 ) -> list[Conversation]:
-    """`count` conversations at once; each is sent on as soon as its turn is finished, with one or two new frames.
+    """Run `count` conversations at once; each goes on when its turn is finished, with one or two new frames.
 
-    Neighbours in pairs share their first observation (as siblings of a group do) and later go their own ways.
+    Pairs of neighbours have the same first observation, as siblings of a group do, and differ later.
+
+    Args:
+        sampler: the engine.
+        chat: the tokenizer of the model.
+        count: number of conversations.
+        temperature: of sampling; 0 is greedy.
+        turns: turns per conversation.
+        salt: chooses frames and seeds.
+
+    Returns:
+        The conversations, in order.
     """
     live: dict[str, Conversation] = {}
 
@@ -125,7 +136,7 @@ def play(
 
 @torch.inference_mode()
 def plain_logprobs(model: Qwen3VLForConditionalGeneration, chat: ChatTokens, talk: Conversation) -> torch.Tensor:
-    """[L, V] log-softmax over the sampled positions of one conversation: one forward, Hugging Face's own frames."""
+    """Return log-softmax [L, V] at the sampled positions of one conversation, by one forward of Hugging Face."""
     vision = model.model.visual.config
     processor = Qwen2VLImageProcessor(
         patch_size=vision.patch_size,
@@ -156,7 +167,13 @@ def plain_logprobs(model: Qwen3VLForConditionalGeneration, chat: ChatTokens, tal
 def worst_difference(
     model: Qwen3VLForConditionalGeneration, chat: ChatTokens, talks: Sequence[Conversation]
 ) -> tuple[float, int]:
-    """Largest absolute difference between sampled and plain log-probs, and the number of tokens compared."""
+    """Return the largest absolute difference between sampled and plain log-probs, and the number of tokens compared.
+
+    Args:
+        model: the reference, with the weights that the sampler should have.
+        chat: its tokenizer.
+        talks: finished conversations.
+    """
     worst, total = 0.0, 0
     for talk in talks:
         written = torch.tensor([token for token, flag in zip(talk.ids, talk.sampled, strict=True) if flag])
@@ -167,7 +184,7 @@ def worst_difference(
 
 
 def lone_request(chat: ChatTokens, request_id: str = "a", **changes: object) -> GenerationRequest:
-    """One short request with two frames."""
+    """Build one short request with two frames."""
     request = GenerationRequest(
         request_id, tuple(observation(chat, "the red circle ", 2)), (frame(0), frame(1)), 24, 1.0, 7
     )

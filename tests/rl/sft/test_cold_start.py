@@ -28,6 +28,7 @@ from rl.sft.collator import Sequences, SftBatch, SftCollator
 from rl.sft.context import StageContext
 from rl.sft.loss import sft_loss
 from rl.sft_coldstart import train
+from tests.helpers.closeness import BACKWARD, assert_close_tensors
 from tests.helpers.rl_parts import MICRO, Micro, read_lines
 from tests.helpers.sft_parts import one_batch, stage_context, with_mask_frames
 
@@ -121,8 +122,8 @@ def test_batches_of_similar_length_have_the_loss_of_one_batch(micro: Micro, cont
     assert len(apart) > 2, "frames and text only are separate batches, and so are different lengths"
     one = one_batch(context, [*items[:2], *text_only[2:]])
     (loss, metrics), (expected, expected_metrics) = (sft_loss(context, each) for each in (apart, [one]))
-    assert loss.item() == pytest.approx(expected.item(), rel=1e-5)
-    assert metrics == pytest.approx(expected_metrics, rel=1e-5) and "loss/masks" in metrics
+    assert loss.item() == pytest.approx(expected.item(), rel=BACKWARD)
+    assert metrics == pytest.approx(expected_metrics, rel=BACKWARD) and "loss/masks" in metrics
 
 
 def test_every_seg_that_stands_for_the_target_has_target_masks(micro: Micro, context: StageContext) -> None:
@@ -191,11 +192,7 @@ def test_a_killed_run_resumes_to_the_same_weights(micro: Micro, tmp_path: Path) 
     train(torn, resume=True)
     for name in ("vlm/model.safetensors", "seg.safetensors"):
         ours, theirs = (load_file(Path(run.run_dir) / "policy" / name) for run in (torn, whole))
-        assert ours.keys() == theirs.keys()
-        for key, tensor in theirs.items():
-            torch.testing.assert_close(
-                ours[key], tensor, atol=1e-6, rtol=1e-5, msg=lambda text, key=key: f"{key}: {text}"
-            )
+        assert_close_tensors(ours, theirs, BACKWARD)
     logs = [read_lines(Path(run.run_dir) / "stage-4-dialogue" / "metrics.jsonl") for run in (torn, whole)]
     assert [row["step"] for row in logs[0]] == [row["step"] for row in logs[1]] == list(range(1, 25))
     assert logs[0][-1]["loss/tokens"] == pytest.approx(logs[1][-1]["loss/tokens"], abs=1e-5)
