@@ -40,8 +40,8 @@ def judge_video(
     ]
     for t in range(0, video.num_frames, EVERY):
         features = policy.sam.encode_frames([frames.full(video, t)])
-        rows = torch.zeros(len(names), dtype=torch.long)
-        logits, presence, _ = policy.sam.decode(features.pick(rows), MaskPrompt.language(prompts_NC))
+        index = torch.zeros(len(names), dtype=torch.long)
+        logits, presence, _ = policy.sam.decode(features.pick(index), MaskPrompt.language(prompts_NC))
         found = binary_masks(logits, presence, video.height, video.width).numpy()
         gold = [each.mask(t) for each in labelled.objects]
         for at, mask in enumerate(gold):
