@@ -36,13 +36,13 @@ SAM = SamConfig(image_size=64, hidden=32, embed=16)
 
 
 def stock_sam(variant: str) -> SAM2VideoPredictor:
-    """What the sam2 package itself builds."""
+    """Return the model that the sam2 package itself builds."""
     tree = compose(config_name=f"configs/{variant.partition('_')[0]}/{variant}.yaml")
     return instantiate(tree.model, _recursive_=True, _target_="sam2.sam2_video_predictor.SAM2VideoPredictor")
 
 
 def published(size: str) -> dict[str, Tensor]:
-    """Names and shapes of the published folder, put together from the classes it was saved from."""
+    """Return names and shapes of the published folder, from the classes that it was saved from."""
     with init_empty_weights():
         qwen, sam = Qwen3VLForConditionalGeneration(full_size(size)), stock_sam("sam2_hiera_l")
         hidden = TEXT[size]["hidden_size"]
@@ -75,7 +75,7 @@ def test_every_weight_of_the_published_folder_has_its_place_at_full_size(
     assert taken == {name: tuple(tensor.shape) for name, tensor in weights.items()}
     assert next(policy.vlm.parameters()).is_meta
     assert policy.vlm.lm_head.weight is not policy.vlm.model.language_model.embed_tokens.weight
-    # Qwen3-VL with a tied table of 151936 is known as 2.13 and 4.44 billion; a head more, and SAM 2's 0.22.
+    # Qwen3-VL with a tied table of 151936 has 2.13 and 4.44 billion parameters; then come a head and SAM 2 (0.22).
     assert sum(weight.numel() for weight in policy.parameters()) / 1e9 == pytest.approx(billions + 0.23, abs=0.01)
 
 
@@ -88,7 +88,7 @@ def test_a_published_folder_that_lacks_or_adds_a_weight_is_refused(tokenizer: Pr
 
 
 class OneFrame:
-    """`Frames` of one picture."""
+    """A `FrameSource` of one picture."""
 
     def __init__(self, pixels_HWC: np.ndarray):
         self.pixels_HWC = pixels_HWC
@@ -102,7 +102,7 @@ class OneFrame:
 
 @torch.no_grad()
 def seen_and_shown(policy: SegPolicy, image_HW3: np.ndarray) -> tuple[Tensor, Tensor, Tensor]:
-    """Logits over a text with a picture, and the mask and presence logits that the last token's state prompts."""
+    """Return logits for a text with a picture, and mask and presence logits prompted by the last token's state."""
     video = VideoRef("/none", "v", ("0",), 1, *image_HW3.shape[:2])
     chat, layout = policy.chat, policy.layout
     ids = chat.encode("the red circle <|vision_start|><|image_pad|><|vision_end|> moves left [SEG]")

@@ -63,7 +63,7 @@ def sampler(request: pytest.FixtureRequest, samplers: dict[str, Sampler]) -> Sam
 
 @pytest.fixture
 def restore(samplers: dict[str, Sampler], model_dir: Path) -> Iterator[None]:
-    """Gives the engines their first weights back."""
+    """Give the engines their first weights back."""
     yield
     for sampler in samplers.values():
         sampler.load_weights(exported(load_plain(model_dir)), version=0)
@@ -72,7 +72,7 @@ def restore(samplers: dict[str, Sampler], model_dir: Path) -> Iterator[None]:
 def test_logprobs_equal_a_plain_forward_over_three_syncs(
     sampler: Sampler, model_dir: Path, chat: ChatTokens, restore: None
 ):
-    """Every replay shows the same frames and first texts, so stale heads, prefixes or frames would show."""
+    """Every sync is followed by the same frames and first texts, so stale heads, prefixes or frames would show."""
     plain = load_plain(model_dir)
     talks = play(sampler, chat, count=6)
     worst, tokens = worst_difference(plain, chat, talks)
@@ -83,7 +83,7 @@ def test_logprobs_equal_a_plain_forward_over_three_syncs(
         pushed = {name: tensor.clone() for name, tensor in exported(plain).items()}
         sampler.load_weights(pushed, version)
         for tensor in pushed.values():
-            tensor.zero_()  # the engine must hold copies: a learner goes on changing its own
+            tensor.zero_()  # the engine must have copies: a learner goes on changing its own
         assert worst_difference(plain, chat, talks)[0] > 0.1, "the sync must change the policy"
         talks = play(sampler, chat, count=6)
         assert worst_difference(plain, chat, talks)[0] <= TOLERANCE
@@ -125,10 +125,10 @@ def test_what_is_aborted_never_completes_and_disturbs_nothing(
     assert list(done) == ["a"]
     assert done["a"].token_ids == expected
     sampler.submit(lone_request(chat, "b", seed=3, max_tokens=150))
-    if sampler.step() == []:  # vLLM is in the middle of it
+    if sampler.step() == []:  # vLLM has not finished
         sampler.abort(["b"])
     assert not sampler.has_work()
-    sampler.load_weights(exported(load_plain(model_dir)), version=1)  # which an engine with requests in flight refuses
+    sampler.load_weights(exported(load_plain(model_dir)), version=1)  # refused if a request were still in flight
     sampler.submit(lone_request(chat))
     assert drain(sampler)["a"].token_ids == expected
 
@@ -170,13 +170,13 @@ def test_logprobs_do_not_follow_the_temperature(sampler: Sampler, model_dir: Pat
 
 
 def test_the_context_limit_cuts(sampler: Sampler, chat: ChatTokens):
-    room = 3
+    left = 3
     filler = chat.encode("a")
     expanded = len(observation(chat, "", 1)) - 1 + 4  # frame 0 is four tokens
-    prompt = filler * (MAX_CONTEXT - room - expanded) + observation(chat, "", 1)
+    prompt = filler * (MAX_CONTEXT - left - expanded) + observation(chat, "", 1)
     sampler.submit(lone_request(chat, prompt_ids=tuple(prompt), images=(frame(0),)))
     done = drain(sampler)["a"]
-    assert (done.finish, len(done.token_ids)) == ("length", room)
+    assert (done.finish, len(done.token_ids)) == ("length", left)
 
 
 @pytest.mark.parametrize(
@@ -228,7 +228,7 @@ def test_a_sync_with_wrong_names_or_shapes_names_the_weight(sampler: Sampler, mo
 
 
 def test_prompts_beyond_one_engine_step_keep_their_seeds(sampler: Sampler, chat: ChatTokens):
-    """More prompt tokens than vLLM takes in one step by default: a prompt in pieces kills seeded requests on CPU."""
+    """More prompt tokens than vLLM takes in one step by default: on CPU a seeded prompt in pieces stops the engine."""
     words = "red circle " * 60
     for number in range(40):
         ids = tuple(observation(chat, f"{words} {number} ", 2))

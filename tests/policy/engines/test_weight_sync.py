@@ -1,4 +1,4 @@
-"""Syncs that bring less than everything, each to an engine of its own: what the first one leaves out, all may."""
+"""Updates that lack weights, each for an engine of its own: later updates may lack what the first one lacks."""
 
 from __future__ import annotations
 
@@ -42,14 +42,14 @@ def sampler(request: pytest.FixtureRequest, model_dir: Path) -> Iterator[Sampler
 def test_a_frozen_vision_tower_keeps_encoded_frames_over_a_sync(
     sampler: Sampler, model_dir: Path, chat: ChatTokens, monkeypatch: pytest.MonkeyPatch
 ):
-    """Language weights alone are then enough; frames seen before are not encoded again, new ones are."""
+    """Language weights alone are enough then; frames that were encoded before are reused, new ones are encoded."""
     plain = load_plain(model_dir)
     play(sampler, chat, count=4)
     shake(plain, seed=4, names="language_model")
     sampler.load_weights({name: tensor for name, tensor in exported(plain).items() if "visual" not in name}, version=4)
     for salt in (0, 5):
         assert worst_difference(plain, chat, play(sampler, chat, count=4, salt=salt))[0] <= TOLERANCE
-    # Changing the tower behind its back shows that frames were indeed kept.
+    # A change of the tower without clearing the cache shows that frames were indeed kept.
     monkeypatch.setattr("policy.engines.vllm.changes_vision", lambda update: False)
     shake(plain, seed=5, names="visual")
     sampler.load_weights(exported(plain), version=5)

@@ -85,17 +85,19 @@ def test_gradients_of_training(released: tuple[dict[str, Any], Any]):
     torch.stack(terms).sum().backward()
     assert prompts.grad is not None and close(prompts.grad, arrays["decode/0/grad_prompts"])
     gradients = {name: parameter.grad for name, parameter in sam.named_parameters()}
-    assert len(told["decode"][0]["grads"]) > 300
+    num_compared = 0
     for name, numbers in told["decode"][0]["grads"].items():
         gradient = gradients[name]
         if numbers is None:
             assert gradient is None or not gradient.any(), name
             continue
         gradient = torch.zeros(()) if gradient is None else gradient
-        if numbers[0] < 1e-4:  # biases of keys, which do not change attention: zero except for rounding
-            assert name.endswith("k_proj.bias") and gradient.norm() < 1e-4, name
+        if numbers[0] < 1e-4:  # unused weights, and biases of keys, which do not change attention: 0 up to rounding
+            assert gradient.norm() < 1e-4, name
             continue
+        num_compared += 1
         probe = noise(f"probe:{name}", tuple(gradient.shape), seed)
         found = [gradient.norm().item(), gradient.sum().item(), (gradient * probe).sum().item()]
         tolerance = 1e-4 * numbers[0] * max(1.0, gradient.numel() ** 0.5) + 1e-6
         assert np.abs(np.array(found) - numbers).max() < tolerance, (name, found, numbers)
+    assert num_compared > 250

@@ -60,7 +60,7 @@ def gold_NTHW() -> np.ndarray:
 
 
 def write_video(folder: Path, side: int) -> VideoRef:
-    """The scene as PNG files of `side` pixels, averaged down from its own size."""
+    """Write the scene as PNG files of `side` pixels, averaged down from its own size."""
     folder.mkdir()
     for at, frame in enumerate(draw_scene(scene(), background(np.random.default_rng(0), SIDE))):
         Image.fromarray(frame).resize((side, side), Image.Resampling.BOX).save(folder / f"{at:05d}.png")
@@ -68,7 +68,7 @@ def write_video(folder: Path, side: int) -> VideoRef:
 
 
 def answered(video: VideoRef, gold_THW: np.ndarray, decision: Decision | None = None) -> Trajectory:
-    """One turn that answers with the key frame, or decides as given."""
+    """Return a trajectory of one turn, whose decision is an answer with the key frame if none is given."""
     task = Task("set/v/0", video, "the shapes", tuple(encode(mask) if mask.any() else None for mask in gold_THW))
     turn = Turn(Observation(()), Action(""), decision or Answer(Interval(0, NUM_FRAMES), KEY))
     return Trajectory("-1/set/v/0/0", task, -1, 0, [turn], StopReason.ANSWERED)
@@ -90,7 +90,7 @@ def video(tmp_path_factory: pytest.TempPathFactory) -> VideoRef:
 
 
 def learn(losses: Callable[[torch.Tensor], torch.Tensor], policy: SegPolicy, steps: int) -> torch.Tensor:
-    """A prompt [C] that makes `losses` of it small; what else of the policy is trainable learns with it."""
+    """Return a prompt [C] that makes `losses` small; the policy's trainable parameters are trained with it."""
     prompt_1C = torch.zeros(1, policy.sam.hidden_dim, requires_grad=True)
     decoder = {"params": [p for p in policy.sam.parameters() if p.requires_grad], "lr": 1e-3}
     optimizer = torch.optim.Adam([{"params": [prompt_1C], "lr": 0.1}, decoder])
@@ -102,7 +102,7 @@ def learn(losses: Callable[[torch.Tensor], torch.Tensor], policy: SegPolicy, ste
 
 
 def prompt_for(policy: SegPolicy, video: VideoRef, target_HW: np.ndarray) -> torch.Tensor:
-    """A prompt [C] for which SAM 2, as it is, shows `target_HW` on the key frame; or nothing at all."""
+    """Return a prompt [C] for which SAM 2, unchanged, gives `target_HW` on the key frame, which may be empty."""
     features, gold_1HW = policy.sam.encode_frames([FrameCache().full(video, KEY)]), torch.tensor(target_HW)[None]
 
     def losses(prompt_1C: torch.Tensor) -> torch.Tensor:
@@ -113,11 +113,11 @@ def prompt_for(policy: SegPolicy, video: VideoRef, target_HW: np.ndarray) -> tor
 
 
 def trained_prompt(policy: SegPolicy, video: VideoRef, target_THW: np.ndarray) -> torch.Tensor:
-    """A prompt [C] for `target_THW` and a mask decoder that takes it, from three frames tracked with memory."""
+    """Return a prompt [C] for `target_THW`; prompt and mask decoder are trained on three tracked frames."""
     frames = [0, KEY, NUM_FRAMES - 1]
     features = policy.sam.encode_frames([FrameCache().full(video, at) for at in frames])
     gold_THW = torch.tensor(target_THW[frames])
-    policy.sam.sam_mask_decoder.requires_grad_(True)  # not before the features, two levels of which go through it
+    policy.sam.sam_mask_decoder.requires_grad_(True)  # after the features, two levels of which pass through it
 
     def losses(prompt_1C: torch.Tensor) -> torch.Tensor:
         ((logits_Thw, presence_T),) = track_videos(policy.sam, [features], prompt_1C, [1])
@@ -132,7 +132,7 @@ def sum_of(losses: tuple[torch.Tensor, ...]) -> torch.Tensor:
 
 
 def recalls_T(found_THW: np.ndarray, object_THW: np.ndarray) -> np.ndarray:
-    """Which part of an object's pixels is found, by frame."""
+    """Return the part of an object's pixels that is found, by frame."""
     return (found_THW & object_THW).sum((1, 2)) / object_THW.sum((1, 2))
 
 
@@ -199,7 +199,7 @@ def intersection_over_union(first_THW: np.ndarray, second_THW: np.ndarray) -> fl
 
 @pytest.mark.parametrize("shape_idx", range(3))
 def test_masks_are_stable_under_another_frame_size(policy: SegPolicy, video: VideoRef, shape_idx: int, tmp_path: Path):
-    """The policy is shown frames of one size either way; SAM 2 gets those of 64 pixels enlarged."""
+    """The policy is shown frames of the same size in both cases; SAM 2 gets the frames of 64 pixels enlarged."""
     small = write_video(tmp_path / "small", SIDE // 2)
     large_THW, small_THW = (masks_THW(spoken(policy, ref, shape_idx)) for ref in (video, small))
     grown_THW = small_THW.repeat(2, 1).repeat(2, 2)
