@@ -167,7 +167,7 @@ def _renamed(raw: Mapping[Any, Any], where: str, path: tuple[str, ...]) -> dict[
     for key, value in raw.items():
         name = RENAMED.get(_pattern((*path, str(key))), key)
         if name != key and name in raw:
-            old, new = ".".join((*path, str(key))), ".".join((*path, name))
+            old, new = ".".join((*path, str(key))), ".".join((*path, str(name)))
             raise ConfigError(f"{where}: {old} was renamed to {new}, which is there too; remove {old}")
         found[name] = value
     return found

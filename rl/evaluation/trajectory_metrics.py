@@ -28,7 +28,7 @@ def measure(trajectory: Trajectory) -> dict[str, Any]:
     j_T, f_T = tracklet_jf(gold_THW, pred_THW)
     visible_T = gold_THW.any((1, 2)).reshape(-1)
     is_single_pass = trajectory.stop_reason is StopReason.SINGLE_PASS
-    of_turns = dict.fromkeys(("format", "turns", "tool_use")) if is_single_pass else _turn_metrics(trajectory)
+    of_turns = _turn_metrics(trajectory)
     has_interval = visible_T.any() and not is_single_pass
     of_interval = _interval_metrics(trajectory, visible_T) if has_interval else (None, None)
     return {
@@ -57,7 +57,9 @@ def _interval_metrics(trajectory: Trajectory, visible_T: np.ndarray) -> tuple[fl
     return shared / union, float(visible_T[decision.key_frame])
 
 
-def _turn_metrics(trajectory: Trajectory) -> dict[str, float | int]:
+def _turn_metrics(trajectory: Trajectory) -> dict[str, float | None]:
+    if trajectory.stop_reason is StopReason.SINGLE_PASS:
+        return {"format": None, "turns": None, "tool_use": None}
     decisions = [turn.decision for turn in trajectory.turns]
     return {
         "format": float(not any(isinstance(decision, Malformed) for decision in decisions)),

@@ -19,17 +19,14 @@ class MultiTurnSegmenter:
 
     def __init__(self, policy: SegPolicy, sampler: Sampler, frames: FrameCaches, config: EnvConfig):
         self.policy = policy
-        self.episodes = EpisodeRunner(sampler, policy.chat, policy.layout, frames.policy, config)
-        self._frames = frames
+        self.frames = frames
+        self._episodes = EpisodeRunner(sampler, policy.chat, policy.layout, frames.policy, config)
 
     @property
-    def frames(self) -> FrameCaches:
-        return self._frames
-
-    @frames.setter
-    def frames(self, frames: FrameCaches) -> None:
-        self._frames = frames
-        self.episodes.frames = frames.policy
+    def episodes(self) -> EpisodeRunner:
+        """The runner of the episodes, which shows the present `frames`."""
+        self._episodes.frames = self.frames.policy
+        return self._episodes
 
     def segment(self, tasks: Sequence[Task], temperature: float, seed: int) -> Iterator[Trajectory]:
         """Yield trajectories in task order; all episodes are run before the first video is tracked."""
