@@ -20,17 +20,12 @@ class MultiTurnSegmenter:
     def __init__(self, policy: SegPolicy, sampler: Sampler, frames: FrameCaches, config: EnvConfig):
         self.policy = policy
         self.frames = frames
-        self._episodes = EpisodeRunner(sampler, policy.chat, policy.layout, frames.policy, config)
-
-    @property
-    def episodes(self) -> EpisodeRunner:
-        """The runner of the episodes, which shows the present `frames`."""
-        self._episodes.frames = self.frames.policy
-        return self._episodes
+        self.episodes = EpisodeRunner(sampler, policy.chat, policy.layout, frames.policy, config)
 
     def segment(self, tasks: Sequence[Task], temperature: float, seed: int) -> Iterator[Trajectory]:
         """Yield trajectories in task order; all episodes are run before the first video is tracked."""
         requests = [RolloutRequest(task, -1, 0, seed, temperature) for task in tasks]
+        self.episodes.frames = self.frames.policy
         by_id = {trajectory.trajectory_id: trajectory for trajectory in self.episodes.run(requests)}
         yield from self.track([by_id[request.trajectory_id] for request in requests])
 
@@ -56,6 +51,7 @@ class RunThenTrack:
         return self._segmenter.episodes.busy or self._num_untracked > 0
 
     def begin(self, request: RolloutRequest) -> None:
+        self._segmenter.episodes.frames = self._segmenter.frames.policy
         self._segmenter.episodes.begin(request)
 
     def step(self) -> list[Trajectory]:
