@@ -13,13 +13,10 @@ from env.types import RLE, StopReason, Task, Trajectory
 class Segmenter(Protocol):
     """A loaded model that finds what a sentence refers to in a video."""
 
-    @property
-    def frames(self) -> FrameCaches:
-        """Where pixels are read. The caller may replace it between two calls of `segment`."""
-        ...
-
-    @frames.setter
-    def frames(self, frames: FrameCaches) -> None: ...
+    frames: FrameCaches
+    """Where pixels are read; the caller may exchange it between two calls of `segment`. What the language model sees
+    comes from `frames.policy.pixels`, which is grey in a blind evaluation, and what SAM 2 sees from `frames.sam.full`.
+    """
 
     def segment(self, tasks: Sequence[Task], temperature: float, seed: int) -> Iterator[Trajectory]:
         """Yield one trajectory per task, in task order, with its predicted masks.

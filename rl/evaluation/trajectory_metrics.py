@@ -12,7 +12,6 @@ from env.types import Answer, Malformed, Select, StopReason, Trajectory
 from rewards.jf import tracklet_jf
 
 METRICS = ("jf", "j", "f", "j_visible", "interval_iou", "key_hit", "format", "turns", "tool_use")
-TURN_METRICS = ("format", "turns", "tool_use", "tool_uses")
 
 
 def measure(trajectory: Trajectory) -> dict[str, Any]:
@@ -30,7 +29,7 @@ def measure(trajectory: Trajectory) -> dict[str, Any]:
     j_T, f_T = tracklet_jf(gold_THW, pred_THW)
     visible_T = gold_THW.any((1, 2)).reshape(-1)
     is_single_pass = trajectory.stop_reason is StopReason.SINGLE_PASS
-    of_turns: dict[str, Any] = dict.fromkeys(TURN_METRICS) if is_single_pass else _turn_metrics(trajectory)
+    of_turns = _turn_metrics(trajectory)
     has_interval = visible_T.any() and not is_single_pass
     of_interval = _interval_metrics(trajectory, visible_T) if has_interval else (None, None)
     return {
@@ -60,6 +59,8 @@ def _interval_metrics(trajectory: Trajectory, visible_T: np.ndarray) -> tuple[fl
 
 
 def _turn_metrics(trajectory: Trajectory) -> dict[str, Any]:
+    if trajectory.stop_reason is StopReason.SINGLE_PASS:
+        return dict.fromkeys(("format", "turns", "tool_use", "tool_uses"))
     decisions = [turn.decision for turn in trajectory.turns]
     return {
         "format": float(not any(isinstance(decision, Malformed) for decision in decisions)),

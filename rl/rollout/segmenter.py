@@ -19,21 +19,13 @@ class MultiTurnSegmenter:
 
     def __init__(self, policy: SegPolicy, sampler: Sampler, frames: FrameCaches, config: EnvConfig):
         self.policy = policy
+        self.frames = frames
         self.episodes = EpisodeRunner(sampler, policy.chat, policy.layout, frames.policy, config)
-        self._frames = frames
-
-    @property
-    def frames(self) -> FrameCaches:
-        return self._frames
-
-    @frames.setter
-    def frames(self, frames: FrameCaches) -> None:
-        self._frames = frames
-        self.episodes.frames = frames.policy
 
     def segment(self, tasks: Sequence[Task], temperature: float, seed: int) -> Iterator[Trajectory]:
         """Yield trajectories in task order; all episodes are run before the first video is tracked."""
         requests = [RolloutRequest(task, -1, 0, seed, temperature) for task in tasks]
+        self.episodes.frames = self.frames.policy
         by_id = {trajectory.trajectory_id: trajectory for trajectory in self.episodes.run(requests)}
         yield from self.track([by_id[request.trajectory_id] for request in requests])
 
@@ -59,6 +51,7 @@ class RunThenTrack:
         return self._segmenter.episodes.busy or self._num_untracked > 0
 
     def begin(self, request: RolloutRequest) -> None:
+        self._segmenter.episodes.frames = self._segmenter.frames.policy
         self._segmenter.episodes.begin(request)
 
     def step(self) -> list[Trajectory]:

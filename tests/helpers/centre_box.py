@@ -1,4 +1,7 @@
-"""A second, trivial model family: whatever the sentence says, the answer is a box in the centre of every frame."""
+"""A second, trivial model family: whatever the sentence says, the answer is a box in the centre of every frame.
+
+On a frame of one colour, as a blind model is shown, it finds nothing.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ import numpy as np
 from configs.schema import PolicyConfig, RunConfig
 from env.frames import FrameCaches
 from env.rle import encode
-from env.types import RLE, Task, Trajectory
+from env.types import RLE, FrameRef, Task, Trajectory
 from policy.segmenter import Segmenter, segment_each
 from rl.families import Family
 
@@ -34,13 +37,15 @@ class CentreBoxSegmenter:
         yield from segment_each(tasks, self._masks)
 
     def _masks(self, task: Task) -> dict[int, RLE]:
-        return {at: self._box(self.frames.policy.full(task.video, at)) for at in range(task.video.num_frames)}
+        video = task.video
+        shown = [FrameRef(at, video.width, video.height, "strip") for at in range(video.num_frames)]
+        return {ref.frame_idx: self._box(self.frames.policy.pixels(video, ref)) for ref in shown}
 
     def _box(self, pixels_HWC: np.ndarray) -> RLE:
         height, width = pixels_HWC.shape[:2]
         mask_HW = np.zeros((height, width), bool)
         top, left = (round(side * (1 - self.box.share) / 2) for side in (height, width))
-        mask_HW[top : height - top, left : width - left] = True
+        mask_HW[top : height - top, left : width - left] = (pixels_HWC != pixels_HWC[0, 0]).any()
         return encode(mask_HW)
 
     def close(self) -> None:

@@ -19,7 +19,7 @@ from cot_data.datasets import load_tasks
 from env import replay
 from env.errors import CheckpointError, DataError
 from env.frames import FrameCache
-from env.rle import decode
+from env.rle import decode, is_empty
 from env.store import TrajectoryStore
 from env.types import StopReason, Trajectory
 from policy import SHIPPED
@@ -29,12 +29,14 @@ from rl import evaluate, predict
 from rl.evaluation.identity import claim
 from rl.evaluation.runner import segment_tasks
 from rl.evaluation.trajectory_metrics import measure
+from rl.evaluation.worker import EvalWorker
 from rl.families import FAMILIES, family_name, family_of
 from rl.grpo import train
 from rl.report.charts import Chart
 from rl.report.metric_rows import Cell, Evaluated, change_rows, main_rows
 from rl.report.page import RunReport, render_report
 from rl.report.training_curves import grpo_charts
+from rl.rollout.episode_worker import WorkBatch
 from rl.rollout.request import RolloutRequest
 from rl.rollout.runner import OneByOneRunner
 from rl.runtime.phases import PhaseCost
@@ -96,7 +98,7 @@ def test_it_is_evaluated_and_what_it_does_not_state_is_left_out(
         assert (row["j"], row["f"]) == (pytest.approx(j_T.mean()), pytest.approx(f_T.mean()))
         assert [row[key] for key in NOT_STATED] == [None] * len(NOT_STATED)
         assert row["stop"] == "single_pass"
-    assert results["blind"]["rows"] == results["sighted"]["rows"], "it reads the size of the frames alone"
+    assert {row["j_visible"] for row in results["blind"]["rows"]} <= {0.0, None}, "it finds nothing on grey frames"
     assert results["sighted"]["summary"]["all"]["turns"] is None
     assert "single_pass" not in (text := (tmp_path / "table.txt").read_text()) and " - " in text
 
@@ -109,6 +111,17 @@ def test_ray_workers_find_the_same(
         monkeypatch, data, boxes[0], tmp_path / "two", "--set", "eval.blind=false", "--set", "eval.workers=2"
     )
     assert one["sighted"] == two["sighted"]
+
+
+def test_a_worker_answers_after_every_video_and_shows_it_what_is_asked_for(data: Path, boxes: tuple[Path, Path]):
+    worker = EvalWorker(RunConfig(), str(boxes[0]), CENTRE_BOX)
+    requests = [RolloutRequest(task, -1, 0, 0, 0.0) for task in list(load_tasks("mevis", data))[:3]]
+    first = worker.exchange(WorkBatch(0, False, requests))
+    assert [item.trajectory_id for item in first.finished] == [requests[0].trajectory_id] and first.live == 2
+    assert not any(is_empty(rle) for rle in first.finished[0].masks.values())
+    blind = worker.exchange(WorkBatch(1, True, requests[:1]))  # what is left of the first play is dropped
+    assert [item.trajectory_id for item in blind.finished] == [requests[0].trajectory_id] and blind.live == 0
+    assert all(is_empty(rle) for rle in blind.finished[0].masks.values())
 
 
 def test_a_benchmark_scores_it(monkeypatch: pytest.MonkeyPatch, data: Path, boxes: tuple[Path, Path], tmp_path: Path):
