@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import sys
 import tomllib
 from pathlib import Path
@@ -14,6 +13,7 @@ from sphinx.util import logging
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
+from docs.docstrings import to_rst  # noqa: E402
 from docs.references import PACKAGES, find_dead_references  # noqa: E402 - needs the path above
 
 project = "VideoSEG-RL"
@@ -26,7 +26,6 @@ exclude_patterns = ["examples"]
 
 html_theme = "furo"
 html_title = project
-html_static_path = ["_static"]
 
 myst_enable_extensions = ["colon_fence", "deflist"]
 myst_heading_anchors = 3
@@ -49,13 +48,10 @@ nitpick_ignore_regex = [
     (r"py:(obj|class)", r".*\.(_\w+|[A-Z]|[A-Z_]+)"),
 ]
 
-OUR_NAME = re.compile(rf"({'|'.join(PACKAGES)})(\.\w+)+")
-CODE = re.compile(r"(?<!`)`([^`]+)`(?!`)")
-
 
 def write_docstring_as_rst(app: Sphinx, what: str, name: str, thing: Any, options: Any, lines: list[str]) -> None:
-    """Turn `code` of a docstring into literal text; what Markdown and reStructuredText mark in two ways."""
-    lines[:] = CODE.sub(lambda match: f"``{match[1].strip()}``", "\n".join(lines)).split("\n")
+    """Turn a docstring into reStructuredText in place, before napoleon reads its sections."""
+    lines[:] = to_rst(lines)
 
 
 def check_references(app: Sphinx) -> None:

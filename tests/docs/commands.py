@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -117,5 +118,5 @@ def options(command: str) -> tuple[str, list[str], list[str]]:
     module = words[words.index("-m") + 1]
     rest = words[words.index("-m") + 2 :]
     names = [word for word in rest if word.startswith("--")]
-    sets = [value for option, value in zip(rest, rest[1:], strict=False) if option == "--set"]
+    sets = [value for option, value in pairwise(rest) if option == "--set"]
     return module, names, sets

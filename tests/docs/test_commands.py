@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from configs.load import load_config
+from configs.load import ConfigError, load_config
 from tests.docs.commands import ROOT, Workspace, all_commands, commands_in, options
 
 pytestmark = pytest.mark.timeout(1200)
@@ -144,5 +144,5 @@ def test_commands_are_found_in_a_page():
 def test_a_planted_option_or_key_is_seen():
     with pytest.raises(AssertionError, match="no option --nonsense"):
         check_options(PYTHON + "rl.grpo --config tiny --nonsense")
-    with pytest.raises(Exception, match="grpo.stepz"):
+    with pytest.raises(ConfigError, match="stepz"):
         check_options(PYTHON + "rl.grpo --config tiny --set grpo.stepz=1")
