@@ -1,4 +1,4 @@
-"""Figures and pictures of Moving Shapes: `python -m tests.bench.data_card --root DIR --picture OUT.png`.
+"""Figures and pictures of Moving Shapes: `python -m tests.bench.data_card --root DIR --picture docs/moving_shapes.png`.
 
 Prints what the tasks are made of and what policies score that do not look: the floor under every other figure.
 """
