@@ -41,10 +41,6 @@ RUN: dict[str, tuple[str, ...]] = {
     PYTHON + "rl.evaluate --benchmark mevis --from-predictions masks --out runs/theirs "
     "--set data.eval_root=data/mevis/valid_u": (),
     BACK: (),
-    PYTHON + "policy.convert_sa2va models/videoseg_o3_2b runs/o3_2b": (
-        BACK,
-        "mkdir models && cp -r runs/o3_2b_published models/videoseg_o3_2b && rm -r runs/o3_2b",
-    ),
 }
 
 # These are only checked, and why. Targets of the Makefile are tried with `make -n`; of `python -m` commands module,
@@ -75,6 +71,9 @@ CHECKED: dict[str, str] = {
     "--set data.eval_root=data/rvos/valid": GPU,
     PYTHON + "cot_data.build data/mevis/train --out traces.json --config videoseg_o3/2b_cold_start "
     "--teacher http://localhost:8000/v1 --teacher-model Qwen/Qwen3-8B --max-tokens 20000000": "needs a server",
+    PYTHON + "policy.convert_sa2va models/videoseg_o3_2b runs/o3_2b": (
+        "needs published weights; tests/policy/test_convert_sa2va.py converts small ones"
+    ),
     "vllm serve Qwen/Qwen3-8B --port 8000": "needs a GPU and a download",
     "export RAY_AUTH_MODE=token RAY_AUTH_TOKEN=$(python3 -c 'import secrets; print(secrets.token_hex(16))')": (
         "sets variables of the shell; tests/rl/test_ray_job.py sets the same"
@@ -119,7 +118,8 @@ def check_options(command: str) -> None:
     for name in names:
         assert f'"{name}"' in source, f"{command}: {module} has no option {name}"
     words = shlex.split(command)
-    load_config(words[words.index("--config") + 1], sets)
+    if "--config" in words:
+        load_config(words[words.index("--config") + 1], sets)
 
 
 def test_the_ray_job_names_absolute_paths_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

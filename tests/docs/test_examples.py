@@ -42,9 +42,10 @@ def test_the_reward_is_the_relative_area(key_frame: int, expected: float):
     assert key_frame_size(trajectory([answer(2, 5, key_frame)], gold=GROWING)) == pytest.approx(expected)
 
 
-def test_the_reward_of_an_episode_without_an_answer_or_without_a_target():
+def test_the_reward_without_an_answer_a_target_or_turns():
     assert key_frame_size(trajectory(["noise"], MALFORMED, gold=GROWING)) == 0.0
     assert key_frame_size(trajectory([answer()], gold=NO_TARGET)) is None
+    assert key_frame_size(trajectory([], StopReason.SINGLE_PASS, gold=GROWING)) is None
 
 
 def test_the_reward_counts_under_its_name(monkeypatch: pytest.MonkeyPatch):
