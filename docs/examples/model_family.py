@@ -13,7 +13,7 @@ import numpy as np
 from configs.schema import PolicyConfig, RunConfig
 from env.frames import FrameCaches
 from env.rle import encode
-from env.types import RLE, Task, Trajectory
+from env.types import RLE, FrameRef, Task, Trajectory
 from policy.segmenter import Segmenter, segment_each
 from rl.families import Family
 
@@ -47,8 +47,14 @@ class ColourSegmenter:
         yield from segment_each(tasks, self._masks)
 
     def _masks(self, task: Task) -> dict[int, RLE]:
-        frames = (self.frames.policy.full(task.video, i) for i in range(task.video.num_frames))
-        return {i: encode(self.policy.mask(pixels_HWC, task.expression)) for i, pixels_HWC in enumerate(frames)}
+        return {
+            i: encode(self.policy.mask(self._frame(task, i), task.expression)) for i in range(task.video.num_frames)
+        }
+
+    def _frame(self, task: Task, frame_idx: int) -> np.ndarray:
+        """Return what the policy is shown of a frame: grey in the blind evaluation, unlike `frames.sam.full`."""
+        shown = FrameRef(frame_idx, task.video.width, task.video.height, "strip")
+        return self.frames.policy.pixels(task.video, shown)
 
     def close(self) -> None:
         """Free nothing; a model on a GPU would be freed here."""
