@@ -2,7 +2,7 @@
 # The machine needs Python 3.11 to 3.13 with pip, git and a C compiler; uv comes from PyPI where there is none.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-full cold-start test chaos check pins clean
+.PHONY: help setup demo demo-full cold-start test chaos check docs pins clean
 
 # cpu or gpu; what is installed stays the choice until another is named.
 EXTRA ?= $(if $(wildcard .venv/.synced-gpu),gpu,cpu)
@@ -24,31 +24,36 @@ help: ## List the targets
 setup: $(STAMP) ## Install the Python packages into .venv (GPU node: make setup EXTRA=gpu)
 	@echo "ready: .venv ($(EXTRA))"
 
-demo: $(STAMP) ## GRPO from the shipped checkpoint, 20 steps of 48, with evaluation and report: runs/demo/report.html
+demo: $(STAMP) ## Train the shipped checkpoint with GRPO (20 steps) and evaluate it: runs/demo/report.html
 	$(PY) -m rl.demo --config tiny --train-videos 400 --set grpo.steps=20
 
-demo-full: $(STAMP) ## The same from nothing, cold start included: runs/demo_full/report.html
+demo-full: $(STAMP) ## Do the same from nothing, cold start included: runs/demo_full/report.html
 	$(PY) -m rl.demo --config tiny --from-nothing --train-videos 2500 --set run_dir=runs/demo_full \
 	  --set data.train_root=runs/demo_full/data/train
 
 SEED ?= 0
 COLD = runs/cold_start-$(SEED)
 
-cold-start: $(STAMP) ## The cold start alone, from nothing, as for policy/tiny but longer than the demo's (SEED=0)
+cold-start: $(STAMP) ## Train the cold start of policy/tiny from nothing (SEED=0); longer than the demo's
 	test -f $(COLD)/data/moving_shapes.json || \
 	  $(PY) -m cot_data.moving_shapes --out $(COLD)/data --videos 2500 --seed 1
 	$(PY) -m rl.sft_coldstart --config tiny_long --set run_dir=$(COLD) --set data.train_root=$(COLD)/data --set seed=$(SEED)
 
-test: $(STAMP) ## Run the tests (17 minutes on two cores)
+test: $(STAMP) ## Run the tests (less than 20 minutes on two cores)
 	$(PY) -m pytest -n 2 --dist loadfile --durations=25
 
-chaos: $(STAMP) ## The long form of the test that kills and freezes workers and the driver
+chaos: $(STAMP) ## Run the long form of the test that kills and freezes workers and the driver
 	$(PY) -m pytest tests/chaos -m slow
 
-check: $(STAMP) ## Lint, formatting and types
+check: $(STAMP) ## Check style, formatting and types
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 	.venv/bin/pyright
+
+docs: $(STAMP) ## Build the documentation into build/docs; a warning is an error
+	rm -rf docs/api/generated build/docs
+	$(PY) -m sphinx -W --keep-going -q -b html docs build/docs
+	@echo "site: build/docs/index.html"
 
 pins: $(NEED_UV) ## Resolve pyproject.toml anew into requirements-cpu.txt and requirements-gpu.txt
 	for extra in cpu gpu; do \
