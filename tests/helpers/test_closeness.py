@@ -71,7 +71,7 @@ def test_a_flipped_pixel_passes_and_a_shifted_mask_fails():
     flipped_HW = mask_HW.copy()
     flipped_HW[9, 30] = True
     assert_same_masks([encode(flipped_HW), None], [encode(mask_HW), None])
-    with pytest.raises(AssertionError, match=r"masks differ in 0.00586 of their pixels"):
+    with pytest.raises(AssertionError, match=r"masks differ in 0\.00586 of their pixels"):
         assert_same_masks([encode(np.roll(mask_HW, 1, 0))], [encode(mask_HW)])
     with pytest.raises(AssertionError, match="one of two masks is missing"):
         assert_same_masks([None], [encode(mask_HW)])
