@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from configs.load import ConfigError, load_config
-from tests.docs.commands import ROOT, Workspace, all_commands, commands_in, options
+from tests.helpers.doc_commands import ROOT, Workspace, all_commands, commands_in, options
 
 pytestmark = pytest.mark.timeout(1200)
 
