@@ -20,7 +20,7 @@ def load_folders(root: Path, faults: Faults = RAISE) -> Tasks:
     """Return one task per video folder, in name order. Frames and masks are read when a task is taken."""
     entries = []
     for folder in sorted(path for path in root.iterdir() if path.is_dir()):
-        with faults.noted():  # `cot_data.check` continues behind a fault, a run stops at it
+        with faults.collect():  # `cot_data.check` continues behind a fault, a run stops at it
             query = folder / "query.txt"
             if not query.is_file():
                 raise DataError(str(query), "expected a text file with the sentence, found none")

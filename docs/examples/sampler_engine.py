@@ -57,7 +57,7 @@ class UniformSampler:
         for request_id in request_ids:
             self._queue.pop(request_id, None)
 
-    def load_weights(self, moved: WeightUpdate, version: int) -> None:
+    def load_weights(self, update: WeightUpdate, version: int) -> None:
         """Note the version, which every completion carries."""
         self.version = version
 
