@@ -11,7 +11,7 @@ from __future__ import annotations
 import ast
 import difflib
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
 from pathlib import Path
 
@@ -46,10 +46,25 @@ def unknown_names(config: RunConfig) -> list[str]:
         known = known_names(module, registry)
         for path, name in _names(config, key.split("."), ""):
             if name not in known:
-                nearest = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
-                hint = f"; did you mean {nearest[0]}?" if nearest else ""
-                found.append(f"{path}: unknown {name!r}; known are {', '.join(known)}{hint}")
+                found.append(unknown_name(path, name, known))
     return found
+
+
+def unknown_name(path: str, name: object, known: Iterable[str]) -> str:
+    """Return the sentence about a name that is not among the known ones.
+
+    Args:
+        path: Where the name was found: the config key, or a file and its key.
+        name: What was found there.
+        known: The names that could stand there.
+
+    Returns:
+        The problem, the known names, and the nearest of them if one is near.
+    """
+    names = tuple(known)
+    nearest = difflib.get_close_matches(str(name), names, n=1, cutoff=0.4)
+    hint = f"; did you mean {nearest[0]}?" if nearest else ""
+    return f"{path}: unknown {name!r}; known are {', '.join(names)}{hint}"
 
 
 def known_names(module: str, registry: str) -> tuple[str, ...]:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 from env.errors import DataError
@@ -34,10 +33,3 @@ class Faults:
 
 
 RAISE = Faults()
-
-
-def suggest(name: str, known: Iterable[str]) -> str:
-    """Return a hint for an unknown name: the nearest known one, or all of them if none is near."""
-    names = list(known)
-    close = difflib.get_close_matches(name, names, n=1)
-    return f"did you mean {close[0]!r}?" if close else f"known are {', '.join(names)}"

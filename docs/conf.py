@@ -24,6 +24,7 @@ extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.autosummary", "sp
 templates_path = ["_templates"]
 exclude_patterns = ["examples"]
 
+html_show_copyright = False
 html_theme = "furo"
 html_title = project
 

@@ -5,7 +5,6 @@ Functions import torch and engines themselves, so that a wrong name is told befo
 
 from __future__ import annotations
 
-import difflib
 import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from configs.load import ConfigError
+from configs.names import unknown_name
 from configs.schema import PolicyConfig, RunConfig
 from env.errors import CheckpointError
 from env.frames import FrameCaches
@@ -67,11 +67,8 @@ def family_of(checkpoint: Path, kind: str = DEFAULT) -> Family:
 
 
 def _check_name(name: object, where: str) -> None:
-    if isinstance(name, str) and name in FAMILIES:
-        return
-    close = difflib.get_close_matches(str(name), FAMILIES, n=1, cutoff=0)
-    known = ", ".join(FAMILIES)
-    raise ConfigError(f"{where}: no such model family {name!r}; did you mean {close[0]}? Known are {known}")
+    if not isinstance(name, str) or name not in FAMILIES:
+        raise ConfigError(unknown_name(where, name, FAMILIES))
 
 
 def _load_videoseg(folder: Path, config: PolicyConfig | None = None) -> Any:

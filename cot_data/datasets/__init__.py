@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+from configs.names import unknown_name
 from configs.schema import RunConfig
 from cot_data.datasets.groundmore import load_groundmore
 from cot_data.datasets.long_rvos import load_long_rvos
@@ -14,7 +15,7 @@ from cot_data.datasets.ref_davis17 import load_ref_davis17
 from cot_data.datasets.ref_sav import load_ref_sav
 from cot_data.datasets.ref_youtube_vos import load_ref_youtube_vos
 from cot_data.datasets.revos import load_revos
-from cot_data.faults import RAISE, Faults, suggest
+from cot_data.faults import RAISE, Faults
 from cot_data.tasks import Tasks
 from env.errors import DataError
 
@@ -45,8 +46,7 @@ def load_tasks(name: str, root: str | Path, faults: Faults = RAISE) -> Tasks:
         DataError: the name is unknown, or the metadata is broken.
     """
     if name not in DATASETS:
-        problem = f"expected one of {', '.join(DATASETS)}, found {name!r}; {suggest(name, DATASETS)}"
-        raise DataError("data.dataset", problem)
+        raise DataError("data.dataset", unknown_name("data set", name, DATASETS))
     return DATASETS[name](Path(root).absolute(), faults)
 
 

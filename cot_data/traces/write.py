@@ -13,8 +13,8 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from configs.load import ConfigError
+from configs.names import unknown_name
 from configs.schema import EnvConfig
-from cot_data.faults import suggest
 from cot_data.formats.vts_cot import Message, Record, TraceStep
 from cot_data.moving_shapes.labels import LabelledObject
 from cot_data.traces.candidates import Scene, labelled_scene
@@ -56,7 +56,7 @@ def write_trace(
         DataError: the task's masks are unknown.
     """
     if style not in STYLES:
-        raise ConfigError(f"env.prompt: expected a style of traces, found {style!r}; {suggest(style, STYLES)}")
+        raise ConfigError(unknown_name("env.prompt", style, STYLES))
     if not task.gold:
         raise DataError(f"task {task.task_id}", "expected gold masks to write a trace from, found none")
     return to_record(task, config, STYLES[style](task, config, rng, objects, zoom_share))

@@ -5,9 +5,8 @@ Each is one file and one line in `TOOLS`. The config key `env.tools` enables the
 
 from __future__ import annotations
 
-from difflib import get_close_matches
-
 from configs.load import ConfigError
+from configs.names import unknown_name
 from configs.schema import EnvConfig
 from env.prompts import FrameRefs
 from env.tools.base import Tool
@@ -29,8 +28,7 @@ def enabled_tools(config: EnvConfig) -> dict[str, Tool]:
     """
     for name in config.tools:
         if name not in TOOLS:
-            nearest = get_close_matches(name, TOOLS, n=1, cutoff=0)[0]
-            raise ConfigError(f"env.tools: unknown {name!r}; known are {', '.join(TOOLS)}; did you mean {nearest}?")
+            raise ConfigError(unknown_name("env.tools", name, TOOLS))
         if config.prompt not in TOOLS[name].layout:
             wordings = ", ".join(TOOLS[name].layout)
             raise ConfigError(f"env.prompt: expected one of {wordings} beside the tool {name!r}, got {config.prompt!r}")

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable
 from pathlib import Path
 
 from configs.load import ConfigError
+from configs.names import unknown_name
 from configs.schema import SamplerConfig
 from policy.engines.base import Sampler
 
@@ -41,7 +41,5 @@ def build_sampler(config: SamplerConfig, model_dir: Path, max_context: int, seed
         ConfigError: There is no engine of this name.
     """
     if config.kind not in SAMPLERS:
-        nearest = difflib.get_close_matches(config.kind, SAMPLERS, n=1, cutoff=0)[0]
-        known = ", ".join(SAMPLERS)
-        raise ConfigError(f"sampler.kind: unknown {config.kind!r}; known are {known}; did you mean {nearest}?")
+        raise ConfigError(unknown_name("sampler.kind", config.kind, SAMPLERS))
     return SAMPLERS[config.kind](config, model_dir, max_context, seed)

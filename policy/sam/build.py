@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
 from configs.load import ConfigError
+from configs.names import unknown_name
 from configs.schema import SamConfig
 from policy.checkpoint_io import read_sam_checkpoint, require_fit
 from policy.sam.model import SegSam2
@@ -42,9 +42,7 @@ def build_sam(config: SamConfig) -> SegSam2:
     import sam2  # noqa: F401  (registers the package's configs with hydra)
 
     if config.variant not in VARIANTS:
-        nearest = difflib.get_close_matches(config.variant, VARIANTS, n=1, cutoff=0)[0]
-        known = ", ".join(VARIANTS)
-        raise ConfigError(f"policy.sam.variant: unknown {config.variant!r}; known are {known}; did you mean {nearest}?")
+        raise ConfigError(unknown_name("policy.sam.variant", config.variant, VARIANTS))
     name = "sam2.1_hiera_t" if config.variant == "small" else config.variant
     overrides = [
         "++model._target_=policy.sam.model.SegSam2",

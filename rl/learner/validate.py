@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from configs.load import ConfigError
+from configs.names import unknown_name
 from configs.schema import RunConfig
 from rewards import check_weights
 from rl.learner.calibration import CALIBRATIONS
@@ -23,4 +24,4 @@ def check_names(config: RunConfig) -> None:
         ("masks", grpo.masks, MASKS),
     ):
         if name not in known:
-            raise ConfigError(f"grpo.{key}: unknown {name!r}; known are {', '.join(known)}")
+            raise ConfigError(unknown_name(f"grpo.{key}", name, known))

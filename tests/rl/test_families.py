@@ -224,7 +224,7 @@ def test_an_unknown_family_is_named_before_anything_heavy_is_loaded(tmp_path: Pa
     done = subprocess.run(
         [sys.executable, "-c", code, str(tmp_path)], cwd=ROOT, capture_output=True, text=True, timeout=120, check=False
     )
-    assert "policy.json: family: no such model family 'videosek'; did you mean videoseg?" in done.stderr
+    assert "policy.json: family: unknown 'videosek'; known are videoseg; did you mean videoseg?" in done.stderr
     assert done.returncode == 1 and done.stdout.strip() == "[]"
     assert not (tmp_path / "out").exists()
 
@@ -232,8 +232,8 @@ def test_an_unknown_family_is_named_before_anything_heavy_is_loaded(tmp_path: Pa
 @pytest.mark.parametrize(
     ("text", "error", "problem"),
     [
-        ('{"family": "centre_bax"}', ConfigError, r"did you mean centre_box\? Known are videoseg, centre_box"),
-        ('{"family": 3}', ConfigError, "no such model family 3"),
+        ('{"family": "centre_bax"}', ConfigError, r"known are videoseg, centre_box; did you mean centre_box\?"),
+        ('{"family": 3}', ConfigError, "family: unknown 3"),
         ('{"fam', CheckpointError, r"policy\.json: no JSON, or cut off.*copy it again"),
         ("[]", CheckpointError, "expected a JSON object, found list"),
     ],
@@ -248,7 +248,7 @@ def test_the_card_goes_before_the_config_and_the_config_before_nothing(boxes: tu
     assert family_name(boxes[0]) == "centre_box"
     assert family_name(SHIPPED, "centre_box") == "videoseg", "a card that names none is of the first family"
     assert family_name(tmp_path, "centre_box") == "centre_box", "a plain folder of weights has no card"
-    with pytest.raises(ConfigError, match=r"policy\.kind: no such model family 'video_seg'; did you mean videoseg"):
+    with pytest.raises(ConfigError, match=r"policy\.kind: unknown 'video_seg'; .* did you mean videoseg"):
         family_name(SHIPPED, "video_seg")
 
 

@@ -235,7 +235,7 @@ def test_turns_think_in_three_steps_before_they_act(tasks: list[Task], style: st
 def test_a_trace_needs_gold_masks_and_keeps_the_turn_limit(tasks: list[Task]) -> None:
     with pytest.raises(DataError, match="task set/v/0: expected gold masks"):
         written(task_of())
-    with pytest.raises(ConfigError, match=r"expected a style of traces, found 'breif'; did you mean 'brief'\?"):
+    with pytest.raises(ConfigError, match=r"env.prompt: unknown 'breif'; .* did you mean brief\?"):
         written(tasks[0], "breif")
     one_turn = replace(TINY, max_turns=1)
     for task in tasks:
