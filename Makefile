@@ -40,7 +40,7 @@ cold-start: $(STAMP) ## Train the cold start of policy/tiny from nothing (SEED=0
 	$(PY) -m rl.sft_coldstart --config tiny_long --set run_dir=$(COLD) --set data.train_root=$(COLD)/data --set seed=$(SEED)
 
 test: $(STAMP) ## Run the tests (less than 20 minutes on two cores)
-	$(PY) -m pytest -n 2 --dist loadfile --durations=25
+	$(PY) -m pytest -n 2 --dist loadfile --no-loadscope-reorder --durations=25
 
 chaos: $(STAMP) ## Run the long form of the test that kills and freezes workers and the driver
 	$(PY) -m pytest tests/chaos -m slow

@@ -16,7 +16,7 @@ settings=(
   "ATEN_CPU_CAPABILITY=avx512 MKL_ENABLE_INSTRUCTIONS=AVX512 ONEDNN_MAX_CPU_ISA=AVX512_CORE OMP_NUM_THREADS=2"
 )
 paths=(tests/helpers tests/policy tests/rewards tests/rl/learner tests/rl/sft tests/rl/benchmarks
-  tests/rl/test_training_knobs.py tests/rl/rollout/test_refill.py)
+  tests/rl/test_training_knobs.py tests/rl/rollout/test_oversampling.py)
 [ $# -gt 0 ] && paths=("$@")
 
 failed=0

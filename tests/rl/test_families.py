@@ -171,7 +171,7 @@ def test_it_predicts_and_its_trajectory_is_replayed(
         assert opened.errors == []
         assert opened.page.locator("article .badge").first.inner_text() == "single_pass"
         assert opened.page.locator("section.turn").count() == 0
-        assert opened.page.locator(".finals figure").count() == 6
+        assert opened.page.locator(".finals figure").count() == 12
 
 
 def test_perfect_masks_without_turns_earn_what_masks_can_earn(data: Path):
