@@ -46,7 +46,8 @@ def load_tasks(name: str, root: str | Path, faults: Faults = RAISE) -> Tasks:
         DataError: the name is unknown, or the metadata is broken.
     """
     if name not in DATASETS:
-        raise DataError("data.dataset", unknown_name("data set", name, DATASETS))
+        where, _, problem = unknown_name("data.dataset", name, DATASETS).partition(": ")
+        raise DataError(where, problem)
     return DATASETS[name](Path(root).absolute(), faults)
 
 

@@ -165,9 +165,9 @@ def test_errors_name_damaged_files(tmp_path: Path) -> None:
 
 
 def test_an_unknown_data_set_suggests_the_nearest_one() -> None:
-    with pytest.raises(DataError, match=r"data set: unknown 'mevi'; known are mevis, .*; did you mean mevis\?"):
+    with pytest.raises(DataError, match=r"data\.dataset: unknown 'mevi'; known are mevis, .*; did you mean mevis\?"):
         load_tasks("mevi", "nowhere")
-    with pytest.raises(DataError, match=r"data\.dataset: .*found 'xyz'; known are mevis, ref_youtube_vos"):
+    with pytest.raises(DataError, match=r"data\.dataset: unknown 'xyz'; known are mevis, ref_youtube_vos"):
         load_tasks("xyz", "nowhere")
 
 
