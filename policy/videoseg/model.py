@@ -99,7 +99,7 @@ class SegPolicy(nn.Module):
                 module.eval()
 
     def forward(self, batch: Batch) -> PolicyOutput:
-        """Run one teacher-forced pass. Embeddings are replaced where `batch.replaced` says so."""
+        """Run one teacher-forced pass. Rows named by `batch.replaced` take the place of embeddings."""
         with torch.autocast(self.device.type, self.compute_dtype, enabled=self.compute_dtype != torch.float32):
             hidden_BLD = hidden_states(self.vlm.model, batch)
         rows, columns = batch.loss_mask_BL.nonzero(as_tuple=True)
