@@ -89,9 +89,9 @@ def config_to_dict(config: RunConfig) -> dict[str, Any]:
     return _plain(asdict(config))
 
 
-def save_config(config: RunConfig, path: str | Path) -> None:
-    """Write every key; `load_config(path)` gives back an equal config."""
-    Path(path).write_text(yaml.safe_dump(config_to_dict(config), sort_keys=False), encoding="utf-8")
+def config_text(config: RunConfig) -> str:
+    """Return the config as YAML with every key; `load_config` of a file with this text gives back an equal config."""
+    return yaml.safe_dump(config_to_dict(config), sort_keys=False)
 
 
 def add_config_arguments(parser: argparse.ArgumentParser) -> None:

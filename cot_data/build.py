@@ -8,8 +8,6 @@ config's `env` shows: train with the same config. An interrupted build resumes w
 from __future__ import annotations
 
 import argparse
-import json
-import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
@@ -35,6 +33,7 @@ from cot_data.traces.validate import find_faults
 from cot_data.traces.visibility import visible_frames
 from cot_data.traces.write import prose_turns, to_record
 from env.errors import DataError, command
+from env.files import write_json
 from env.types import Task, names_in
 
 CONCURRENT_REQUESTS = 8  # to the teacher
@@ -160,14 +159,12 @@ def _batches(drafts: Iterator[Draft]) -> Iterator[list[Draft]]:
 
 def _write_output(out: Path, done: Sequence[Built]) -> None:
     """Write the file of records atomically, and beside it the list of tasks that were left out."""
-    temporary = out.with_name(f"{out.name}.tmp")
-    write_records(temporary, [built.record for built in done if built.record])
-    os.replace(temporary, out)
+    write_records(out, [built.record for built in done if built.record])
     left_out = [{"task_id": built.task_id, "reasons": list(built.left_out)} for built in done if not built.record]
     listed = out.with_name(f"{out.stem}.left_out.json")
     listed.unlink(missing_ok=True)
     if left_out:
-        listed.write_text(json.dumps(left_out, indent=1) + "\n", encoding="utf-8")
+        write_json(listed, left_out)
 
 
 def summary(out: Path, done: Sequence[Built], teacher: Teacher | None) -> str:

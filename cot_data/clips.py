@@ -7,7 +7,6 @@ The environment variable VIDEOSEG_CLIPS names the folder of the clips: `<clip>/f
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import shutil
 from pathlib import Path
@@ -18,6 +17,7 @@ import numpy as np
 from cot_data.formats.json_fields import field, read_json
 from cot_data.formats.png_masks import read_ids
 from env.errors import DataError, command
+from env.files import write_json
 from env.rle import encode
 from env.types import RLE
 
@@ -50,8 +50,8 @@ def convert_clips(source: Path, out: Path) -> None:
         height, width = ids_THW.shape[1:]
         expressions = _expressions(meta, clip, anno_ids)
         videos[clip.name] = {"frames": frames, "height": height, "width": width, "expressions": expressions}
-    (Path(out) / "meta_expressions.json").write_text(json.dumps({"videos": videos}))
-    (Path(out) / "mask_dict.json").write_text(json.dumps(masks))
+    write_json(Path(out) / "meta_expressions.json", {"videos": videos}, indent=None)
+    write_json(Path(out) / "mask_dict.json", masks, indent=None)
 
 
 def _object_ids(meta: Any, clip: Path) -> list[int]:

@@ -7,7 +7,6 @@ the published files.
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ from rich.progress import track
 
 from cot_data.datasets.reason_vos import load_reason_vos
 from env.errors import command
+from env.files import write_json
 from env.types import RLE
 
 
@@ -32,8 +32,8 @@ def convert(root: Path, out: Path) -> None:
         record = videos.setdefault(name, {"frames": video.frames, "height": video.height, "width": video.width})
         record.setdefault("expressions", {})[exp_id] = {"exp": entry.outline.expression, "anno_id": anno_id}
     out.mkdir(parents=True, exist_ok=True)
-    (out / "meta_expressions_format.json").write_text(json.dumps({"videos": videos}))
-    (out / "mask_dict.json").write_text(json.dumps(masks))
+    write_json(out / "meta_expressions_format.json", {"videos": videos}, indent=None)
+    write_json(out / "mask_dict.json", masks, indent=None)
 
 
 @command

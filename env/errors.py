@@ -2,6 +2,7 @@
 
     VideoSegError
       DataError        a file, record or field of the user's data is not what it should be
+      MachineError     the machine lacks what the command needs: space, a permission, a port, shared memory
       CheckpointError  a checkpoint is missing, of another shape, or cannot be resumed from
       EnvError         the environment was used in a way it does not allow (a programming mistake)
 
@@ -31,6 +32,10 @@ class DataError(VideoSegError):
 
     def __str__(self) -> str:
         return f"{self.where}: {self.problem}"
+
+
+class MachineError(VideoSegError):
+    """The machine lacks what the command needs; the message names it and what to do."""
 
 
 class CheckpointError(VideoSegError):

@@ -8,13 +8,13 @@ process may write at a time. Reading needs no torch. The store opens as a table 
 from __future__ import annotations
 
 import json
-import os
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TypeVar
 
 from env.errors import DataError
+from env.files import append_lines, keep_lines, read_lines
+from env.json_text import parse_json
 from env.rows import Row, check_version, take, task_from_row, task_to_row, trajectory_from_row, trajectory_to_row
 from env.types import StopReason, Trajectory
 
@@ -38,8 +38,9 @@ class TrajectoryStore:
 
         Raises:
             DataError: The store has this trajectory id, or another task under a task's id, or a number is not finite;
-                nothing is written. Also if the disk is full: earlier trajectories can still be read, and the next
-                append cuts off the unfinished line.
+                nothing is written.
+            MachineError: The disk is full, or the like. Earlier trajectories can still be read, and the next append
+                cuts off the unfinished line.
         """
         known = self._known_tasks()
         tasks: dict[str, str] = {}
@@ -55,8 +56,8 @@ class TrajectoryStore:
                 raise DataError(f"task {task_id}", f"differs from that in {self.tasks_path}; write to another folder")
         self.folder.mkdir(parents=True, exist_ok=True)
         # Tasks first: a writer killed in between leaves a task without trajectories, never the reverse.
-        _append(self.tasks_path, [line for task_id, line in tasks.items() if task_id not in known])
-        _append(self.trajectories_path, list(lines.values()))
+        append_lines(self.tasks_path, [line for task_id, line in tasks.items() if task_id not in known])
+        append_lines(self.trajectories_path, list(lines.values()))
         known.update({task_id: hash(line) for task_id, line in tasks.items()})
         self._trajectory_ids.update(lines)
 
@@ -67,10 +68,10 @@ class TrajectoryStore:
         """
         trajectories_size = _size(self.trajectories_path)  # before the tasks, so that every task named is there
         tasks = {}
-        for where, line in _lines(self.tasks_path, _size(self.tasks_path)):
+        for where, line in read_lines(self.tasks_path, _size(self.tasks_path)):
             task = _parse(where, line, task_from_row)
             tasks[task.task_id] = task
-        for where, line in _lines(self.trajectories_path, trajectories_size):
+        for where, line in read_lines(self.trajectories_path, trajectories_size):
             yield _parse(where, line, lambda row: trajectory_from_row(row, tasks))
 
     def drop_from(self, step: int) -> None:
@@ -87,26 +88,26 @@ class TrajectoryStore:
             tasks.add(take(row, "task_id", str))
             return True
 
-        _rewrite(self.trajectories_path, stays)
-        _rewrite(self.tasks_path, lambda row: take(row, "task_id", str) in tasks)
+        _keep_rows(self.trajectories_path, stays)
+        _keep_rows(self.tasks_path, lambda row: take(row, "task_id", str) in tasks)
         self._task_lines = None
 
     def drop_errors(self) -> None:
         """Remove trajectories that ended in an error, so that they can be tried again."""
         if any(trajectory.stop_reason is StopReason.ERROR for trajectory in self.read()):
-            _rewrite(self.trajectories_path, lambda row: take(row, "stop_reason", str) != StopReason.ERROR)
+            _keep_rows(self.trajectories_path, lambda row: take(row, "stop_reason", str) != StopReason.ERROR)
             self._task_lines = None
 
     def _known_tasks(self) -> dict[str, int]:
         """Return hashes of the stored tasks' lines by id; the first call reads the files."""
         if self._task_lines is None:
             self._task_lines = {}
-            for where, line in _lines(self.tasks_path, _size(self.tasks_path)):
+            for where, line in read_lines(self.tasks_path, _size(self.tasks_path)):
                 task = _parse(where, line, task_from_row)
                 self._task_lines[task.task_id] = hash(_line(where, task_to_row, task))  # as this version writes it
             self._trajectory_ids = {
                 _parse(where, line, lambda row: take(row, "trajectory_id", str))
-                for where, line in _lines(self.trajectories_path, _size(self.trajectories_path))
+                for where, line in read_lines(self.trajectories_path, _size(self.trajectories_path))
             }
         return self._task_lines
 
@@ -121,7 +122,7 @@ def _line(where: str, to_row: Callable[[_Value], Row], value: _Value) -> str:
 
 def _parse(where: str, line: bytes, from_row: Callable[[Row], _Value]) -> _Value:
     try:
-        row = json.loads(line)
+        row = parse_json(line)
         if not isinstance(row, dict):
             raise ValueError(f"expected a JSON object, found {type(row).__name__}")
         check_version(row)
@@ -130,75 +131,10 @@ def _parse(where: str, line: bytes, from_row: Callable[[Row], _Value]) -> _Value
         raise DataError(where, str(error)) from error
 
 
-def _lines(path: Path, size: int) -> Iterator[tuple[str, bytes]]:
-    """Yield (place, line) of the first `size` bytes of a file. An unfinished last line is skipped with a warning."""
-    if not path.exists():
-        return
-    with open(path, "rb") as file:
-        for number, line in enumerate(file, start=1):
-            size -= len(line)
-            if size < 0:
-                return
-            if not line.endswith(b"\n"):
-                warnings.warn(
-                    f"{path}:{number}: left out an unfinished last line (its writer was killed)", stacklevel=3
-                )
-                return
-            yield f"{path}:{number}", line
-
-
 def _size(path: Path) -> int:
     return path.stat().st_size if path.exists() else 0
 
 
-def _append(path: Path, lines: list[str]) -> None:
-    """Cut off the unfinished line of a killed writer, append whole lines, and flush them to disk."""
-    is_new = not path.exists()
-    try:
-        with open(path, "ab") as file:
-            whole = _whole_lines(path)
-            if whole != file.tell():
-                file.truncate(whole)
-            file.write("".join(lines).encode("ascii"))
-            file.flush()
-            os.fsync(file.fileno())
-    except OSError as error:
-        raise DataError(str(path), f"cannot be written ({error.strerror}); its earlier lines are kept") from error
-    if is_new:
-        _sync_folder(path.parent)
-
-
-def _rewrite(path: Path, stays: Callable[[Row], bool]) -> None:
+def _keep_rows(path: Path, stays: Callable[[Row], bool]) -> None:
     """Keep only the lines of a file whose rows stay."""
-    if not path.exists():
-        return
-    temporary = path.with_suffix(".tmp")
-    with open(temporary, "wb") as file:
-        file.writelines(line for where, line in _lines(path, _size(path)) if _parse(where, line, stays))
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
-    _sync_folder(path.parent)
-
-
-def _whole_lines(path: Path) -> int:
-    """Return the number of bytes up to and including the last newline."""
-    with open(path, "rb") as file:
-        end = file.seek(0, os.SEEK_END)
-        while end > 0:
-            start = max(0, end - (1 << 16))
-            file.seek(start)
-            newline = file.read(end - start).rfind(b"\n")
-            if newline >= 0:
-                return start + newline + 1
-            end = start
-    return 0
-
-
-def _sync_folder(folder: Path) -> None:
-    """Flush a folder to disk, so that a new or renamed file survives a power cut."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+    keep_lines(path, lambda where, line: _parse(where, line, stays))

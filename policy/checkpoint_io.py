@@ -5,7 +5,6 @@ Every fault raises CheckpointError, which names the file, the first wrong entrie
 
 from __future__ import annotations
 
-import json
 import pickle
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -17,6 +16,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from env.errors import CheckpointError
+from env.json_text import parse_json
 
 INDEX, SINGLE = "model.safetensors.index.json", "model.safetensors"
 _NAMED = 3  # most names in a message
@@ -25,7 +25,7 @@ _NAMED = 3  # most names in a message
 def read_json(path: Path) -> dict[str, Any]:
     """Return the object in a JSON file. Raises CheckpointError where it is missing, cut off or not an object."""
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        value = parse_json(path.read_bytes())
     except FileNotFoundError as error:
         raise CheckpointError(f"{path}: not found; the checkpoint folder is incomplete, copy it again") from error
     except (ValueError, RecursionError) as error:

@@ -14,7 +14,6 @@ Source: github.com/Dmmm1997/VideoSEG-O3, tools/convert_to_hf.py.
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -26,6 +25,7 @@ from transformers import Qwen3VLConfig, Qwen3VLForConditionalGeneration
 
 from configs.schema import SamConfig
 from env.errors import CheckpointError, command
+from env.files import write_json
 from policy.checkpoint_io import read_folder, read_json, require_fit
 from policy.sam.build import build_sam
 from policy.videoseg.checkpoint import RELEASED_TYPE, load_policy, processor_of, save_policy
@@ -113,7 +113,7 @@ def write_released(policy: SegPolicy, folder: Path) -> None:
     values["text_config"]["tie_word_embeddings"] = False
     processor_of(policy).save_pretrained(folder)
     save_torch_state_dict(weights, folder, max_shard_size=SHARD)
-    (folder / "config.json").write_text(json.dumps(values, indent=2))
+    write_json(folder / "config.json", values, indent=2)
 
 
 @command

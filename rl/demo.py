@@ -8,12 +8,11 @@ and frees its memory.
 from __future__ import annotations
 
 import argparse
-import json
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from configs.load import add_config_arguments, check_command_line, config_from_args, load_config, save_config
+from configs.load import add_config_arguments, check_command_line, config_from_args, config_text, load_config
 
 if __name__ == "__main__":
     check_command_line()  # a mistake ends the command here, before the imports below load torch
@@ -22,7 +21,9 @@ from rich.console import Console
 
 from configs.schema import RunConfig
 from env.errors import CheckpointError, DataError, command
+from env.files import write_text
 from env.frames import FrameCache
+from env.json_text import parse_json
 from env.viewer.page import write_page
 from policy import SHIPPED
 from rl.report.collect import EVALUATIONS, collect, summary_table
@@ -106,15 +107,15 @@ def prepare(config: RunConfig, run_dir: Path, start: Path, resume: bool) -> None
     if not resume:
         set_aside(run_dir, OWN, SHIPPED)
     saved.parent.mkdir(parents=True, exist_ok=True)
-    save_config(config, saved)
-    save_config(replace(config, run_dir=str(run_dir / "cold_start")), saved.with_name("cold_start.yaml"))
+    write_text(saved, config_text(config))
+    write_text(saved.with_name("cold_start.yaml"), config_text(replace(config, run_dir=str(run_dir / "cold_start"))))
     policy = replace(config.policy, path=str(start))
-    save_config(replace(config, run_dir=str(run_dir / "grpo"), policy=policy), saved.with_name("grpo.yaml"))
+    write_text(saved.with_name("grpo.yaml"), config_text(replace(config, run_dir=str(run_dir / "grpo"), policy=policy)))
     for key in EVALUATIONS:
         out = run_dir / "eval" / key
         out.mkdir(parents=True, exist_ok=True)
-        save_config(replace(config, run_dir=str(out)), saved.with_name(f"eval_{key}.yaml"))
-        save_config(replace(config, run_dir=str(out)), out / "config.yaml")  # which env.replay reads
+        write_text(saved.with_name(f"eval_{key}.yaml"), config_text(replace(config, run_dir=str(out))))
+        write_text(out / "config.yaml", config_text(replace(config, run_dir=str(out))))  # which env.replay reads
 
 
 def data_stages(config: RunConfig, num_train: int, num_eval: int) -> list[Phase]:
@@ -160,7 +161,7 @@ def has_data(root: Path, num_videos: int, seed: int) -> bool:
     labels = root / "moving_shapes.json"  # written last
     if not labels.is_file():
         return (root / "meta_expressions.json").is_file()
-    found = json.loads(labels.read_text())
+    found = parse_json(labels.read_bytes())
     if (len(found["videos"]), found["seed"]) != (num_videos, seed):
         raise DataError(
             str(labels),

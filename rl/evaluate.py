@@ -15,7 +15,6 @@ hidden. `--set eval.workers=N` segments with N Ray workers. `--compare` is `rl.e
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -31,6 +30,7 @@ from rich.table import Table
 from configs.schema import RunConfig
 from cot_data.datasets import held_out_tasks, load_tasks
 from env.errors import DataError, command
+from env.files import write_json
 from env.store import TrajectoryStore
 from env.types import Task, names_in
 from rl.benchmarks.expression_scores import frame_names
@@ -128,7 +128,7 @@ def _provenance() -> dict[str, Any]:
 
 
 def _write(results: dict[str, Any], out: Path) -> None:
-    (out / "results.json").write_text(json.dumps(results, indent=1))
+    write_json(out / "results.json", results)
 
 
 @command

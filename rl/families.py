@@ -5,7 +5,6 @@ Functions import torch and engines themselves, so that a wrong name is told befo
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from configs.names import unknown_name
 from configs.schema import PolicyConfig, RunConfig
 from env.errors import CheckpointError
 from env.frames import FrameCaches
+from env.json_text import parse_json
 from policy.segmenter import Segmenter
 from rl.rollout.runner import OneByOneRunner, Runner
 
@@ -51,7 +51,7 @@ def family_name(checkpoint: Path, kind: str = DEFAULT) -> str:
     if not path.is_file():
         return kind
     try:
-        card = json.loads(path.read_text(encoding="utf-8"))
+        card = parse_json(path.read_bytes())
     except (ValueError, RecursionError) as error:
         raise CheckpointError(f"{path}: no JSON, or cut off ({error}); copy it again") from error
     if not isinstance(card, dict):

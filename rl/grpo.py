@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from configs.load import ConfigError, add_config_arguments, check_command_line, config_from_args, save_config
+from configs.load import ConfigError, add_config_arguments, check_command_line, config_from_args, config_text
 
 if __name__ == "__main__":
     check_command_line()  # a mistake ends the command here, before the imports below load torch
@@ -20,6 +20,7 @@ from cot_data.datasets import held_out_tasks
 from cot_data.datasets.mixture import Mixture
 from cot_data.datasets.training_sources import load_source, training_sources
 from env.errors import command
+from env.files import write_text
 from env.store import TrajectoryStore
 from env.tools import enabled_tools
 from env.types import StopReason
@@ -124,7 +125,7 @@ def _begin_run_dir(config: RunConfig, policy: SegPolicy, family: Family) -> None
     initial = run_dir / "initial"  # the KL reference; workers and ranks load it too
     set_aside(run_dir, WRITTEN, Path(config.policy.path))
     family.save(policy, initial)
-    save_config(config, run_dir / "config.yaml")
+    write_text(run_dir / "config.yaml", config_text(config))
 
 
 class _Recorder:

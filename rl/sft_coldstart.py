@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from configs.load import add_config_arguments, check_command_line, config_from_args, save_config
+from configs.load import add_config_arguments, check_command_line, config_from_args, config_text
 
 if __name__ == "__main__":
     check_command_line()  # a mistake ends the command here, before the imports below load torch
@@ -18,6 +18,7 @@ import torch
 
 from configs.schema import RunConfig
 from env.errors import CheckpointError, command
+from env.files import write_text
 from env.frames import FrameCache
 from policy.videoseg.checkpoint import build_small, save_policy
 from policy.videoseg.model import SegPolicy
@@ -41,7 +42,7 @@ def train(config: RunConfig, resume: bool = False) -> Path:
     if not resume:
         set_aside(run_dir, WRITTEN, Path(config.policy.path))
     run_dir.mkdir(parents=True, exist_ok=True)
-    save_config(config, run_dir / "config.yaml")
+    write_text(run_dir / "config.yaml", config_text(config))
     save_policy(policy, run_dir / "untrained")
 
     torch.manual_seed(config.seed)

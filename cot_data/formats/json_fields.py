@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 from env.errors import DataError
+from env.json_text import parse_json
 
 MAX_BYTES = 1 << 30  # of a file that is read into memory
 
@@ -16,7 +16,7 @@ def read_json(path: Path) -> Any:
     try:
         if path.stat().st_size > MAX_BYTES:
             raise DataError(str(path), f"expected at most {MAX_BYTES} bytes of metadata")
-        return json.loads(path.read_text(encoding="utf-8"))
+        return parse_json(path.read_bytes())
     except FileNotFoundError as error:
         raise DataError(str(path), "expected a JSON file, found none") from error
     except (ValueError, RecursionError) as error:

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from json import JSONDecodeError, JSONDecoder
+from json import JSONDecodeError
 from pathlib import Path
 from typing import Any, TextIO
 
 from env.errors import DataError
+from env.json_text import DECODER
 
 _CHUNK = 1 << 22  # characters read at once
 MAX_MEMBER = 1 << 27  # characters of one key or value; a broken file is reported after at most that many
 _SPACE = re.compile(r"[ \t\n\r]*")
-_DECODER = JSONDecoder()
 
 
 def read_members(path: Path) -> Iterator[tuple[str, Any]]:
@@ -77,7 +77,7 @@ class _Members:
         size = _CHUNK
         while True:
             try:
-                value, end = _DECODER.raw_decode(self._text, self._at)
+                value, end = DECODER.raw_decode(self._text, self._at)
                 end = _end_of_space(self._text, end)
                 if end < len(self._text):
                     if self._text[end] not in ends:

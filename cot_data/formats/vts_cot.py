@@ -14,6 +14,7 @@ from typing import Any
 
 from cot_data.formats.json_fields import all_of, field, read_json
 from env.errors import DataError
+from env.files import write_text
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,7 @@ def read_records(path: Path) -> list[Record]:
 def write_records(path: Path, records: Iterable[Record]) -> None:
     """Write records in the published form, one per line."""
     rows = ",\n".join(json.dumps(to_json(record)) for record in records)
-    Path(path).write_text(f"[\n{rows}\n]\n", encoding="utf-8")
+    write_text(Path(path), f"[\n{rows}\n]\n")
 
 
 def to_json(record: Record) -> dict[str, Any]:

@@ -25,6 +25,7 @@ from cot_data.moving_shapes.predicates import Track
 from cot_data.moving_shapes.render import background, draw_scene, scene_masks
 from cot_data.moving_shapes.scene import Scene, sample_num_frames, sample_scene
 from env.errors import DataError
+from env.files import write_text
 from env.frames import sample_indices
 from env.rle import encode
 from env.types import RLE, Interval
@@ -112,7 +113,7 @@ def write_moving_shapes(
 
 
 def _dump(path: Path, value: dict[str, Any]) -> None:
-    path.write_text(json.dumps(value, separators=(",", ":")))
+    write_text(path, json.dumps(value, separators=(",", ":")))
 
 
 def make_video(out: Path, seed: int, config: ShapesConfig, video_idx: int) -> Video:

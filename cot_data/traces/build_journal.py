@@ -14,6 +14,7 @@ from typing import Any
 
 from cot_data.formats.vts_cot import Record, to_json, validate
 from env.errors import DataError
+from env.json_text import parse_json
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,7 @@ class BuildJournal:
         rows = []
         for number, line in enumerate(whole[:end].splitlines(), start=1):
             try:
-                rows.append(json.loads(line))
+                rows.append(parse_json(line))
             except ValueError as error:
                 raise DataError(f"{self.path}: line {number}", f"expected JSON ({error}); delete the file") from error
         return rows

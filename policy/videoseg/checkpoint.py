@@ -6,7 +6,6 @@ SAM 2) and `policy.json` (the model family, and how SAM 2 is built).
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -23,6 +22,7 @@ from transformers import (
 from configs.load import ConfigError, fill_section
 from configs.schema import PolicyConfig, SamConfig
 from env.errors import CheckpointError
+from env.files import write_json
 from policy.checkpoint_io import read_json, read_safetensors, require_fit, write_safetensors
 from policy.sam.build import build_sam
 from policy.videoseg.model import SegPolicy
@@ -155,7 +155,7 @@ def save_policy(policy: SegPolicy, folder: Path) -> None:
     write_safetensors(policy.export_weights(), vlm_dir / "model.safetensors")
     processor_of(policy).save_pretrained(vlm_dir)
     write_safetensors(_seg_state(policy), folder / "seg.safetensors")
-    (folder / "policy.json").write_text(json.dumps({"family": FAMILY, "sam": asdict(policy.sam.built_from)}, indent=2))
+    write_json(folder / "policy.json", {"family": FAMILY, "sam": asdict(policy.sam.built_from)}, indent=2)
 
 
 def processor_of(policy: SegPolicy) -> Qwen3VLProcessor:

@@ -8,7 +8,6 @@ Each folder holds the `results.json` of one `rl.evaluate`; the two models may be
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from rich.table import Table
 
 from cot_data.formats.json_fields import field, read_json
 from env.errors import DataError
+from env.files import write_json
 from rl.evaluation.statistics import Estimate, paired_difference, slices_of
 
 PAIRED = {
@@ -130,5 +130,5 @@ def plot(differences: Differences, path: Path) -> None:
 def write_comparison(differences: Differences, out: Path) -> None:
     """Write `compare.json` and `compare.png`."""
     out.mkdir(parents=True, exist_ok=True)
-    (out / "compare.json").write_text(json.dumps(differences, indent=1))
+    write_json(out / "compare.json", differences)
     plot(differences, out / "compare.png")

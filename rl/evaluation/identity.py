@@ -12,6 +12,7 @@ from typing import Any
 from configs.schema import EnvConfig, RunConfig
 from cot_data.formats.json_fields import read_json
 from env.errors import CheckpointError, DataError
+from env.files import write_json
 from env.types import Task
 from rl.families import FAMILIES, family_name
 
@@ -50,7 +51,7 @@ def claim(out: Path, config: RunConfig, checkpoint: Path, tasks: Sequence[Task])
                 "name another --out, or remove it",
             )
     out.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(identity, indent=1))
+    write_json(path, identity)
 
 
 def _identity(config: RunConfig, checkpoint: Path, tasks: Sequence[Task]) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Sequence
 from dataclasses import replace
@@ -14,6 +13,7 @@ from safetensors import safe_open
 
 from configs.schema import RunConfig
 from env.frames import FrameCache
+from env.json_text import parse_json
 from env.store import TrajectoryStore
 from env.types import StopReason, Trajectory
 from env.viewer.page import render_page, write_page
@@ -82,7 +82,7 @@ def read_evaluation(run_dir: Path, key: str, name: str) -> Evaluated:
         Its results and its trajectories.
     """
     folder = run_dir / "eval" / key
-    results = json.loads((folder / "results.json").read_text())
+    results = parse_json((folder / "results.json").read_bytes())
     return Evaluated(name, f"replay_{key}.html", results, list(TrajectoryStore(folder / "trajectories").read()))
 
 
@@ -143,7 +143,7 @@ def data_facts(config: RunConfig, ledger: PhaseLog) -> dict[str, str]:
         labels = Path(root) / "moving_shapes.json"
         text = root
         if labels.is_file():
-            found = json.loads(labels.read_text())
+            found = parse_json(labels.read_bytes())
             text = f"{root}: Moving Shapes, {len(found['videos'])} videos of seed {found['seed']}"
         was_there = "" if f"data_{name}" in ledger.rows else " (made before; not in the wall time)"
         facts[f"data, {name}"] = text + was_there

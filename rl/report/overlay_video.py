@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import av
 import numpy as np
 from PIL import Image
 
+from env.files import write_json
 from env.frames import FrameCache
 from env.rle import mask_or_empty
 from env.types import Trajectory
@@ -30,7 +30,7 @@ def write_masks(trajectory: Trajectory, out: Path) -> None:
     for at, name in enumerate(names):
         Image.fromarray(_mask(trajectory, at).astype(np.uint8) * 255).save(folder / f"{name}.png")
     masks = {name: trajectory.masks.get(at) for at, name in enumerate(names)}
-    (out / "masks.json").write_text(json.dumps({"query": trajectory.task.expression, "masks": masks}))
+    write_json(out / "masks.json", {"query": trajectory.task.expression, "masks": masks}, indent=None)
 
 
 def write_overlay(trajectory: Trajectory, frames: FrameCache, path: Path) -> None:

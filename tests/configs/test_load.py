@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 
 from configs import load, ranges, schema
-from configs.load import ConfigError, config_from_args, config_to_dict, load_config, save_config, validate
+from configs.load import ConfigError, config_from_args, config_text, config_to_dict, load_config, validate
 from configs.schema import RunConfig
 from cot_data.datasets import DATASETS
+from env.files import write_text
 from env.prompts import PROMPTS
 from policy.engines import SAMPLERS
 from rewards import PROFILES, REWARDS
@@ -43,7 +44,7 @@ def test_the_shipped_configs_are_the_ones_the_readme_names():
 @pytest.mark.parametrize("name", SHIPPED)
 def test_every_shipped_config_loads_and_survives_saving(name: str, tmp_path: Path):
     config = load_config(name)
-    save_config(config, tmp_path / "config.yaml")
+    write_text(tmp_path / "config.yaml", config_text(config))
     assert load_config(tmp_path / "config.yaml") == config
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from configs.load import save_config
+from configs.load import config_text
 from configs.schema import RunConfig
+from env.files import write_text
 from env.replay import main
 from env.store import TrajectoryStore
 from env.types import Scores, Trajectory
@@ -29,7 +30,7 @@ def write_run(folder: Path, change: Scores | None = None, with_config: bool = Tr
     lost = Trajectory("0/lost", task, 0, 2, error="gone")
     TrajectoryStore(folder / "trajectories").append([*trajectories, lost])
     if with_config:
-        save_config(RunConfig(), folder / "config.yaml")
+        write_text(folder / "config.yaml", config_text(RunConfig()))
 
 
 def right_scores(folder: Path) -> Scores:

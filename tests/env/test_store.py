@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import pytest
 
-from env.errors import DataError
+from env.errors import DataError, MachineError
 from env.rows import VERSION
 from env.store import TrajectoryStore, task_from_row, task_to_row, trajectory_from_row, trajectory_to_row
 from env.types import (
@@ -199,9 +199,7 @@ def test_a_full_disk_is_an_error_that_loses_nothing(tmp_path):
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size + size // 2, before[1]))  # no file may become larger
     try:
-        with pytest.raises(
-            DataError, match=r"trajectories\.jsonl: cannot be written \(.+\); its earlier lines are kept"
-        ):
+        with pytest.raises(MachineError, match=r"trajectories\.jsonl: cannot be written \(.+\); "):
             store.append([full_trajectory("b")])
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
@@ -278,7 +276,7 @@ def test_a_reader_sees_only_lines_that_were_there_when_it_began(tmp_path):
         ("{", "Expecting property name"),
         ("[]", "expected a JSON object, found list"),
         ("", "Expecting value"),
-        ("[" * 100_000, "recursion"),
+        ("[" * 100_000, "nested too deeply"),
         ({"version": VERSION + 1}, f"field `version`: expected 1 to {VERSION}, found {VERSION + 1}"),
         ({"version": True}, "field `version`: expected int, found True"),
         ({"step": "3"}, "field `step`: expected int, found '3'"),

@@ -14,9 +14,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from configs.load import load_config, save_config
+from configs.load import config_text, load_config
 from cot_data.datasets import load_tasks
 from cot_data.moving_shapes.generate import ShapesConfig, write_moving_shapes
+from env.files import write_text
 from env.rle import mask_or_empty
 from env.store import TrajectoryStore
 from env.types import names_in
@@ -104,7 +105,7 @@ class Workspace:
             shutil.copytree(evaluation, demo / "eval" / name)
         config = load_config("tiny")
         (demo / "grpo").mkdir()
-        save_config(config, demo / "grpo" / "config.yaml")
+        write_text(demo / "grpo" / "config.yaml", config_text(config))
         found = list(TrajectoryStore(evaluation / "trajectories").read())
         for trajectory in found:
             trajectory.scores = score(trajectory, config.rewards)

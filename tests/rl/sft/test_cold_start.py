@@ -16,10 +16,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from configs.load import load_config, save_config
+from configs.load import config_text, load_config
 from configs.schema import StageConfig
 from cot_data.traces.dialogue import to_trajectory, without_frames
 from cot_data.traces.write import write_trace
+from env.files import write_text
 from env.rle import decode
 from env.types import Answer, Select, Trajectory
 from policy.videoseg.checkpoint import load_policy
@@ -178,7 +179,7 @@ def test_a_killed_run_resumes_to_the_same_weights(micro: Micro, tmp_path: Path) 
     whole = micro.config(tmp_path / "whole", every)
     torn = replace(whole, run_dir=str(tmp_path / "torn"))
     train(whole)
-    save_config(torn, tmp_path / "torn.yaml")
+    write_text(tmp_path / "torn.yaml", config_text(torn))
     command = [sys.executable, "-m", "rl.sft_coldstart", "--config", str(tmp_path / "torn.yaml")]
     process = subprocess.Popen(command, env=os.environ, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     last_stage = Path(torn.run_dir) / "stage-4-dialogue"
