@@ -7,9 +7,10 @@ SAM 2) and `policy.json` (the model family, and how SAM 2 is built).
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -24,7 +25,7 @@ from configs.load import ConfigError, fill_section
 from configs.schema import PolicyConfig, SamConfig
 from env.errors import CheckpointError
 from policy.checkpoint_io import read_json, read_safetensors, require_fit, write_safetensors
-from policy.sam.build import build_sam
+from policy.sam.build import build_sam, require_sizes
 from policy.videoseg.model import SegPolicy
 from policy.vlm.load import COMPUTE_DTYPES, compose_phrases, compute_device, load_vlm, small_config
 from policy.vlm.tokenizer import CHAT_TEMPLATE, SEG, train_tokenizer
@@ -103,12 +104,23 @@ def _saved_sam(path: Path, config: PolicyConfig | None) -> SamConfig:
     saved = read_json(path).get("sam")
     if not isinstance(saved, dict):
         raise CheckpointError(f"{path}: expected 'sam', how SAM 2 is built; copy the file again")
-    try:
-        sam = fill_section(SamConfig(), saved, f"{path}: sam")
-    except ConfigError as error:
-        raise CheckpointError(f"{error}; was the checkpoint saved by a later version?") from error
+    sam = saved_sam(SamConfig(), saved, f"{path}: sam")
     every_frame = config.sam.inject_every_frame if config else sam.inject_every_frame
     return replace(sam, checkpoint="", inject_every_frame=every_frame)
+
+
+def saved_sam(sam: SamConfig, saved: Mapping[str, Any], where: str) -> SamConfig:
+    """Return `sam` with the entries that a checkpoint stores. CheckpointError, which names `where`, if one is unfit.
+
+    A checkpoint from before `masks` and `presence` lacks them: their defaults are what all were trained with then.
+    """
+    try:
+        found = fill_section(sam, saved, where)
+        require_sizes(found)
+    except ConfigError as error:
+        message = str(error) if str(error).startswith(where) else f"{where}: {error}"
+        raise CheckpointError(f"{message}; was the checkpoint saved by a later version, or damaged?") from error
+    return found
 
 
 def _finish(policy: SegPolicy, config: PolicyConfig | None) -> SegPolicy:
