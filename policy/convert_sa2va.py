@@ -30,11 +30,12 @@ from transformers import Qwen3VLConfig, Qwen3VLForConditionalGeneration
 
 from configs.schema import SamConfig
 from env.errors import CheckpointError, command
-from policy.checkpoint_io import read_folder, read_json, require_fit
+from policy.checkpoint_io import read_folder, read_json, reading, require_finite, require_fit
+from policy.folder_kinds import RELEASED_TYPE
 from policy.sam.build import build_sam
-from policy.videoseg.checkpoint import RELEASED_TYPE, load_policy, processor_of, save_policy, saved_sam
+from policy.videoseg.checkpoint import load_policy, processor_of, save_policy, saved_sam
 from policy.videoseg.model import SegPolicy
-from policy.vlm.load import load_tokenizer
+from policy.vlm.load import load_tokenizer, record_tying
 
 # Entries of a published config.json beside those of Qwen3-VL, for policies that were not read from one.
 CLASSES = {
@@ -82,6 +83,7 @@ def fill(policy: SegPolicy, weights: Mapping[str, Tensor], where: object) -> Non
     expected = {name: state[ours] for name, ours in names.items()}
     require_fit(expected, weights, where, "Expected a VideoSEG-O3 checkpoint: Qwen3-VL, text_hidden_fcs and SAM 2.0")
     policy.load_state_dict({names[name]: tensor for name, tensor in weights.items()}, assign=True)
+    record_tying(policy.vlm)
 
 
 def read_config(folder: Path) -> Qwen3VLConfig:
@@ -97,7 +99,8 @@ def read_config(folder: Path) -> Qwen3VLConfig:
             f"{path}: expected model_type {RELEASED_TYPE!r}, found {found!r}; is it converted already?"
         )
     values[KEPT] = {name: values.pop(name) for name in CLASSES if name in values}
-    return Qwen3VLConfig(**values)
+    with reading(path):
+        return Qwen3VLConfig(**values)
 
 
 def read_sam(folder: Path, sam: SamConfig = SAM) -> SamConfig:
@@ -130,8 +133,8 @@ def write_released(policy: SegPolicy, folder: Path) -> None:
     """Write `policy` in the published layout. It must not have adapters; `save_policy` merges them."""
     folder.mkdir(parents=True, exist_ok=True)
     weights = {released_name(name): tensor.detach().cpu() for name, tensor in policy.state_dict().items()}
-    if policy.vlm.config.tie_word_embeddings:  # the published layout always has an untied head
-        weights["model.lm_head.weight"] = weights["model.lm_head.weight"].clone()
+    require_finite(weights, folder)
+    weights["model.lm_head.weight"] = weights["model.lm_head.weight"].clone()  # always a head of its own there
     values = policy.vlm.config.to_dict()
     values.pop("_name_or_path", None)  # a path on this machine
     values |= CLASSES | values.pop(KEPT, {}) | {"model_type": RELEASED_TYPE, "tie_word_embeddings": False}

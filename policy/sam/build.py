@@ -13,8 +13,9 @@ from omegaconf import OmegaConf
 from configs.load import ConfigError
 from configs.names import unknown_name
 from configs.schema import SamConfig
-from policy.checkpoint_io import read_sam_checkpoint, require_fit
+from policy.checkpoint_io import require_fit
 from policy.sam.model import SegSam2
+from policy.sam.weights_file import read_sam_weights
 
 VARIANTS = (
     "small",
@@ -68,7 +69,7 @@ def build_sam(config: SamConfig) -> SegSam2:
     if config.variant == "small":
         _initialise(model)
     if config.checkpoint:
-        weights = read_sam_checkpoint(Path(config.checkpoint))
+        weights = read_sam_weights(Path(config.checkpoint))
         advice = f"Does policy.sam.variant ({config.variant}) name the size and the version (2 or 2.1) of this file?"
         require_fit(model.state_dict(), weights, config.checkpoint, advice)
         model.load_state_dict(weights)

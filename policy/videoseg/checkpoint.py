@@ -25,13 +25,13 @@ from configs.load import ConfigError, fill_section
 from configs.schema import PolicyConfig, SamConfig
 from env.errors import CheckpointError
 from policy.checkpoint_io import read_json, read_safetensors, require_fit, write_safetensors
+from policy.folder_kinds import require_plain
 from policy.sam.build import build_sam, require_sizes
 from policy.videoseg.model import SegPolicy
-from policy.vlm.load import COMPUTE_DTYPES, compose_phrases, compute_device, load_vlm, small_config
+from policy.vlm.load import COMPUTE_DTYPES, compose_phrases, compute_device, load_vlm, record_tying, small_config
 from policy.vlm.tokenizer import CHAT_TEMPLATE, SEG, train_tokenizer
 
 FAMILY = "videoseg"  # in `policy.json`; a key of `rl.families.FAMILIES`
-RELEASED_TYPE = "sa2va_chat"  # `model_type` of a checkpoint as VideoSEG-O3 publishes it (`policy.convert_sa2va`)
 OUTPUT_SCALE = 0.1  # of the initial output projections of all blocks: blocks with small outputs learn sooner (LOG.md)
 
 
@@ -71,15 +71,7 @@ def load_policy(folder: Path, config: PolicyConfig | None = None) -> SegPolicy:
         policy = SegPolicy(*load_vlm(folder / "vlm"), build_sam(_saved_sam(folder / "policy.json", config)))
         _load_seg(policy, folder / "seg.safetensors")
         return _finish(policy, config)
-    if not (folder / "config.json").is_file():
-        raise CheckpointError(
-            f"{folder}: expected policy.json (a checkpoint of this program) or config.json (a Qwen3-VL folder)"
-        )
-    if read_json(folder / "config.json").get("model_type") == RELEASED_TYPE:
-        raise CheckpointError(
-            f"{folder}: has the layout that VideoSEG-O3 publishes; "
-            f"convert it: python -m policy.convert_sa2va {folder} OUT"
-        )
+    require_plain(folder)
     return _finish(_join(folder, (config or PolicyConfig()).sam), config)
 
 
@@ -160,6 +152,7 @@ def save_policy(policy: SegPolicy, folder: Path) -> None:
     """
     vlm_dir = folder / "vlm"
     vlm_dir.mkdir(parents=True, exist_ok=True)
+    record_tying(policy.vlm)
     policy.vlm.config.architectures = ["Qwen3VLForConditionalGeneration"]
     policy.vlm.config.save_pretrained(vlm_dir)
     if policy.vlm.generation_config is not None:

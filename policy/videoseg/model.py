@@ -170,6 +170,6 @@ class SegPolicy(nn.Module):
         for name, module in self.vlm.named_modules():
             if isinstance(module, LoraLinear):
                 weights[f"{name}.weight"] = weights[f"{name}.weight"] + module.get_delta_weight("default").detach()
-        if self.vlm.config.tie_word_embeddings:
-            weights.pop("lm_head.weight", None)
+        if self.vlm.lm_head.weight is self.vlm.model.language_model.embed_tokens.weight:
+            del weights["lm_head.weight"]
         return weights
