@@ -88,7 +88,7 @@ class TrackState:
             prompt: Prompts of the B objects.
 
         Returns:
-            Masks of B objects; with `blank` of `SamConfig.presence` logits are -1024 where an object is predicted absent.
+            Masks of B objects; logits are -1024 where one is predicted absent, with `blank` of `SamConfig.presence`.
         """
         sam = self._sam
         points = prompt.point_inputs(sam.image_size, sam.device)
@@ -119,7 +119,7 @@ class TrackState:
             reverse: Whether the frames just tracked are later ones.
 
         Returns:
-            Masks of B objects; with `blank` of `SamConfig.presence` logits are -1024 where an object is predicted absent.
+            Masks of B objects; logits are -1024 where one is predicted absent, with `blank` of `SamConfig.presence`.
         """
         output = self._step(at, features, tokens, None, None, is_init_cond_frame=False, track_in_reverse=reverse)
         self._tracked[at] = self._kept(output)

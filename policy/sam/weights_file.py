@@ -11,11 +11,7 @@ from torch import Tensor
 from env.errors import CheckpointError
 from policy.checkpoint_io import read_json, read_pickle, read_safetensors, require_finite
 
-HOLDERS = (
-    "model",
-    "state_dict",
-    "model_state_dict",
-)  # entries that hold the weights; SAM 2 is published with the first
+HOLDERS = ("model", "state_dict", "model_state_dict")  # entries that hold the weights; the first in published files
 PREFIXES = ("module.", "_orig_mod.")  # put before names by DistributedDataParallel and by torch.compile
 OWN_PART = "image_encoder."  # names of the sam2 package begin so, those of transformers do not
 OF_TRANSFORMERS = ("vision_encoder.", "shared_image_embedding.")
@@ -39,20 +35,14 @@ def read_sam_weights(path: Path) -> dict[str, Tensor]:
         weights: Any = read_safetensors(path)
     else:
         weights = _held(read_pickle(path, "download it again"))
-    if (
-        not isinstance(weights, Mapping)
-        or not weights
-        or not all(isinstance(value, Tensor) for value in weights.values())
-    ):
+    if not _are_weights(weights):
         raise CheckpointError(
             f"{path}: expected a dictionary with the weights under 'model', as SAM 2 is published, found "
             f"{_content(weights)}; {PUBLISHED}"
         )
     named = _without_prefixes({str(name): tensor for name, tensor in weights.items()})
     if any(name.startswith(OF_TRANSFORMERS) for name in named):
-        raise CheckpointError(
-            f"{path}: a SAM 2 of transformers, which names and divides the weights otherwise; {PUBLISHED}"
-        )
+        raise CheckpointError(f"{path}: a SAM 2 of transformers, which names the weights otherwise; {PUBLISHED}")
     if not any(name.startswith(OWN_PART) for name in named):
         raise CheckpointError(f"{path}: no SAM 2: none of its weights belongs to an {OWN_PART[:-1]}; {PUBLISHED}")
     require_finite(named, path)
@@ -66,6 +56,10 @@ def _held(loaded: Any) -> Any:
             if isinstance(loaded.get(name), Mapping):
                 return loaded[name]
     return loaded
+
+
+def _are_weights(value: Any) -> bool:
+    return isinstance(value, Mapping) and bool(value) and all(isinstance(part, Tensor) for part in value.values())
 
 
 def _without_prefixes(weights: dict[str, Tensor]) -> dict[str, Tensor]:
