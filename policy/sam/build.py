@@ -89,7 +89,7 @@ def require_sizes(config: SamConfig) -> None:
         raise ConfigError(f"policy.sam.stages: expected four numbers of 1 to {MOST_BLOCKS} blocks, got {config.stages}")
     for key, number, unit, most in (
         ("image_size", config.image_size, 32, 4096),
-        ("hidden", config.hidden, 8, 4096),
+        ("hidden", config.hidden, 16, 4096),
         ("embed", config.embed, 2, 1024),
         ("memory_layers", config.memory_layers, 1, MOST_BLOCKS),
     ):
