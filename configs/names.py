@@ -27,6 +27,8 @@ REGISTRIES: dict[str, tuple[str, str]] = {
     "env.tools.*": ("env.tools", "TOOLS"),
     "policy.kind": ("rl.families", "FAMILIES"),
     "policy.sam.variant": ("policy.sam.build", "VARIANTS"),
+    "policy.sam.masks": ("policy.sam.build", "MASKS"),
+    "policy.sam.presence": ("policy.sam.build", "PRESENCE"),
     "sampler.kind": ("policy.engines", "SAMPLERS"),
     "cold_start.stages.*.kind": ("rl.sft.stages", "STAGES"),
     "grpo.loss": ("rl.learner.policy_loss", "LOSSES"),

@@ -98,6 +98,13 @@ class SamConfig:
     """Blocks per stage of the Hiera image encoder."""
     memory_layers: int = 1
     """Layers of the memory attention."""
+    masks: str = "single"
+    """How SAM 2 answers a prompt, a key of `policy.sam.build.MASKS`: `single` (the mask of its first output token) or
+    `best_of_three` (three masks, of which that of highest predicted IoU is taken and trained, as released)."""
+    presence: str = "blank"
+    """What follows where SAM 2's object score is not positive, a key of `policy.sam.build.PRESENCE`: `blank` (the mask
+    is empty), `memory` (only SAM 2's memory is told, as released) or `ignore` (nothing). Only `blank` trains the score.
+    `masks` and `presence` are properties of a checkpoint: its `policy.json` goes before them."""
     inject_every_frame: bool = True
     """Prompt SAM 2 with [SEG] on every frame, as in the released evaluation; else on the key frame alone. It is a
     setting of the run and is not stored in checkpoints."""

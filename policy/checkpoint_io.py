@@ -1,33 +1,64 @@
 """Read and write the files of a checkpoint, and compare names and shapes with those of the module to load.
 
-Every fault raises CheckpointError, which names the file, the first wrong entries and what to do.
+Every fault raises CheckpointError, which names the file, the first wrong entries and what to do. Files of a checkpoint
+may be links, as in Hugging Face's cache. A name of a file inside another file never leads out of the folder.
 """
 
 from __future__ import annotations
 
 import pickle
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from env.errors import CheckpointError
+from configs.load import ConfigError
+from env.errors import CheckpointError, VideoSegError
 from env.json_text import parse_json
 
 INDEX, SINGLE = "model.safetensors.index.json", "model.safetensors"
 _NAMED = 3  # most names in a message
 
 
+@contextmanager
+def reading(where: object, advice: str = "copy it again") -> Iterator[None]:
+    """Raise what libraries raise about files that do not fit as CheckpointError, in one sentence.
+
+    The libraries behind a checkpoint raise nearly every class for a damaged file: ImportError for a tokenizer class
+    that is none, KeyError, TypeError, and tokenizers (written in Rust) a PanicException that is no Exception.
+
+    Args:
+        where: File or folder that the error names.
+        advice: What to do about it.
+    """
+    try:
+        yield
+    except (VideoSegError, ConfigError, MemoryError, torch.OutOfMemoryError):
+        raise
+    except BaseException as error:
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise  # an interrupt
+        raise CheckpointError(f"{where}: cannot be read ({_first_line(error)}); {advice}") from error
+
+
+def _first_line(error: BaseException) -> str:
+    lines = str(error).strip().splitlines() or [""]
+    return f"{type(error).__name__}: {lines[0][:200]}".removesuffix(": ")
+
+
 def read_json(path: Path) -> dict[str, Any]:
     """Return the object in a JSON file. Raises CheckpointError where it is missing, cut off or not an object."""
+    if not path.is_file():
+        raise CheckpointError(f"{path}: not found; the checkpoint folder is incomplete, copy it again")
     try:
         value = parse_json(path.read_bytes())
-    except FileNotFoundError as error:
-        raise CheckpointError(f"{path}: not found; the checkpoint folder is incomplete, copy it again") from error
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read ({error})") from error
     except (ValueError, RecursionError) as error:
         raise CheckpointError(f"{path}: not JSON, or cut off ({error}); copy it again") from error
     if not isinstance(value, dict):
@@ -37,15 +68,11 @@ def read_json(path: Path) -> dict[str, Any]:
 
 def read_folder(folder: Path) -> dict[str, Tensor]:
     """Return all weights of a Hugging Face folder, in one file or in shards. Raises CheckpointError."""
-    if not (folder / INDEX).is_file():
+    weight_map = read_index(folder)
+    if weight_map is None:
         return read_safetensors(folder / SINGLE)
-    weight_map = read_json(folder / INDEX).get("weight_map")
-    if not isinstance(weight_map, dict) or not all(isinstance(shard, str) for shard in weight_map.values()):
-        raise CheckpointError(f"{folder / INDEX}: expected 'weight_map', the shard of every weight; copy it again")
     weights: dict[str, Tensor] = {}
     for shard in sorted(set(weight_map.values())):
-        if Path(shard).name != shard:
-            raise CheckpointError(f"{folder / INDEX}: the shard {shard!r} is outside the folder; download it again")
         weights |= read_safetensors(folder / shard)
     lost = sorted(weight_map.keys() - weights.keys())
     if lost:
@@ -53,32 +80,82 @@ def read_folder(folder: Path) -> dict[str, Tensor]:
     return weights
 
 
+def read_index(folder: Path) -> dict[str, str] | None:
+    """Return weight -> shard of the index in a Hugging Face folder; None where it has no index.
+
+    All who load a folder call this first, libraries too: these join the names in an index to the folder unchecked.
+    Raises CheckpointError where a shard is not a plain file name.
+    """
+    if not (folder / INDEX).is_file():
+        return None
+    weight_map = read_json(folder / INDEX).get("weight_map")
+    if not isinstance(weight_map, dict) or not all(isinstance(shard, str) for shard in weight_map.values()):
+        raise CheckpointError(f"{folder / INDEX}: expected 'weight_map', the shard of every weight; copy it again")
+    for shard in weight_map.values():
+        if not re.fullmatch(r"[^/\\\0]+\.safetensors", shard):
+            raise CheckpointError(
+                f"{folder / INDEX}: expected shards such as 'model-00001-of-00002.safetensors' in the same folder, "
+                f"found {shard!r}; download it again"
+            )
+    return weight_map
+
+
 def read_safetensors(path: Path) -> dict[str, Tensor]:
-    """Return the weights in a safetensors file. Raises CheckpointError where it is missing or cannot be read."""
+    """Return the weights in a safetensors file.
+
+    Raises CheckpointError where it is missing, cannot be read, or has numbers that are not finite.
+    """
     if not path.is_file():
         raise CheckpointError(f"{path}: not found; the checkpoint folder is incomplete, copy it again")
-    try:
-        return load_file(path)
-    except SafetensorError as error:
-        raise CheckpointError(f"{path}: not a safetensors file, or cut off ({error}); copy it again") from error
+    with reading(f"{path}: not a safetensors file, or cut off"):
+        weights = load_file(path)
+    require_finite(weights, path)
+    return weights
+
+
+def read_pickle(path: Path, advice: str) -> Any:
+    """Return what `torch.save` wrote, which may hold tensors and plain values alone.
+
+    Args:
+        path: The file. Nothing in it is executed.
+        advice: What to do about a file that cannot be read.
+
+    Raises:
+        CheckpointError: It is cut off, another file, or holds other Python objects.
+    """
+    with reading(f"{path}: not a PyTorch checkpoint, or cut off", advice):
+        try:
+            return torch.load(path, map_location="cpu", weights_only=True)
+        except pickle.UnpicklingError as error:
+            if found := re.search(r"GLOBAL (\S+)", str(error)):
+                raise CheckpointError(
+                    f"{path}: holds the Python object {found[1]}, which could run code; expected tensors, numbers and "
+                    f"texts alone"
+                ) from error
+            raise
 
 
 def write_safetensors(weights: Mapping[str, Tensor], path: Path) -> None:
-    """Write weights from any device, with the metadata that Hugging Face expects."""
+    """Write weights from any device, with the metadata that Hugging Face expects.
+
+    Raises CheckpointError where one is not finite: such a checkpoint could only be thrown away.
+    """
+    require_finite(weights, path)
     save_file({name: tensor.cpu().contiguous() for name, tensor in weights.items()}, path, metadata={"format": "pt"})
 
 
-def read_sam_checkpoint(path: Path) -> dict[str, Tensor]:
-    """Return the weights in a published SAM 2 `.pt` file. Raises CheckpointError where it is not one."""
-    if not path.is_file():
-        raise CheckpointError(f"{path}: not found; policy.sam.checkpoint names a published SAM 2 file (.pt)")
-    try:
-        loaded = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
-        raise CheckpointError(f"{path}: not a PyTorch checkpoint, or cut off; download it again ({error})") from error
-    if not isinstance(loaded, dict) or not isinstance(loaded.get("model"), dict):
-        raise CheckpointError(f"{path}: expected a dictionary with the weights under 'model', as SAM 2 is published")
-    return loaded["model"]
+def require_finite(weights: Mapping[str, Tensor], where: object) -> None:
+    """Raise CheckpointError, which names `where` and the first such weight, if a number is infinite or NaN."""
+    for name, tensor in weights.items():
+        # The sum of finite numbers may overflow, but a sum is finite only if all its terms are. It is the quicker test.
+        if not (tensor.is_floating_point() and not tensor.is_meta) or tensor.sum(dtype=torch.float32).isfinite():
+            continue
+        if not (is_finite := tensor.isfinite()).all():
+            bad = int(is_finite.logical_not().sum())
+            raise CheckpointError(
+                f"{where}: weight {name} has {bad} of {tensor.numel()} numbers that are infinite or NaN; "
+                "take an earlier checkpoint"
+            )
 
 
 def require_fit(expected: Mapping[str, Tensor], found: Mapping[str, Tensor], where: object, advice: str = "") -> None:

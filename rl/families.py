@@ -86,11 +86,13 @@ def _save_videoseg(policy: Any, folder: Path) -> None:
 def _videoseg_segmenter(config: RunConfig, checkpoint: Path, frames: FrameCaches) -> Segmenter:
     from policy.engines import build_sampler
     from policy.engines.env import set_engine_env
+    from policy.folder_kinds import require_trained
     from policy.videoseg.checkpoint import load_policy
     from rl.rollout.segmenter import MultiTurnSegmenter
 
     # After torch, which keeps all its threads in a process without other workers. Ray workers set it before.
     set_engine_env()
+    require_trained(checkpoint)
     # The other keys of `policy` concern training.
     policy = load_policy(checkpoint, PolicyConfig(sam=config.policy.sam, compute_dtype=config.policy.compute_dtype))
     sampler = build_sampler(config.sampler, checkpoint / "vlm", config.env.max_context_tokens, config.seed)

@@ -34,7 +34,7 @@ class HfSampler:
         self._folder = FolderWeights(model_dir)
         self._queue: dict[str, tuple[GenerationRequest, list[int]]] = {}  # request id -> request, expanded ids
         self._model = Qwen3VLForConditionalGeneration.from_pretrained(
-            model_dir, dtype=config.dtype, device_map=compute_device()
+            model_dir, dtype=config.dtype, device_map=compute_device(), use_safetensors=True
         )
         self._model.requires_grad_(False)
 

@@ -10,7 +10,6 @@ The head is repaired here, inside the worker; `policy.engines.vllm` drops the ca
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,6 +18,7 @@ import torch
 from safetensors import safe_open
 
 from env.errors import CheckpointError
+from policy.checkpoint_io import read_json, require_finite
 from policy.engines.weight_update import LowRank, WeightUpdate
 
 if TYPE_CHECKING:
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 VISION_PREFIX = "model.visual."
 HEAD = "lm_head.weight"
+EMBEDDING = "model.language_model.embed_tokens.weight"
 
 
 class FolderWeights:
@@ -44,14 +45,18 @@ class FolderWeights:
                     self._shapes[name] = tuple(weights.get_slice(name).get_shape())
         if not self._files:
             raise CheckpointError(f"{model_dir}: no *.safetensors file is here; expected a Hugging Face model folder")
-        if json.loads((model_dir / "config.json").read_text()).get("tie_word_embeddings", False):
+        if read_json(model_dir / "config.json").get("tie_word_embeddings", False) and self._head_is_embedding():
             self._shapes.pop(HEAD, None)
+
+    def _head_is_embedding(self) -> bool:
+        """Return whether the folder has no head, or its head equals the embeddings: then the engines tie them."""
+        return not {HEAD, EMBEDDING} <= self._files.keys() or torch.equal(self._tensor(HEAD), self._tensor(EMBEDDING))
 
     def merged(self, update: WeightUpdate) -> dict[str, torch.Tensor]:
         """Return the whole tensors to copy into the engine, adapters added to the weights of the folder.
 
-        Raises CheckpointError for a weight that is unknown or has another shape, and for one that an earlier update
-        changed and this one lacks: the engine would go on with its old values.
+        Raises CheckpointError for a weight that is unknown, has another shape or numbers that are not finite, and for
+        one that an earlier update changed and this one lacks: the engine would go on with its old values.
         """
         for name, value in update.items():
             if name not in self._shapes:
@@ -62,14 +67,19 @@ class FolderWeights:
                 )
         if missing := sorted(self._changed - update.keys()):
             raise CheckpointError(f"weight sync: {missing[0]} is missing; an earlier sync has changed it")
+        whole = {name: self._whole(name, value) for name, value in update.items()}
+        require_finite(whole, "weight sync")
         self._changed |= update.keys()
-        return {name: self._whole(name, value) for name, value in update.items()}
+        return whole
 
     def _whole(self, name: str, value: torch.Tensor | LowRank) -> torch.Tensor:
         if isinstance(value, torch.Tensor):
             return value
+        return value.added_to(self._tensor(name))
+
+    def _tensor(self, name: str) -> torch.Tensor:
         with safe_open(self._files[name], framework="pt") as weights:
-            return value.added_to(weights.get_tensor(name))
+            return weights.get_tensor(name)
 
 
 def changes_vision(update: WeightUpdate) -> bool:

@@ -31,4 +31,4 @@ class LowRank:
         return base_OI.to(self.up_OR.device, torch.float32) + self.scale * (self.up_OR.float() @ self.down_RI.float())
 
 
-WeightUpdate = Mapping[str, torch.Tensor | LowRank]  # by Hugging Face name, without a tied head
+WeightUpdate = Mapping[str, torch.Tensor | LowRank]  # by Hugging Face name; a head only where it is not tied

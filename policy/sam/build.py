@@ -13,8 +13,9 @@ from omegaconf import OmegaConf
 from configs.load import ConfigError
 from configs.names import unknown_name
 from configs.schema import SamConfig
-from policy.checkpoint_io import read_sam_checkpoint, require_fit
+from policy.checkpoint_io import require_fit
 from policy.sam.model import SegSam2
+from policy.sam.weights_file import read_sam_weights
 
 VARIANTS = (
     "small",
@@ -28,21 +29,33 @@ VARIANTS = (
     "sam2.1_hiera_l",
 )
 
+MOST_BLOCKS = 100  # of a stage, or layers of the memory attention; Hiera-L has 36 in one stage
+
+MASKS: dict[str, str] = {
+    "single": "The mask of SAM 2's first output token.",
+    "best_of_three": "Of the masks of its other three output tokens, the one of highest predicted IoU.",
+}
+
+PRESENCE: dict[str, str] = {
+    "blank": "The mask is empty where the object score is not positive, in memory too, as in SAM 2's video predictor.",
+    "memory": "Masks are kept. SAM 2's memory alone reads the score (its object pointer), as in released VideoSEG-O3.",
+    "ignore": "Nothing reads the score, as in SAM 2's image predictor.",
+}
+
 
 def build_sam(config: SamConfig) -> SegSam2:
     """Build SAM 2 in eval mode, with the weights of `config.checkpoint` if there is one.
 
-    `variant: small` is `sam2.1_hiera_t` with the sizes of `config` and random weights. The three-mask output is off,
-    because a [SEG] prompt names one object; `policy.sam.track_state.TrackSettings` turns it on.
+    `variant: small` is `sam2.1_hiera_t` with the sizes of `config` and random weights. Which masks it gives is set by
+    `config.masks` and `config.presence`; a caller of `policy.sam.track_state` may ask for others.
 
     Raises:
-        ConfigError: There is no such variant.
+        ConfigError: There is no such variant, or no such way to give masks.
         CheckpointError: `config.checkpoint` is not of this variant, or cannot be read.
     """
     import sam2  # noqa: F401  (registers the package's configs with hydra)
 
-    if config.variant not in VARIANTS:
-        raise ConfigError(unknown_name("policy.sam.variant", config.variant, VARIANTS))
+    require_sizes(config)
     name = "sam2.1_hiera_t" if config.variant == "small" else config.variant
     overrides = [
         "++model._target_=policy.sam.model.SegSam2",
@@ -56,12 +69,32 @@ def build_sam(config: SamConfig) -> SegSam2:
     if config.variant == "small":
         _initialise(model)
     if config.checkpoint:
-        weights = read_sam_checkpoint(Path(config.checkpoint))
+        weights = read_sam_weights(Path(config.checkpoint))
         advice = f"Does policy.sam.variant ({config.variant}) name the size and the version (2 or 2.1) of this file?"
         require_fit(model.state_dict(), weights, config.checkpoint, advice)
         model.load_state_dict(weights)
     model.built_from = replace(config, checkpoint="")  # the weights of that file are saved with the model from now on
     return model.eval()  # train mode adds dropout, and lets frames attend to pointers of later conditioning frames
+
+
+def require_sizes(config: SamConfig) -> None:
+    """Raise ConfigError where a name of the config is none of those above, or no SAM 2 has its sizes."""
+    names = (("variant", config.variant, VARIANTS), ("masks", config.masks, MASKS))
+    for key, name, known in (*names, ("presence", config.presence, PRESENCE)):
+        if name not in known:
+            raise ConfigError(unknown_name(f"policy.sam.{key}", name, known))
+    if config.variant != "small":
+        return
+    if len(config.stages) != 4 or not all(1 <= blocks <= MOST_BLOCKS for blocks in config.stages):
+        raise ConfigError(f"policy.sam.stages: expected four numbers of 1 to {MOST_BLOCKS} blocks, got {config.stages}")
+    for key, number, unit, most in (
+        ("image_size", config.image_size, 32, 4096),
+        ("hidden", config.hidden, 16, 4096),
+        ("embed", config.embed, 2, 1024),
+        ("memory_layers", config.memory_layers, 1, MOST_BLOCKS),
+    ):
+        if not unit <= number <= most or number % unit:
+            raise ConfigError(f"policy.sam.{key}: expected a multiple of {unit}, at most {most}, got {number}")
 
 
 def _initialise(model: torch.nn.Module) -> None:

@@ -11,16 +11,17 @@ UNCERTAIN_PART = 0.75  # of the points: the candidates whose logits are closest 
 
 
 def mask_losses(
-    logits_NHW: Tensor, presence_N: Tensor, gold_NHW: Tensor, num_points: int = 0
+    logits_NHW: Tensor, presence_N: Tensor | None, gold_NHW: Tensor, num_points: int = 0
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return BCE and dice of each mask and BCE of each presence logit.
 
     The logits are resized to the gold masks, as in SAM 2's own training, so that borders are trained at the resolution
-    of the metrics. Masks without the target train only presence: their BCE and dice are 0.
+    of the metrics. Where presence logits blank masks, those without the target train only presence: their BCE and dice
+    are 0. Where they do not, nothing but BCE and dice teaches a mask to be empty (released VideoSEG-O3).
 
     Args:
         logits_NHW: Mask logits of any size.
-        presence_N: Presence logits.
+        presence_N: Presence logits; None if they do not blank masks, and are not trained.
         gold_NHW: Gold masks of any size, bool or 0..1.
         num_points: Evaluate BCE and dice at so many sampled points (`at_points`); 0: at all pixels.
 
@@ -28,7 +29,7 @@ def mask_losses(
         BCE [N] and dice [N] of the masks, BCE [N] of presence.
     """
     gold_NHW = gold_NHW.float()
-    present_N = (gold_NHW.flatten(1).amax(1) > 0).float()
+    present_N = (gold_NHW.flatten(1).amax(1) > 0).float()  # before points replace the pixels
     if num_points:
         logits_NHW, gold_NHW = at_points(logits_NHW, gold_NHW, num_points)
     else:
@@ -36,21 +37,23 @@ def mask_losses(
     bce_N = F.binary_cross_entropy_with_logits(logits_NHW, gold_NHW, reduction="none").flatten(1).mean(1)
     probability, target = logits_NHW.sigmoid().flatten(1), gold_NHW.flatten(1)
     dice_N = 1 - (2 * (probability * target).sum(1) + 1) / (probability.sum(1) + target.sum(1) + 1)
+    if presence_N is None:
+        return bce_N, dice_N, torch.zeros_like(bce_N)
     presence_loss_N = F.binary_cross_entropy_with_logits(presence_N, present_N, reduction="none")
     return bce_N * present_N, dice_N * present_N, presence_loss_N
 
 
-def binary_masks(logits_NHW: Tensor, presence_N: Tensor, height: int, width: int) -> Tensor:
+def binary_masks(logits_NHW: Tensor, presence_N: Tensor | None, height: int, width: int) -> Tensor:
     """Return boolean masks [N, height, width]: logits above 0, and empty where presence is not above 0.
 
     Args:
         logits_NHW: Mask logits of any size.
-        presence_N: Presence logits.
+        presence_N: Presence logits; None if they do not blank masks.
         height: Of the masks, in pixels.
         width: Of the masks, in pixels.
     """
     full = F.interpolate(logits_NHW[:, None].float(), (height, width), mode="bilinear", align_corners=False)[:, 0]
-    return (full > 0) & (presence_N[:, None, None] > 0)
+    return full > 0 if presence_N is None else (full > 0) & (presence_N[:, None, None] > 0)
 
 
 def at_points(logits_NHW: Tensor, gold_NHW: Tensor, num_points: int) -> tuple[Tensor, Tensor]:

@@ -93,7 +93,7 @@ class SegSam2(SAM2Base):
         std = torch.tensor(STD, device=self.device).view(3, 1, 1)
         return (pixels[0] - mean) / std
 
-    def decode(self, features: FrameFeatures, prompt: MaskPrompt, multimask: bool = False) -> DecodedMasks:
+    def decode(self, features: FrameFeatures, prompt: MaskPrompt, multimask: bool | None = None) -> DecodedMasks:
         """Decode N frames on their own, without memory.
 
         `no_mem_embed` stands in for the memory, so rewards and mask losses need no propagation. Masks of objects that
@@ -102,11 +102,14 @@ class SegSam2(SAM2Base):
         Args:
             features: Features of N frames, one for each object of the prompt.
             prompt: Language tokens or points of N objects.
-            multimask: Decode three masks per prompt and return the one of highest predicted IoU; else the single mask.
+            multimask: Decode three masks per prompt and return the one of highest predicted IoU (True), or the single
+                mask (False). None: as this SAM 2 was trained (`SamConfig.masks`).
 
         Raises:
             ValueError: The prompt is a mask.
         """
+        if multimask is None:
+            multimask = self.built_from.masks == "best_of_three"
         points = prompt.point_inputs(self.image_size, self.device)
         if points is None:
             raise ValueError("a mask prompt needs no decoding; track it (policy.sam.tracking.track_objects)")
@@ -126,6 +129,32 @@ class SegSam2(SAM2Base):
         rows_N = torch.arange(len(prompt), device=best_N.device)
         masks_NHW = masks_NMHW[rows_N, best_N] if multimask else masks_NMHW[:, 0]
         return DecodedMasks(masks_NHW.float(), presence_N1[:, 0].float(), iou_NM[rows_N, best_N].float())
+
+    def blanking(self, presence_N: Tensor) -> Tensor | None:
+        """Return the presence logits if masks are to be blanked by them, as `blank` of `SamConfig.presence` says."""
+        return presence_N if self.built_from.presence == "blank" else None
+
+    def _forward_sam_heads(self, *args, **kwargs):
+        """Decode as SAM 2 does, but leave the masks as they are unless `SamConfig.presence` is `blank`.
+
+        Released VideoSEG-O3 (models_qwen3vl/sam2.py) also leaves them, and replaces the object pointer alone.
+        """
+        if self.built_from.presence == "blank":
+            return super()._forward_sam_heads(*args, **kwargs)
+        self.pred_obj_scores = False  # the mask decoder, which has a switch of its own, still gives the score
+        try:
+            *masks, pointer_BC, presence_B1 = super()._forward_sam_heads(*args, **kwargs)
+        finally:
+            self.pred_obj_scores = True
+        if self.built_from.presence == "memory":
+            pointer_BC = torch.where(presence_B1 > 0, pointer_BC, self.no_obj_ptr)
+        return *masks, pointer_BC, presence_B1
+
+    def _encode_new_memory(self, *args, object_score_logits: Tensor, **kwargs):
+        """Encode a mask for the memory; where the object score is ignored, as that of a present object."""
+        if self.built_from.presence == "ignore":
+            object_score_logits = torch.ones_like(object_score_logits)
+        return super()._encode_new_memory(*args, object_score_logits=object_score_logits, **kwargs)
 
     def _track_step(self, *args, **kwargs):
         """Keep what SAM 2 drops: predicted IoU [B], and presence logits in train mode too."""

@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from configs.schema import SamConfig
 from policy.sam.model import DecodedMasks, FrameFeatures, SegSam2
 from policy.sam.prompts import MaskPrompt
 
@@ -46,6 +47,12 @@ class TrackSettings:
     `binarize_mask_from_pts_for_mem_enc`, on in its published video predictor)."""
     memory_dtype: torch.dtype = torch.float32
     """Precision that memories are rounded to; the stock predictor uses bfloat16."""
+
+    @classmethod
+    def of(cls, config: SamConfig) -> TrackSettings:
+        """Return the settings with which the policy of VideoSEG-O3 tracks: the defaults, and what its SAM 2 asks."""
+        multimask = "always" if config.masks == "best_of_three" else "never"
+        return cls(inject_every_frame=config.inject_every_frame, multimask=multimask)
 
     def __post_init__(self) -> None:
         if self.max_attended != -1 and self.max_attended < 2:
@@ -81,7 +88,7 @@ class TrackState:
             prompt: Prompts of the B objects.
 
         Returns:
-            Masks of B objects; logits are -1024 where the object is predicted absent.
+            Masks of B objects; logits are -1024 where one is predicted absent, with `blank` of `SamConfig.presence`.
         """
         sam = self._sam
         points = prompt.point_inputs(sam.image_size, sam.device)
@@ -112,7 +119,7 @@ class TrackState:
             reverse: Whether the frames just tracked are later ones.
 
         Returns:
-            Masks of B objects; logits are -1024 where the object is predicted absent.
+            Masks of B objects; logits are -1024 where one is predicted absent, with `blank` of `SamConfig.presence`.
         """
         output = self._step(at, features, tokens, None, None, is_init_cond_frame=False, track_in_reverse=reverse)
         self._tracked[at] = self._kept(output)

@@ -36,7 +36,8 @@ def track_objects(
         settings: Order, attention and masks; see there.
 
     Returns:
-        Masks of the B objects on each of the T frames; logits are -1024 where the object is predicted absent.
+        Masks of the B objects on each of the T frames. With `blank` of `SamConfig.presence`, which the predictor does,
+        logits are -1024 where the object is predicted absent.
 
     Raises:
         ValueError: No conditioning frame, one outside the video, other numbers of objects, or `inject_every_frame`
@@ -91,15 +92,17 @@ def track_paths(
     A path may run backwards in time: SAM 2's memory knows distances only.
 
     Args:
-        sam: SAM 2; its config says whether the token prompts every frame (`inject_every_frame`).
+        sam: SAM 2; its config says which masks it gives, and whether the token prompts every frame.
         steps: Per step, features with one row for each path that is that long. Paths are sorted, the longest first.
         prompts_BC: One language token per path.
         num_frames: Length of the whole video, which limits the number of object pointers.
 
     Yields:
-        Masks of the paths at each step; logits are -1024 where the object is predicted absent.
+        Masks of the paths at each step. With `blank` of `SamConfig.presence` logits are -1024 where the object is
+        predicted absent.
     """
-    state = TrackState(sam, num_frames, TrackSettings(inject_every_frame=sam.built_from.inject_every_frame))
+    settings = TrackSettings.of(sam.built_from)
+    state = TrackState(sam, num_frames, settings)
     prompt = MaskPrompt.language(prompts_BC)
     for step, features in enumerate(steps):
         rows = len(features.levels[0])
@@ -109,17 +112,17 @@ def track_paths(
         if step == 0:
             yield state.decode_prompted(step, features, prompt)
         else:
-            yield state.decode_tracked(step, features, prompt if sam.built_from.inject_every_frame else None)
+            yield state.decode_tracked(step, features, prompt if settings.inject_every_frame else None)
             state.forget(step - sam.max_obj_ptrs_in_encoder)
 
 
 def track_videos(
     sam: SegSam2, videos: Sequence[FrameFeatures], prompts_NC: Tensor, key_frames: Sequence[int]
-) -> list[tuple[Tensor, Tensor]]:
+) -> list[tuple[Tensor, Tensor | None]]:
     """Track one object through each of N videos from its key frame both ways, all side by side.
 
-    The two ways know nothing of each other: each is `track_objects` with the default settings and one conditioning
-    frame (`inject_every_frame` as the config of SAM 2 says), on videos of different lengths at once.
+    The two ways know nothing of each other: each is `track_objects` with one conditioning frame and the settings
+    `TrackSettings.of` the config of SAM 2, on videos of different lengths at once.
 
     Args:
         sam: SAM 2.
@@ -129,7 +132,8 @@ def track_videos(
         key_frames: The prompted frame of each video.
 
     Returns:
-        Mask logits [T, h, w] and presence logits [T] for each video.
+        Mask logits [T, h, w] and presence logits [T] for each video; None for these unless they blank masks
+        (`SamConfig.presence`).
     """
     paths = []
     for video, (features, key) in enumerate(zip(videos, key_frames, strict=True)):
@@ -148,6 +152,9 @@ def track_videos(
             logits[video][frames[step]] = masks.logits_NHW[row]
             presence[video][frames[step]] = masks.presence_N[row]
     return [
-        (torch.stack([masks[at] for at in sorted(masks)]), torch.stack([scores[at] for at in sorted(scores)]))
+        (
+            torch.stack([masks[at] for at in sorted(masks)]),
+            sam.blanking(torch.stack([scores[at] for at in sorted(scores)])),
+        )
         for masks, scores in zip(logits, presence, strict=True)
     ]

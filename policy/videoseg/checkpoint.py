@@ -6,9 +6,10 @@ SAM 2) and `policy.json` (the model family, and how SAM 2 is built).
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -24,13 +25,13 @@ from configs.schema import PolicyConfig, SamConfig
 from env.errors import CheckpointError
 from env.files import write_json
 from policy.checkpoint_io import read_json, read_safetensors, require_fit, write_safetensors
-from policy.sam.build import build_sam
+from policy.folder_kinds import require_plain
+from policy.sam.build import build_sam, require_sizes
 from policy.videoseg.model import SegPolicy
-from policy.vlm.load import COMPUTE_DTYPES, compose_phrases, compute_device, load_vlm, small_config
+from policy.vlm.load import COMPUTE_DTYPES, compose_phrases, compute_device, load_vlm, record_tying, small_config
 from policy.vlm.tokenizer import CHAT_TEMPLATE, SEG, train_tokenizer
 
 FAMILY = "videoseg"  # in `policy.json`; a key of `rl.families.FAMILIES`
-RELEASED_TYPE = "sa2va_chat"  # `model_type` of a checkpoint as VideoSEG-O3 publishes it (`policy.convert_sa2va`)
 OUTPUT_SCALE = 0.1  # of the initial output projections of all blocks: blocks with small outputs learn sooner (LOG.md)
 
 
@@ -70,15 +71,7 @@ def load_policy(folder: Path, config: PolicyConfig | None = None) -> SegPolicy:
         policy = SegPolicy(*load_vlm(folder / "vlm"), build_sam(_saved_sam(folder / "policy.json", config)))
         _load_seg(policy, folder / "seg.safetensors")
         return _finish(policy, config)
-    if not (folder / "config.json").is_file():
-        raise CheckpointError(
-            f"{folder}: expected policy.json (a checkpoint of this program) or config.json (a Qwen3-VL folder)"
-        )
-    if read_json(folder / "config.json").get("model_type") == RELEASED_TYPE:
-        raise CheckpointError(
-            f"{folder}: has the layout that VideoSEG-O3 publishes; "
-            f"convert it: python -m policy.convert_sa2va {folder} OUT"
-        )
+    require_plain(folder)
     return _finish(_join(folder, (config or PolicyConfig()).sam), config)
 
 
@@ -103,12 +96,23 @@ def _saved_sam(path: Path, config: PolicyConfig | None) -> SamConfig:
     saved = read_json(path).get("sam")
     if not isinstance(saved, dict):
         raise CheckpointError(f"{path}: expected 'sam', how SAM 2 is built; copy the file again")
-    try:
-        sam = fill_section(SamConfig(), saved, f"{path}: sam")
-    except ConfigError as error:
-        raise CheckpointError(f"{error}; was the checkpoint saved by a later version?") from error
+    sam = saved_sam(SamConfig(), saved, f"{path}: sam")
     every_frame = config.sam.inject_every_frame if config else sam.inject_every_frame
     return replace(sam, checkpoint="", inject_every_frame=every_frame)
+
+
+def saved_sam(sam: SamConfig, saved: Mapping[str, Any], where: str) -> SamConfig:
+    """Return `sam` with the entries that a checkpoint stores. CheckpointError, which names `where`, if one is unfit.
+
+    A checkpoint from before `masks` and `presence` lacks them: their defaults are what all were trained with then.
+    """
+    try:
+        found = fill_section(sam, saved, where)
+        require_sizes(found)
+    except ConfigError as error:
+        message = str(error) if str(error).startswith(where) else f"{where}: {error}"
+        raise CheckpointError(f"{message}; was the checkpoint saved by a later version, or damaged?") from error
+    return found
 
 
 def _finish(policy: SegPolicy, config: PolicyConfig | None) -> SegPolicy:
@@ -148,6 +152,7 @@ def save_policy(policy: SegPolicy, folder: Path) -> None:
     """
     vlm_dir = folder / "vlm"
     vlm_dir.mkdir(parents=True, exist_ok=True)
+    record_tying(policy.vlm)
     policy.vlm.config.architectures = ["Qwen3VLForConditionalGeneration"]
     policy.vlm.config.save_pretrained(vlm_dir)
     if policy.vlm.generation_config is not None:

@@ -122,7 +122,7 @@ class SegPolicy(nn.Module):
         targets: list[tuple[int, VideoRef, int]],
         frames: FrameSource,
         train_backbone: bool = False,
-    ) -> tuple[Tensor, Tensor]:
+    ) -> tuple[Tensor, Tensor | None]:
         """Decode masks of single frames, without memory. A frame that several targets name is encoded once.
 
         Args:
@@ -132,7 +132,8 @@ class SegPolicy(nn.Module):
             train_backbone: Whether gradients reach SAM 2's image encoder.
 
         Returns:
-            Mask logits [N, h, w] and presence logits [N].
+            Mask logits [N, h, w] and presence logits [N]; None for these unless they blank masks
+            (`SamConfig.presence`).
         """
         unique = list(dict.fromkeys((video, frame_idx) for _, video, frame_idx in targets))
         features = self.sam.encode_frames([frames.full(*frame) for frame in unique], train_backbone)
@@ -140,7 +141,7 @@ class SegPolicy(nn.Module):
         index = torch.tensor([position[video, frame_idx] for _, video, frame_idx in targets], device=self.device)
         rows = torch.tensor([row for row, _, _ in targets], device=self.device)
         decoded = self.sam.decode(features.pick(index), MaskPrompt.language(prompts_MC[rows].float()))
-        return decoded.logits_NHW, decoded.presence_N
+        return decoded.logits_NHW, self.sam.blanking(decoded.presence_N)
 
     def weight_update(self) -> dict[str, Tensor | LowRank]:
         """Return the weights of the language and vision towers that training changes, under Hugging Face names.
@@ -169,6 +170,6 @@ class SegPolicy(nn.Module):
         for name, module in self.vlm.named_modules():
             if isinstance(module, LoraLinear):
                 weights[f"{name}.weight"] = weights[f"{name}.weight"] + module.get_delta_weight("default").detach()
-        if self.vlm.config.tie_word_embeddings:
-            weights.pop("lm_head.weight", None)
+        if self.vlm.lm_head.weight is self.vlm.model.language_model.embed_tokens.weight:
+            del weights["lm_head.weight"]
         return weights

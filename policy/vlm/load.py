@@ -7,12 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, Qwen3VLConfig, Qwen3VLForConditionalGeneration
 
 from configs.schema import PolicyConfig
-from env.errors import CheckpointError
-from policy.checkpoint_io import read_json, require_names
+from policy.checkpoint_io import read_index, read_json, reading, require_finite, require_names
 from policy.vlm.chat_tokens import ChatTokens
 from policy.vlm.patches import PatchLayout
 
@@ -91,32 +89,44 @@ def compute_device() -> torch.device:
 def load_vlm(folder: Path) -> tuple[Qwen3VLForConditionalGeneration, PreTrainedTokenizerBase]:
     """Load model (float32) and tokenizer of a Hugging Face folder. Raises CheckpointError where a file does not fit."""
     tokenizer = load_tokenizer(folder)
-    try:
+    with reading(f"{folder}: weights or config.json"):
         # Published weights are bfloat16, whose rounding steps are larger than an update at usual learning rates.
         load = Qwen3VLForConditionalGeneration.from_pretrained
-        loaded: Any = load(folder, output_loading_info=True, dtype=torch.float32)
-    except (OSError, RuntimeError, ValueError, SafetensorError) as error:
-        raise CheckpointError(f"{folder}: weights or config.json cannot be read ({error}); copy it again") from error
+        # Never a .bin, which is a pickle.
+        loaded: Any = load(folder, output_loading_info=True, dtype=torch.float32, use_safetensors=True)
     vlm, info = loaded
     advice = "Is config.json that of these weights, and is the folder whole? Copy it again"
     require_names(info["missing_keys"], info["unexpected_keys"], folder, advice)
+    require_finite(vlm.state_dict(), folder)
+    record_tying(vlm)
     return vlm, tokenizer
+
+
+def record_tying(vlm: Qwen3VLForConditionalGeneration) -> None:
+    """Write into the config of a model whether its head is its embedding table, as its tensors are.
+
+    Merged adapters leave a head of its own in folders whose config says `tie_word_embeddings: true`. The libraries
+    then keep both tensors, and leave the config as it is.
+    """
+    is_tied = vlm.lm_head.weight is vlm.model.language_model.embed_tokens.weight
+    vlm.config.tie_word_embeddings = vlm.config.text_config.tie_word_embeddings = is_tied
 
 
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     """Load the tokenizer of a Hugging Face folder without running code from the folder.
 
     All JSON files are read first, so that a broken one is named; the libraries name none, or raise a bare Exception.
-    Raises CheckpointError.
+    So is the index of the weights, since whatever loads a folder loads its tokenizer first. Raises CheckpointError.
     """
     for path in (folder / "config.json", *sorted(folder.glob("*.json"))):
         read_json(path)
-    try:
-        return AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{folder}: its tokenizer files cannot be read ({error}); copy it again") from error
+    read_index(folder)
+    with reading(f"{folder}: its tokenizer files"):
+        return AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
 
 
 def load_chat(folder: Path) -> tuple[ChatTokens, PatchLayout]:
     """Load tokenizer and patch layout of a Hugging Face folder without its weights: all that a sampler needs."""
-    return ChatTokens(load_tokenizer(folder)), PatchLayout.of(Qwen3VLConfig.from_pretrained(folder))
+    tokenizer = load_tokenizer(folder)
+    with reading(folder):
+        return ChatTokens(tokenizer), PatchLayout.of(Qwen3VLConfig.from_pretrained(folder))

@@ -16,6 +16,7 @@ import torch
 from configs.schema import RunConfig
 from env.frames import FrameCaches
 from env.types import Trajectory
+from policy.checkpoint_io import reading
 from policy.engines.weight_update import WeightUpdate
 from policy.videoseg.model import SegPolicy
 from policy.vlm.batch import pack
@@ -215,8 +216,9 @@ class LocalLearner:
     def load_state(self, state: dict[str, Any], folder: Path) -> None:
         """Restore a state that any number of ranks has saved; `folder` is named in error messages."""
         restore(self.policy, state["policy"], str(folder))
-        self.optimizer.load(state)
-        torch.set_rng_state(state["rng"])
+        with reading(folder / "state.pt", f"remove {folder} to resume from the checkpoint before it"):
+            self.optimizer.load(state)
+            torch.set_rng_state(state["rng"])
 
     # ---- one rank of several ----
 

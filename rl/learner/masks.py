@@ -23,7 +23,7 @@ def fill_masks(forward: Forward, config: GrpoConfig) -> None:
         sample = forward.samples[target.sample]
         trajectory = sample.trajectory
         video, turn = trajectory.task.video, trajectory.turns[target.turn]
-        mask = binary_masks(logits_NHW[at : at + 1], presence_N[at : at + 1], video.height, video.width)
+        mask = binary_masks(logits_NHW[at : at + 1], _row(presence_N, at), video.height, video.width)
         rle = encode(mask[0].cpu().numpy())
         if target.is_key:
             sample.grids[target.turn] = grids[at]
@@ -43,9 +43,10 @@ def mask_loss(forward: Forward, least_iou: float) -> Tensor:
     - It decodes the sampled frames for every turn's [SEG]. Here only the last [SEG] is decoded on them, because its
       masks are the answer and the reward; an earlier [SEG] is trained on its key frame, at a fraction of the cost.
     - Its two means give a key frame the weight of all sampled frames together. Here every mask has the same weight.
-    - It has no presence term. SAM 2 empties the mask of an object that it predicts to be absent, so this prediction
-      has to be trained.
-    - It takes BCE and dice on frames without the target too. Here such frames train presence alone, as in SAM 2.
+    - It has no presence term. Neither has this loss, unless the policy's SAM 2 blanks masks (`SamConfig.presence`):
+      then the prediction that an object is absent has to be trained.
+    - It takes BCE and dice on frames without the target too. So does this loss, unless SAM 2 blanks masks: then such
+      frames train presence alone, as in SAM 2.
 
     Args:
         forward: A forward pass with gradient.
@@ -63,10 +64,14 @@ def mask_loss(forward: Forward, least_iou: float) -> Tensor:
         rle = task.gold[target.frame_idx]
         gold = mask_or_empty(rle, task.video.height, task.video.width)
         gold_1HW = torch.from_numpy(gold).to(forward.logits_NHW.device)[None]
-        row = slice(at, at + 1)
-        bce, dice, presence = mask_losses(forward.logits_NHW[row], forward.presence_N[row], gold_1HW)
+        logits_1HW, presence_1 = forward.logits_NHW[at : at + 1], _row(forward.presence_N, at)
+        bce, dice, presence = mask_losses(logits_1HW, presence_1, gold_1HW)
         total = total + (bce + dice + 0.1 * presence).sum()
     return total
+
+
+def _row(presence_N: Tensor | None, at: int) -> Tensor | None:
+    return None if presence_N is None else presence_N[at : at + 1]
 
 
 def mask_terms(forward: Forward, config: GrpoConfig) -> tuple[Tensor, Tensor]:

@@ -32,7 +32,7 @@ class Forward:
     output: PolicyOutput
     targets: list[Target]
     logits_NHW: Tensor  # mask logits of `targets`
-    presence_N: Tensor  # SAM 2's logits that the object of each target is in the frame
+    presence_N: Tensor | None  # SAM 2's logits that the object of each target is in the frame; None: not used
 
 
 class Totals(NamedTuple):

@@ -7,16 +7,18 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from env.errors import CheckpointError
-from policy.checkpoint_io import require_fit
+from policy.checkpoint_io import read_pickle, require_finite, require_fit
 
 KEEP = 2
+# What a saved state must hold, and of which type.
+STATE = {"step": int, "policy": dict, "optimizer": dict, "schedule": dict, "rng": torch.Tensor}
 
 
 def save_checkpoint(run_dir: Path, step: int, write_policy: Callable[[Path], None], state: dict[str, Any]) -> Path:
@@ -52,11 +54,30 @@ def latest_checkpoint(run_dir: Path) -> Path:
 
 
 def load_state(folder: Path) -> dict[str, Any]:
-    """Return the saved training state. CheckpointError when it cannot be read."""
-    try:
-        return torch.load(folder / "state.pt", map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError) as error:
-        raise CheckpointError(f"{folder / 'state.pt'}: cannot be read ({error})") from error
+    """Return the saved training state.
+
+    Raises CheckpointError where it is damaged, another file, or has numbers that are not finite.
+    """
+    path = folder / "state.pt"
+    advice = f"remove {folder} to resume from the checkpoint before it"
+    state = read_pickle(path, advice)
+    if not isinstance(state, dict):
+        raise CheckpointError(f"{path}: expected the state of a run, found a {type(state).__name__}; {advice}")
+    for name, kind in STATE.items():
+        if not isinstance(state.get(name), kind):
+            found = type(state[name]).__name__ if name in state else "nothing"
+            raise CheckpointError(f"{path}: expected {name!r} to be a {kind.__name__}, found {found}; {advice}")
+    require_finite(dict(_tensors(state, "")), path)
+    return state
+
+
+def _tensors(value: Any, name: str) -> Iterator[tuple[str, torch.Tensor]]:
+    """Yield (dotted name, tensor) of all tensors in nested dictionaries and lists."""
+    if isinstance(value, torch.Tensor):
+        yield name, value
+    elif isinstance(value, dict | list | tuple):
+        for key, part in value.items() if isinstance(value, dict) else enumerate(value):
+            yield from _tensors(part, f"{name}.{key}".lstrip("."))
 
 
 def restore(module: torch.nn.Module, weights: dict[str, torch.Tensor], where: str) -> None:

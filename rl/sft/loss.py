@@ -94,6 +94,7 @@ def _mask_loss(context: StageContext, batch: SftBatch, output: PolicyOutput) -> 
     losses = []
     for rows in rows_by_size.values():
         gold_NHW = torch.from_numpy(np.stack([batch.gold[row] for row in rows])).to(logits.device)
-        bce, dice, presence_loss = mask_losses(logits[rows], presence[rows], gold_NHW, stage.mask_points)
+        of_rows = None if presence is None else presence[rows]
+        bce, dice, presence_loss = mask_losses(logits[rows], of_rows, gold_NHW, stage.mask_points)
         losses.append(stage.bce_coef * bce + stage.dice_coef * dice + 0.1 * presence_loss)
     return torch.cat(losses)

@@ -101,29 +101,31 @@ def _clips_loss(context: StageContext, clips: Sequence[Clip]) -> tuple[Tensor, d
         for at in range(length)
     ]
     logits, presence, _ = policy.sam.decode(features[0].pick(rows), MaskPrompt.language(prompts_NC))
-    loss, j_key = _loss_and_j(logits, presence, gold_NTHW[:, 0])
+    loss, j_key = _loss_and_j(logits, policy.sam.blanking(presence), gold_NTHW[:, 0])
     metrics = {"masks/key_j/mean": j_key}
     tracked = list(track_paths(policy.sam, features, prompts_NC, length)) if length > 1 else []
     for at in range(1, length):
         logits, presence, _ = tracked[at]
         is_absent_B = logits.amax((1, 2)) < -1000  # SAM 2 overwrites such masks: only their presence has a gradient
-        part, j = _loss_and_j(torch.where(is_absent_B[:, None, None], 0.0, logits), presence, gold_NTHW[:, at])
+        logits = torch.where(is_absent_B[:, None, None], 0.0, logits)
+        part, j = _loss_and_j(logits, policy.sam.blanking(presence), gold_NTHW[:, at])
         loss = loss + part / (length - 1)
         metrics["masks/tracked_j/mean"] = metrics.get("masks/tracked_j/mean", 0.0) + j / (length - 1)
     return loss, {"loss/masks": loss.item(), **metrics}
 
 
-def _loss_and_j(logits: Tensor, presence: Tensor, gold_BHW: Tensor) -> tuple[Tensor, float]:
-    """Return the loss and the mean J of the masks as inference uses them: empty where the object is predicted absent.
+def _loss_and_j(logits: Tensor, presence: Tensor | None, gold_BHW: Tensor) -> tuple[Tensor, float]:
+    """Return the loss and the mean J of the masks as inference uses them.
 
     Args:
         logits: Mask logits at SAM 2's low resolution [B, h, w].
-        presence: Logits of whether the object is in the frame [B].
+        presence: Logits of whether the object is in the frame [B], which then blank masks; None: they do not.
         gold_BHW: Gold masks, bool.
     """
     bce, dice, presence_loss = mask_losses(logits, presence, gold_BHW)
     full = nn.functional.interpolate(logits[:, None], gold_BHW.shape[-2:], mode="bilinear")[:, 0] > 0
-    full &= presence[:, None, None] > 0
+    if presence is not None:
+        full &= presence[:, None, None] > 0
     has_target = gold_BHW.flatten(1).any(1)
     union = (full | gold_BHW).flatten(1).sum(1).clamp(min=1)
     j_B = (full & gold_BHW).flatten(1).sum(1) / union

@@ -54,7 +54,7 @@ def measure_video(
         features = policy.sam.encode_frames([frames.full(video, t)])
         index = torch.zeros(len(names), dtype=torch.long)
         logits, presence, _ = policy.sam.decode(features.pick(index), MaskPrompt.language(prompts_NC))
-        found = binary_masks(logits, presence, video.height, video.width).numpy()
+        found = binary_masks(logits, policy.sam.blanking(presence), video.height, video.width).numpy()
         gold = [each.mask(t) for each in labelled.objects]
         for at, mask in enumerate(gold):
             if mask is None:

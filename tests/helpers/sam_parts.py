@@ -32,32 +32,38 @@ def small_sam() -> SegSam2:
     return model
 
 
-def noise_frames(count: int) -> list[np.ndarray]:
+def noise_frames(count: int, side: int = 64) -> list[np.ndarray]:
     """Return frames of a bright square that moves over noise, at SAM 2's own size: nothing is resized."""
-    rng = np.random.default_rng(1)
-    frames = [rng.integers(0, 80, (64, 64, 3), dtype=np.uint8) for _ in range(count)]
+    rng, unit = np.random.default_rng(1), side // 64
+    frames = [rng.integers(0, 80, (side, side, 3), dtype=np.uint8) for _ in range(count)]
     for at, frame in enumerate(frames):
         left = 4 * at % 44
-        frame[20:40, left : left + 20] = (220, 60, 40)
+        frame[20 * unit : 40 * unit, left * unit : (left + 20) * unit] = (220, 60, 40)
     return frames
 
 
-def write_frames(folder: Path, count: int) -> list[np.ndarray]:
+def write_frames(folder: Path, count: int, side: int = 64) -> list[np.ndarray]:
     """Write `noise_frames` as the JPEG files that the predictor reads; return them as they are read back."""
-    for at, frame in enumerate(noise_frames(count)):
+    for at, frame in enumerate(noise_frames(count, side)):
         Image.fromarray(frame).save(folder / f"{at:05d}.jpg")
     return [np.asarray(Image.open(folder / f"{at:05d}.jpg")) for at in range(count)]
 
 
 def stock_predictor(sam: SegSam2) -> SAM2VideoPredictor:
     """Build the package's own video predictor with the weights of `sam`, all options for ambiguous clicks off."""
-    overrides = [
-        "++model._target_=sam2.sam2_video_predictor.SAM2VideoPredictor",
-        "++model.multimask_output_in_sam=false",
-        "++model.multimask_output_for_tracking=false",
-        *small_overrides(SAM),
-    ]
-    tree = compose(config_name="configs/sam2.1/sam2.1_hiera_t.yaml", overrides=overrides)
+    predictor = published_predictor(sam)
+    predictor.multimask_output_in_sam = predictor.multimask_output_for_tracking = False
+    return predictor
+
+
+def published_predictor(sam: SegSam2) -> SAM2VideoPredictor:
+    """Build the package's own video predictor as its config file says, with the size and the weights of `sam`."""
+    config = sam.built_from
+    is_small = config.variant == "small"
+    overrides = ["++model._target_=sam2.sam2_video_predictor.SAM2VideoPredictor"]
+    overrides += small_overrides(config) if is_small else []
+    name = "sam2.1_hiera_t" if is_small else config.variant
+    tree = compose(config_name=f"configs/{name.partition('_')[0]}/{name}.yaml", overrides=overrides)
     OmegaConf.resolve(tree)
     predictor = instantiate(tree.model, _recursive_=True).eval()
     predictor.load_state_dict(sam.state_dict())
@@ -157,10 +163,14 @@ def noise(name: str, shape: tuple[int, ...], seed: int) -> Tensor:
     return torch.from_numpy(rng.standard_normal(shape, dtype=np.float32))
 
 
-@torch.no_grad()
 def filled_sam(width: int, memory_layers: int, seed: int) -> SegSam2:
     """Return a small SAM 2 with the weights that the numbers of the released code were made with."""
-    sam = build_sam(SamConfig(image_size=128, hidden=width, embed=32, memory_layers=memory_layers))
+    return filled(build_sam(SamConfig(image_size=128, hidden=width, embed=32, memory_layers=memory_layers)), seed)
+
+
+@torch.no_grad()
+def filled(sam: SegSam2, seed: int) -> SegSam2:
+    """Return `sam` with weights of noise, scaled so that every layer matters."""
     for name, tensor in sam.state_dict().items():
         values = noise(name, tuple(tensor.shape), seed)
         if tensor.dim() == 0:
