@@ -81,7 +81,8 @@ class EnvConfig:
     max_context_tokens: int = 8192
     """Most tokens of a whole trajectory, observations included."""
     max_seconds: float = 600.0
-    """Wall-clock limit of one episode in seconds. An episode that takes longer ends as an error and is not scored."""
+    """Wall-clock limit of one episode in seconds, reading its frames included. An episode that takes longer ends as an
+    error and is not scored."""
     max_turn_seconds: float = 300.0
     """Wall-clock limit in seconds for the sampler to write one turn; the episode then ends as an error."""
     blind: bool = False

@@ -1,4 +1,4 @@
-"""Parse YAML from outside strictly: no anchors (few lines of them expand without end), no key twice, no deep nesting."""
+"""Parse YAML from outside strictly: no anchors (a few of them expand without end), no key twice, no deep nesting."""
 
 from __future__ import annotations
 

@@ -64,8 +64,8 @@ def parse_action(
         num_frames: Length of the video.
         finish: `Action.finish`; "length" makes the action malformed, whatever its text.
         tools: The tools whose own arguments a `<select>` may hold.
-        bounds: `env.bounds`. With `clamp` the start, the end and the key frame are cut to whole numbers and moved to the
-            nearest frame, and only then compared; with `refuse` any of them outside of the video is malformed.
+        bounds: `env.bounds`. With `clamp` the start, the end and the key frame are cut to whole numbers and moved to
+            the nearest frame, and only then compared; with `refuse` one of them outside of the video is malformed.
     """
     tools = tuple(tools)
     try:

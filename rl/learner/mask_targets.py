@@ -14,7 +14,7 @@ from policy.vlm.batch import TokenSequence
 
 MASKS: dict[str, str] = {
     "sampled": "A turn's key frame is the one that it names. The answer has masks on evenly spaced frames and on it.",
-    "released": "As VideoSEG-O3: a turn's key frame is the one that it was shown. The answer has masks on large frames.",
+    "released": "As VideoSEG-O3: a turn's key frame is the one it was shown. The answer has masks on the large frames.",
     "tracked": "As `sampled`, but a track through the whole video, as in inference, replaces the answer's masks.",
 }
 
