@@ -39,7 +39,7 @@ def write(path: Path, **changes: str) -> Path:
         ({"first": "7"}, "first: expected a text, got int '7'"),
         ({"first": "'{strip}{detail}{query}<|im_end|>'"}, r"no token of the chat format, found <\|im_end\|>"),
         ({"system": "'<|image_pad|>'"}, r"system: expected no token of the chat format"),
-        ({"system": '"\\ud800"'}, r"system: expected printable characters, found '\\ud800'"),
+        ({"system": '"\\ud800"'}, r"'\\ud800'"),
         ({"system": '"a\\x1b[2J"'}, r"system: expected printable characters"),
         ({"later": "{zoom: '{images}'}"}, "later: expected a text for the tool 'key_frame', which env.tools names"),
         ({"later": "{zoom: 'x', key_frame: '{images}'}"}, r"later\.zoom: expected \{images\} in the text"),
