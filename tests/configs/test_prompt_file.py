@@ -104,3 +104,10 @@ CASES = {
 def test_a_written_prompt_reads_back_the_same(tmp_path: Path, name: str):
     (tmp_path / "prompt.yaml").write_text(prompt_text(CASES[name]), encoding="utf-8")
     assert read_prompt(tmp_path / "prompt.yaml") == CASES[name]
+
+
+def test_the_file_in_the_documentation_is_good(tmp_path: Path):
+    page = Path(__file__).parents[2] / "docs" / "prompts.md"
+    (tmp_path / "words.yaml").write_text(page.read_text().split("```yaml\n")[1].split("```")[0])
+    assert load_config("videoseg_o3/2b_eval", [f"env.prompt={tmp_path / 'words.yaml'}"])
+    assert read_prompt(tmp_path / "words.yaml").indices == {"zoom": INDEX_LISTS["array"]}
