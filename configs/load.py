@@ -13,8 +13,10 @@ from typing import Any, get_args, get_origin, get_type_hints
 
 import yaml
 
+from configs.errors import ConfigError as ConfigError
 from configs.names import unknown_names
 from configs.profiles import PROFILES
+from configs.prompt_file import prompt_problems
 from configs.ranges import problems
 from configs.schema import RunConfig
 
@@ -29,10 +31,6 @@ RENAMED = {
 }
 # YAML 1.1 reads 1e-3 as a string, because it wants a dot before the exponent.
 _FLOAT_TEXT = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)[eE][+-]?\d+")
-
-
-class ConfigError(Exception):
-    """A config cannot be used; the message names the file (or --set), the dotted key, and what was expected."""
 
 
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
@@ -80,7 +78,7 @@ def fill_section(base: Any, raw: Mapping[Any, Any], where: str) -> Any:
 
 def validate(config: RunConfig, where: str = "config") -> None:
     """Raise ConfigError with every value that is out of range and every name that is not known."""
-    if found := [*unknown_names(config), *problems(config)]:
+    if found := [*unknown_names(config), *prompt_problems(config.env), *problems(config)]:
         raise ConfigError(f"{where}: " + "; ".join(found))
 
 

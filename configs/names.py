@@ -47,7 +47,7 @@ def unknown_names(config: RunConfig) -> list[str]:
     for key, (module, registry) in REGISTRIES.items():
         known = known_names(module, registry)
         for path, name in _names(config, key.split("."), ""):
-            if name not in known:
+            if name not in known and not (key == "env.prompt" and name.lower().endswith((".yaml", ".yml"))):
                 found.append(unknown_name(path, name, known))
     return found
 

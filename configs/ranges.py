@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable
+from operator import attrgetter
 
 from configs.schema import EnvConfig, GrpoConfig, PolicyConfig, RunConfig, StageConfig
 
@@ -16,6 +17,11 @@ _COMPARE: dict[str, Callable[[float, float], bool]] = {
 OF_FRAMES = ("masks", "vision")  # stages that sample frames without end, of which there are no epochs
 LR_SCHEDULES = ("plateau", "cosine")
 COMPUTE_DTYPES = ("float32", "bfloat16")
+CHOICES = {  # key -> its values
+    "env.frame_rounding": ("nearest", "down"),
+    "env.bounds": ("refuse", "clamp"),
+    "eval.malformed": ("empty", "decode"),
+}
 
 # key -> (comparison, bound); `*` stands for every element of a list.
 RANGES: dict[str, tuple[str, float]] = {
@@ -103,6 +109,10 @@ def problems(config: RunConfig) -> list[str]:
         for path, value in _values(config, key.split("."), ""):
             if not _COMPARE[sign](value, bound):
                 found.append(f"{path}: expected {sign} {bound}, got {value}")
+    for key, choices in CHOICES.items():
+        value = attrgetter(key)(config)
+        if value not in choices:
+            found.append(f"{key}: expected one of {', '.join(choices)}, got {value!r}")
     for i, stage in enumerate(config.cold_start.stages):
         found += [f"cold_start.stages.{i}.{problem}" for problem in _stage_problems(stage)]
     if len(config.cold_start.betas) != 2 or not all(0 <= beta < 1 for beta in config.cold_start.betas):

@@ -47,7 +47,9 @@ class EnvConfig:
     """The observations of an episode, and its limits."""
 
     prompt: str = "full"
-    """Prompt wording, a key of `env.prompts.PROMPTS`: `full` for pretrained models, `brief` for tiny ones."""
+    """Prompt wording: a key of `env.prompts.PROMPTS` (`full` for pretrained models, `brief` for tiny ones), or a YAML
+    file with texts of your own (docs/prompts.md). The cold start teaches it. GRPO, evaluation and prediction use the
+    prompt in the checkpoint folder, `prompt.yaml`, where there is one."""
     tools: tuple[str, ...] = ("zoom", "key_frame")
     """Tools that the policy may use, keys of `env.tools.TOOLS`; their frames are shown in this order."""
     strip_frames: int = 10
@@ -56,6 +58,12 @@ class EnvConfig:
     """High-resolution frames of the first observation, evenly spaced over the video."""
     zoom_frames: int = 5
     """Most frames that the tool `zoom` shows of an interval."""
+    frame_rounding: str = "nearest"
+    """Rounding of evenly spaced frames: `nearest`, or `down` as in VideoSEG-O3, which shows a video of one frame more
+    than asked for whole. With `grpo.masks: released` the mask reward reads the large frames that are shown."""
+    bounds: str = "refuse"
+    """Numbers of an action outside of the video: `refuse` ends the episode as malformed, `clamp` moves them to the
+    nearest frame and cuts fractions off, as VideoSEG-O3 does."""
     size_factor: int = 32
     """Sides of frames are multiples of this, the vision patch size times the merge size."""
     strip_pixels: int = 32 * 28 * 28
@@ -73,7 +81,8 @@ class EnvConfig:
     max_context_tokens: int = 8192
     """Most tokens of a whole trajectory, observations included."""
     max_seconds: float = 600.0
-    """Wall-clock limit of one episode in seconds. An episode that takes longer ends as an error and is not scored."""
+    """Wall-clock limit of one episode in seconds, reading its frames included. An episode that takes longer ends as an
+    error and is not scored."""
     max_turn_seconds: float = 300.0
     """Wall-clock limit in seconds for the sampler to write one turn; the episode then ends as an error."""
     blind: bool = False
@@ -312,7 +321,8 @@ class GrpoConfig:
     freeze_sam: bool = False
     """Freeze SAM 2. Otherwise its mask decoder and prompt encoder are trained, as in the released recipe."""
     mask_frames: int = 4
-    """Evenly spaced frames on which the last [SEG] is decoded for rewards and mask loss, beside its key frame."""
+    """Evenly spaced frames on which the last [SEG] is decoded for rewards and mask loss, beside its key frame. With
+    `masks: released` it is decoded on the large frames of the first observation, if there are any."""
     masks: str = "sampled"
     """Masks that rewards read, a key of `rl.learner.mask_targets.MASKS`: sampled, released (for the profile
     `videoseg_o3`) or tracked. `tracked` encodes and tracks every frame of the video for each trajectory, and stores as
@@ -357,6 +367,9 @@ class EvalConfig:
     """Also evaluate the policy on grey frames, as a baseline that only reads the query."""
     blind_zooms: bool = False
     """Control: replace the frames that tools show by grey. The difference tells how much zooming adds."""
+    malformed: str = "empty"
+    """Masks of an episode whose last text is malformed: `empty`, or `decode` as in VideoSEG-O3, which decodes its last
+    [SEG] on the key frame that the text names, else on the last selected one, else on the middle large frame."""
     num_bootstrap: int = 1000
     """Bootstrap resamples of each confidence interval."""
     workers: int = 0

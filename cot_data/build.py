@@ -34,6 +34,7 @@ from cot_data.traces.visibility import visible_frames
 from cot_data.traces.write import prose_turns, to_record
 from env.errors import DataError, command
 from env.files import write_json
+from env.prompts import find_prompt, prompt_identity
 from env.types import Task, names_in
 
 CONCURRENT_REQUESTS = 8  # to the teacher
@@ -64,6 +65,10 @@ class BuildOptions:
         numbers = {name: value for name, value in asdict(self.config).items() if name in _ENV_KEYS}
         if self.config.tools != EnvConfig().tools:  # builds from before `env.tools` do not name the default ones
             numbers["tools"] = list(self.config.tools)
+        if self.config.frame_rounding != EnvConfig().frame_rounding:
+            numbers["frame_rounding"] = self.config.frame_rounding
+        if self.config.prompt != "full":
+            numbers["prompt"] = prompt_identity(self.config.prompt)
         model = self.teacher.model if self.teacher else ""
         return self.source | numbers | {"seed": self.seed, "limit": self.limit, "teacher": model}
 
@@ -220,7 +225,9 @@ def main() -> None:
     args = parser.parse_args()
     if bool(args.teacher) != bool(args.teacher_model):
         parser.error("--teacher and --teacher-model must be given together")
-    config = replace(config_from_args(args).env, prompt="full")
+    config = config_from_args(args).env
+    if find_prompt(config.prompt).traces != "full":
+        config = replace(config, prompt="full")  # these traces are sentences
     teacher = Teacher(args.teacher, args.teacher_model, args.max_tokens) if args.teacher else None
     tasks = load_tasks(args.dataset, args.root)
     source = {"root": str(args.root.absolute()), "dataset": args.dataset, "tasks": len(tasks)}

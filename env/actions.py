@@ -54,7 +54,9 @@ class _Bad(Exception):
         self.decision = Malformed(reason, detail[:80])
 
 
-def parse_action(text: str, num_frames: int, finish: str = "stop", tools: Iterable[Tool] = ()) -> Decision:
+def parse_action(
+    text: str, num_frames: int, finish: str = "stop", tools: Iterable[Tool] = (), bounds: str = "refuse"
+) -> Decision:
     """Return the decision that a text states, with its interval half-open. Never raises.
 
     Args:
@@ -62,6 +64,8 @@ def parse_action(text: str, num_frames: int, finish: str = "stop", tools: Iterab
         num_frames: Length of the video.
         finish: `Action.finish`; "length" makes the action malformed, whatever its text.
         tools: The tools whose own arguments a `<select>` may hold.
+        bounds: `env.bounds`. With `clamp` the start, the end and the key frame are cut to whole numbers and moved to
+            the nearest frame, and only then compared; with `refuse` one of them outside of the video is malformed.
     """
     tools = tuple(tools)
     try:
@@ -69,9 +73,9 @@ def parse_action(text: str, num_frames: int, finish: str = "stop", tools: Iterab
             raise _Bad("cut_off")
         block, fields = _split(_checked(text))
         if block == "answer":
-            return Answer(*_place(_read_json(fields, ()), num_frames))
+            return Answer(*_place(_read_json(fields, ()), num_frames, bounds))
         values = _read_json(fields, tools)
-        place = _place(values, num_frames)
+        place = _place(values, num_frames, bounds)
         return _within_limits(Select(*place, values), num_frames, tools)
     except _Bad as bad:
         return bad.decision
@@ -137,8 +141,33 @@ def _json_text(gaps: list[str], has_vtg: bool) -> str:
     return fields
 
 
-def _read_json(fields: str, tools: Iterable[Tool]) -> dict[str, tuple[int, ...]]:
-    """Return the numbers of each key: all of `KEYS`, and all or none of the arguments of each tool."""
+def key_frame_in(text: str, num_frames: int, block: str) -> int | None:
+    """Return the key frame of the last closed block of that name, in whatever text, as VideoSEG-O3 reads it.
+
+    Args:
+        text: What the policy wrote; the rest of it need not be well-formed.
+        num_frames: Length of the video; the number is moved to the nearest frame.
+        block: "select" or "answer".
+
+    Returns:
+        A source frame; None where no such block has a JSON object with a number as "keyframe".
+    """
+    before, closed, _ = text[:_MAX_TEXT].rpartition(f"</{block}>")
+    _, opened, body = before.rpartition(f"<{block}>")
+    if not (closed and opened):
+        return None
+    end = body.rfind("}") + 1
+    fields = body[body.rfind("{", 0, end) : end]
+    if not fields or len(fields) > _MAX_JSON:
+        return None
+    try:
+        return _clamped(json.loads(fields)["keyframe"], num_frames)
+    except (ValueError, KeyError, _Bad):
+        return None
+
+
+def _read_json(fields: str, tools: Iterable[Tool]) -> dict[str, tuple[Any, ...]]:
+    """Return the values of each key: all of `KEYS`, and all or none of the arguments of each tool."""
     counts = {name: count for tool in tools for name, count in tool.arguments.items()}
     fields = fields.strip()
     # The object is flat but for the lists of arguments: the JSON parser cannot be made to recurse deeply.
@@ -154,7 +183,8 @@ def _read_json(fields: str, tools: Iterable[Tool]) -> dict[str, tuple[int, ...]]
     if sorted(names) != sorted({*KEYS, *(name for tool in called for name in tool.arguments)}):
         raise _Bad("keys", ", ".join(names))
     values = dict(pairs)
-    return {name: _numbers(name, values[name], counts.get(name, 1)) for name in (*KEYS, *counts) if name in values}
+    own = {name: _numbers(name, values[name], count) for name, count in counts.items() if name in values}
+    return {key: values[key] for key in KEYS} | own
 
 
 def _numbers(name: str, value: Any, count: int) -> tuple[int, ...]:
@@ -165,9 +195,23 @@ def _numbers(name: str, value: Any, count: int) -> tuple[int, ...]:
     return tuple(numbers)
 
 
-def _place(values: dict[str, tuple[int, ...]], num_frames: int) -> tuple[Interval, int]:
+def _clamped(value: Any, num_frames: int) -> int:
+    """Return the frame nearest to a number, a text of digits or a truth value, which `int` reads in the release."""
+    if not isinstance(value, int | float | str):
+        raise _Bad("not_integer", repr(value))
+    try:
+        return min(max(int(value), 0), num_frames - 1)
+    except (ValueError, OverflowError) as error:  # NaN, infinity, another text
+        raise _Bad("not_integer", repr(value)) from error
+
+
+def _place(values: dict[str, Any], num_frames: int, bounds: str) -> tuple[Interval, int]:
     """Take `KEYS` out of `values`; return the interval and the key frame that they name."""
-    (start,), (last,), (key_frame,) = (values.pop(key) for key in KEYS)
+    taken = {key: values.pop(key) for key in KEYS}
+    if bounds == "clamp":
+        start, last, key_frame = (_clamped(value, num_frames) for value in taken.values())
+    else:
+        start, last, key_frame = (_numbers(key, value, 1)[0] for key, value in taken.items())
     if start > last:
         raise _Bad("reversed", f"{start} to {last}")
     if start < 0 or last >= num_frames or not 0 <= key_frame < num_frames:

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from configs.schema import EnvConfig
 from env.actions import parse_action
 from env.errors import DataError, EnvError
-from env.frames import frame_refs, sample_indices
-from env.prompts import PROMPTS, first_parts, next_parts
-from env.tools import enabled_tools, frames_by_tool
-from env.types import Action, Decision, Interval, Malformed, Observation, Select, StopReason, Task
+from env.frames import frame_refs
+from env.prompts import find_prompt, first_parts, later_parts, system_text
+from env.spacing import detail_frames, strip_frames
+from env.tools import TOOLS, enabled_tools, frames_by_tool
+from env.types import Action, Decision, Malformed, Observation, Select, StopReason, Task
 
 
 @dataclass(frozen=True)
@@ -32,27 +33,32 @@ class VideoSegEnv:
     >>> result = env.step(Action(text))  # until result.stop_reason is set
     """
 
-    def __init__(self, task: Task, config: EnvConfig, clock: Callable[[], float] = time.monotonic):
+    def __init__(
+        self,
+        task: Task,
+        config: EnvConfig,
+        clock: Callable[[], float] = time.monotonic,
+        detail: Sequence[int] | None = None,
+    ):
         """Prepare the episode of a task.
 
         Args:
             task: The video and the expression.
             config: What the policy is shown, and limits.
             clock: Returns seconds; tests pass their own.
+            detail: Source frames that the first observation shows large; None: `config.detail_frames` of them.
 
         Raises:
-            EnvError: `config.prompt` is unknown.
-            ConfigError: `config.tools` names an unknown tool.
+            ConfigError: `config.prompt` is unknown or its file cannot be read, or `config.tools` names an unknown tool.
             DataError: The video has no frames.
         """
-        if config.prompt not in PROMPTS:
-            raise EnvError(f"env.prompt is {config.prompt!r}, expected one of {', '.join(PROMPTS)}")
         if task.video.num_frames < 1:
             raise DataError(f"task {task.task_id}", f"expected at least one frame, found {task.video.num_frames}")
         self.task = task
         self.config = config
         self._clock = clock
-        self._prompt = PROMPTS[config.prompt]
+        self._detail = detail_frames(task.video.num_frames, config) if detail is None else tuple(sorted(detail))
+        self._prompt = find_prompt(config.prompt)
         self._tools = tuple(enabled_tools(config).values())
         self._started: float | None = None
         self._num_turns = 0
@@ -69,17 +75,15 @@ class VideoSegEnv:
             raise EnvError("first_observation() was called twice; an environment serves one episode")
         self._started = self._clock()
         video, config = self.task.video, self.config
-        whole = Interval(0, video.num_frames)
-        strip = sample_indices(whole, config.strip_frames)
-        detail = sample_indices(whole, config.detail_frames)
+        strip = strip_frames(video.num_frames, config)
         parts = first_parts(
             self._prompt,
             self.task.expression,
             video.num_frames,
             frame_refs(video, strip, "strip", config.strip_pixels, config.size_factor),
-            frame_refs(video, detail, "detail", config.detail_pixels, config.size_factor),
+            frame_refs(video, self._detail, "detail", config.detail_pixels, config.size_factor),
         )
-        return Observation(parts, self._prompt.system([tool.help for tool in self._tools]))
+        return Observation(parts, system_text(self._prompt, [tool.help for tool in self._tools]))
 
     def step(self, action: Action) -> StepResult:
         """Parse one action and answer it. EnvError before the first observation and after the end."""
@@ -88,7 +92,8 @@ class VideoSegEnv:
         if self._is_over:
             raise EnvError("step() was called after the episode ended; make a new VideoSegEnv")
         self._num_turns += 1
-        decision = parse_action(action.text, self.task.video.num_frames, action.finish, self._tools)
+        num_frames, bounds = self.task.video.num_frames, self.config.bounds
+        decision = parse_action(action.text, num_frames, action.finish, self._tools, bounds)
         stop_reason = self._stop_reason(action, decision, self.seconds)
         if stop_reason is None and isinstance(decision, Select):
             return StepResult(decision, self._look_closer(decision), None)
@@ -107,9 +112,9 @@ class VideoSegEnv:
         return StopReason.MAX_TURNS if self._num_turns >= self.config.max_turns else None
 
     def _look_closer(self, select: Select) -> Observation:
+        video, wording = self.task.video, self.config.prompt
         shown = [
-            part
-            for tool, frames in frames_by_tool(self.task.video, select, self.config)
-            for part in tool.layout[self.config.prompt](select, frames)
+            (name, TOOLS[name].layout.get(wording, ""), frames)
+            for name, frames in frames_by_tool(video, select, self.config)
         ]
-        return Observation(next_parts(self._prompt, self.task.expression, shown))
+        return Observation(later_parts(self._prompt, self.task.expression, video.num_frames, select, shown))

@@ -7,6 +7,7 @@ the stored rewards, `--play` lets a person act in place of the policy.
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -17,6 +18,7 @@ from rich.console import Console
 from rich.text import Text
 
 from configs.load import ConfigError, load_config
+from configs.prompt_file import FILE_NAME
 from configs.schema import RunConfig
 from env.errors import DataError, VideoSegError
 from env.frames import FrameCache
@@ -151,7 +153,8 @@ def _run_config(folder: Path) -> RunConfig | None:
     """Return the `config.yaml` of the run that wrote a store; None if there is none."""
     for path in (folder / "config.yaml", folder.parent / "config.yaml"):
         if path.is_file():
-            return load_config(path)
+            prompt = path.parent / "initial" / FILE_NAME  # config.yaml has its place at the time of the run
+            return load_config(path, [f"env.prompt={json.dumps(str(prompt))}"] if prompt.is_file() else [])
     return None
 
 

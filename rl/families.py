@@ -5,17 +5,20 @@ Functions import torch and engines themselves, so that a wrong name is told befo
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from configs.load import ConfigError
 from configs.names import unknown_name
+from configs.prompt_file import prompt_problems
 from configs.schema import PolicyConfig, RunConfig
 from env.errors import CheckpointError
 from env.frames import FrameCaches
 from env.json_text import parse_json
+from env.prompts import prompt_identity, prompt_of
 from policy.segmenter import Segmenter
 from rl.rollout.runner import OneByOneRunner, Runner
 
@@ -66,6 +69,30 @@ def family_of(checkpoint: Path, kind: str = DEFAULT) -> Family:
     return FAMILIES[family_name(checkpoint, kind)]
 
 
+def as_trained(config: RunConfig, checkpoint: Path) -> RunConfig:
+    """Return the config with the prompt of a checkpoint, which goes before `env.prompt`, in place of its own.
+
+    Args:
+        config: Of the run.
+        checkpoint: Folder of the model; without a prompt in it the config stays as it is. Other words than the config's
+            are told on the standard error.
+
+    Raises:
+        CheckpointError: The checkpoint's prompt does not go with the config's frames and tools.
+    """
+    env = replace(config.env, prompt=prompt_of(checkpoint, config.env.prompt))
+    if env == config.env:
+        return config
+    if problems := prompt_problems(env):
+        raise CheckpointError("; ".join(problems))
+    if prompt_identity(env.prompt) != prompt_identity(config.env.prompt):
+        message = (
+            f"prompt: that of the checkpoint {checkpoint} ({env.prompt}) goes before env.prompt {config.env.prompt}"
+        )
+        print(message, file=sys.stderr)
+    return replace(config, env=env)
+
+
 def _check_name(name: object, where: str) -> None:
     if not isinstance(name, str) or name not in FAMILIES:
         raise ConfigError(unknown_name(where, name, FAMILIES))
@@ -96,12 +123,13 @@ def _videoseg_segmenter(config: RunConfig, checkpoint: Path, frames: FrameCaches
     # The other keys of `policy` concern training.
     policy = load_policy(checkpoint, PolicyConfig(sam=config.policy.sam, compute_dtype=config.policy.compute_dtype))
     sampler = build_sampler(config.sampler, checkpoint / "vlm", config.env.max_context_tokens, config.seed)
-    return MultiTurnSegmenter(policy, sampler, frames, config.env)
+    return MultiTurnSegmenter(policy, sampler, frames, config.env, config.eval.malformed)
 
 
 def _videoseg_identity(config: RunConfig, checkpoint: Path) -> dict[str, Any]:
     return {
-        "env": asdict(config.env),
+        "env": asdict(config.env) | {"prompt": prompt_identity(config.env.prompt)},
+        "malformed": config.eval.malformed,
         "sampler": {"kind": config.sampler.kind, "dtype": config.sampler.dtype},
         "compute_dtype": config.policy.compute_dtype,
         "inject_every_frame": config.policy.sam.inject_every_frame,

@@ -21,12 +21,13 @@ from cot_data.datasets.mixture import Mixture
 from cot_data.datasets.training_sources import load_source, training_sources
 from env.errors import command
 from env.files import write_text
+from env.prompts import find_prompt
 from env.store import TrajectoryStore
 from env.tools import enabled_tools
 from env.types import StopReason
 from policy.videoseg.model import SegPolicy
 from rl.evaluation.validation import held_out_metrics
-from rl.families import Family, family_of
+from rl.families import Family, as_trained, family_of
 from rl.learner.advantage import assign_advantages
 from rl.learner.data_parallel import with_ranks
 from rl.learner.learner import LocalLearner, score_without_update
@@ -55,13 +56,14 @@ def train(config: RunConfig, resume: bool = False) -> None:
     first_step, cursor = _position(state, config)
     stream = _task_stream(config)
     held_out = held_out_tasks(config) if config.grpo.eval_every else []
-    policy = family.load(initial, config.policy)
+    policy, config = family.load(initial, config.policy), as_trained(config, initial)
     if not isinstance(policy, SegPolicy):
         raise ConfigError(f"policy.path: {initial} is of a family without turns; GRPO trains multi-turn policies")
     frames = learner_frames(config)
     local = LocalLearner(policy, config, frames)
+    policy.prompt = find_prompt(config.env.prompt)
     if not resume:
-        _begin_run_dir(config, policy, family)
+        config = _begin_run_dir(config, policy, family)
 
     connect_ray(config, has_gpu=policy.device.type == "cuda")
     learner = with_ranks(local, config, run_dir / "initial")
@@ -119,13 +121,15 @@ def _task_stream(config: RunConfig) -> TaskStream:
     return TaskStream(tasks, config.grpo.tasks_per_step, config.seed)
 
 
-def _begin_run_dir(config: RunConfig, policy: SegPolicy, family: Family) -> None:
-    """Move what an earlier run wrote aside, and write the initial policy and the config."""
+def _begin_run_dir(config: RunConfig, policy: SegPolicy, family: Family) -> RunConfig:
+    """Move what an earlier run wrote aside, and write the initial policy and the config; return what was written."""
     run_dir = Path(config.run_dir)
     initial = run_dir / "initial"  # the KL reference; workers and ranks load it too
     set_aside(run_dir, WRITTEN, Path(config.policy.path))
     family.save(policy, initial)
+    config = as_trained(config, initial)  # whose copy of the prompt the run keeps
     write_text(run_dir / "config.yaml", config_text(config))
+    return config
 
 
 class _Recorder:

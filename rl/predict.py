@@ -23,7 +23,7 @@ from env.frames import FrameCache, FrameCaches, probe
 from env.rle import is_empty
 from env.store import TrajectoryStore
 from env.types import StopReason, Task, Trajectory
-from rl.families import family_of
+from rl.families import as_trained, family_of
 from rl.report.overlay_video import write_masks, write_overlay
 
 
@@ -44,6 +44,7 @@ def predict(config: RunConfig, video: Path, query: str, checkpoint: Path, out: P
         DataError: The video cannot be read.
     """
     family = family_of(checkpoint, config.policy.kind)
+    config = as_trained(config, checkpoint)
     task = Task(f"predict/{video.name}/0", probe(video), query, gold=())
     frames = FrameCache()
     with closing(family.segmenter(config, checkpoint, FrameCaches(frames, frames))) as segmenter:

@@ -20,6 +20,7 @@ from configs.schema import RunConfig
 from env.errors import CheckpointError, command
 from env.files import write_text
 from env.frames import FrameCache
+from env.prompts import find_prompt
 from policy.videoseg.checkpoint import build_small, save_policy
 from policy.videoseg.model import SegPolicy
 from rl.families import family_of
@@ -39,6 +40,7 @@ def train(config: RunConfig, resume: bool = False) -> Path:
         raise CheckpointError(f"{run_dir}: nothing to resume from (no config.yaml); start without --resume")
     dataset = SftDataset(config)
     policy = initial_policy(config, dataset)
+    policy.prompt = find_prompt(config.env.prompt)  # which these stages teach, whatever it was trained with before
     if not resume:
         set_aside(run_dir, WRITTEN, Path(config.policy.path))
     run_dir.mkdir(parents=True, exist_ok=True)

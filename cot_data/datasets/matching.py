@@ -11,11 +11,16 @@ from env.errors import DataError
 from env.types import names_in
 
 
-def match(records: Iterable[Record | RlRecord], outlines: Sequence[Outline]) -> list[int]:
-    """Return the position of each record's task.
+def match(records: Iterable[Record | RlRecord], outlines: Sequence[Outline], file: str) -> list[int]:
+    """Return the position of each record's task: that of the same video and expression id, or else expression.
 
-    Both have the same video, and the same expression id or, if the record has no id, the same expression. DataError
-    names the first record that has no task.
+    Args:
+        records: The records of one file.
+        outlines: The tasks of the data set.
+        file: The file, which errors name.
+
+    Raises:
+        DataError: A record has no task; the message names the first one.
     """
     by_id: dict[tuple[str, str], int] = {}
     by_words: dict[tuple[str, str], int] = {}
@@ -29,7 +34,7 @@ def match(records: Iterable[Record | RlRecord], outlines: Sequence[Outline]) -> 
         at = by_words.get((record.video_name, record.exp)) if at is None else at
         known = outlines[at] if at is not None else None
         if known is None or known.expression != record.exp or known.num_frames not in (0, len(record.frames)):
-            where = f"record {i}: video {record.video_name!r}, expression {record.exp!r}"
+            where = f"{file}: record {i}, video {record.video_name!r}, expression {record.exp!r}"
             raise DataError(where, f"the data set has no such task with {len(record.frames)} frames")
         found.append(at)
     return found

@@ -21,5 +21,5 @@ def load_source(source: SourceConfig) -> Tasks:
     tasks = load_tasks(source.dataset, source.root)
     if not source.only:
         return tasks
-    rows = match(read_rl_records(Path(source.only)), tasks.outlines)
+    rows = match(read_rl_records(Path(source.only)), tasks.outlines, source.only)
     return Tasks([tasks.entries[row] for row in dict.fromkeys(rows)])

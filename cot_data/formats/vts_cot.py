@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
+from dataclasses import field as dataclass_field
 from itertools import cycle
 from pathlib import Path
 from typing import Any
@@ -47,6 +48,7 @@ class Record:
     cot_trace: tuple[TraceStep, ...]
     conversations: tuple[Message, ...]
     exp_id: str = ""  # id of the expression in its video: an addition of ours, which published records lack
+    where: str = dataclass_field(default="", compare=False)  # file and number of a record that was read
 
     @property
     def gpt_turns(self) -> tuple[str, ...]:
@@ -72,6 +74,7 @@ def to_json(record: Record) -> dict[str, Any]:
     """Return the published form of a record."""
     row = asdict(record)
     row["conversations"] = [{"from": message.speaker, "value": message.value} for message in record.conversations]
+    del row["where"]
     if not record.exp_id:
         del row["exp_id"]
     return row
@@ -99,6 +102,7 @@ def validate(row: Any, where: str) -> Record:
         cot_trace=trace,
         conversations=conversations,
         exp_id=field(row, "exp_id", str, where) if "exp_id" in row else "",
+        where=where,
     )
 
 

@@ -28,8 +28,8 @@ from cot_data.moving_shapes.labels import LabelledObject
 from cot_data.moving_shapes.scene import MARKS
 from cot_data.traces.turn_text import Thought, target_name
 from cot_data.traces.visibility import best_frame, first_frames, object_views, visible_frames
-from env.frames import sample_indices
 from env.prompts import KEY_LABEL, ZOOM_LETTERS, frame_labels
+from env.spacing import zoom_frames
 from env.types import Answer, Interval, Select, Task
 
 UNCLEAR = "Step 3: unclear."  # of a zoom, which does not know the target yet
@@ -122,7 +122,7 @@ class CompactWriter:
 
     def _closeup(self, zoom: Select | Answer) -> str:
         """The objects in each zoomed frame: the frame that shows a mark has to be identified."""
-        frames = sample_indices(zoom.interval, self.config.zoom_frames)  # those that the tool `zoom` shows
+        frames = zoom_frames(zoom.interval, self.config)
         large = {zoom.key_frame, *(frames if self.config.zoom_pixels >= self.config.key_pixels else ())}
         labels = {zoom.key_frame: KEY_LABEL} | frame_labels(frames, ZOOM_LETTERS)
         return " ".join(f"{labels[t]}{self._names((t,), large)}" for t in sorted(labels))

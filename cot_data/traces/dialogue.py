@@ -12,7 +12,7 @@ from env.actions import parse_action
 from env.episode import VideoSegEnv
 from env.errors import DataError
 from env.tools import enabled_tools
-from env.types import Action, Answer, Malformed, Select, StopReason, Task, Trajectory, Turn
+from env.types import Action, Answer, Malformed, Select, StopReason, Task, Trajectory, Turn, VideoRef
 
 _NUMBERS = re.compile(r"\{[^{}]{1,200}\}")
 
@@ -23,21 +23,26 @@ def to_trajectory(record: Record, task: Task, config: EnvConfig) -> Trajectory:
     Args:
         record: the dialogue; all of its turns are run, even beyond `config.max_turns`.
         task: the task that the record belongs to.
-        config: of the environment that shows the frames.
+        config: of the environment that shows the frames; the large ones of the first observation are the record's.
 
     Returns:
         A trajectory with action texts without token ids, and observations from the environment.
 
     Raises:
-        DataError: a turn does not parse or the last one does not answer; it names the record and the turn.
+        DataError: the video has another number of frames, a turn does not parse or the last one does not answer; it
+            names the file, the record and the turn.
     """
-    texts = record.gpt_turns
-    config = replace(config, max_turns=max(config.max_turns, len(texts)), max_seconds=float("inf"))
-    env = VideoSegEnv(task, config)
+    texts, place = record.gpt_turns, _place(record)
+    if len(record.frames) != task.video.num_frames:
+        raise DataError(
+            f"{place}, frames", f"expected {task.video.num_frames}, those of the video, found {len(record.frames)}"
+        )
+    config = replace(config, max_turns=max(config.max_turns, len(texts)), max_seconds=float("inf"), bounds="refuse")
+    env = VideoSegEnv(task, config, detail=record.sample_frame_indice)
     observation = env.first_observation()
     turns: list[Turn] = []
     for i, text in enumerate(texts):
-        where = f"record {record.video_name!r} {record.exp!r}, turn {i}"
+        where = f"{place}, turn {i}"
         action = Action(_with_inclusive_end(text, task.video.num_frames, config))
         result = env.step(action)
         if isinstance(result.decision, Malformed):
@@ -48,9 +53,19 @@ def to_trajectory(record: Record, task: Task, config: EnvConfig) -> Trajectory:
             break
         observation = result.observation
     if not isinstance(turns[-1].decision, Answer) or len(turns) < len(texts):
-        where = f"record {record.video_name!r} {record.exp!r}, turn {len(turns) - 1}"
-        raise DataError(where, f"expected {len(texts)} turns of which the last one answers")
+        raise DataError(f"{place}, turn {len(turns) - 1}", f"expected {len(texts)} turns of which the last one answers")
     return Trajectory(f"-1/{task.task_id}/0", task, -1, 0, turns, StopReason.ANSWERED)
+
+
+def check_turns(record: Record, config: EnvConfig) -> None:
+    """Run the turns of a record without its video. DataError as in `to_trajectory`, before any frame is read."""
+    video = VideoRef("", record.video_name, (), len(record.frames), height=config.size_factor, width=config.size_factor)
+    to_trajectory(record, Task("", video, record.exp, ()), config)
+
+
+def _place(record: Record) -> str:
+    """Return the file and the number of the record, where it was read from one, and its video and expression."""
+    return f"{record.where or 'record'}, video {record.video_name!r}, expression {record.exp!r}"
 
 
 def _check_cot_trace(record: Record, turn: int, decision: Select | Answer, where: str) -> None:

@@ -17,7 +17,7 @@ from configs.schema import EnvConfig
 from cot_data.traces.candidates import Candidate, Scene
 from cot_data.traces.mask_evidence import area, changes
 from cot_data.traces.visibility import best_frame, first_frames
-from env.frames import sample_indices
+from env.spacing import detail_frames
 from env.tools import frames_by_tool
 from env.types import Interval, Select, Task, VideoRef
 
@@ -116,7 +116,7 @@ def _search(target: Candidate, shown: set[int], num_frames: int) -> PlannedZoom:
 def _larger_view(target: Candidate, shown: set[int], config: EnvConfig, task: Task) -> PlannedZoom | None:
     """Zoom on the frame that shows the target best, if it appears larger there than in any frame so far."""
     key_frame = best_frame(target.masks, shown, target.min_area)
-    details = sample_indices(Interval(0, task.video.num_frames), config.detail_frames)
+    details = detail_frames(task.video.num_frames, config)
     sizes = [area(target.masks, t) * config.detail_pixels for t in details]
     sizes += [area(target.masks, t) * config.strip_pixels for t in shown - set(details)]
     if area(target.masks, key_frame) * config.key_pixels < MIN_ENLARGEMENT * max(sizes, default=0):

@@ -11,9 +11,9 @@ import numpy as np
 
 from configs.schema import EnvConfig
 from cot_data.moving_shapes.predicates import MIN_VISIBLE_AREA
-from env.frames import sample_indices
 from env.rle import decode
-from env.types import RLE, Interval, Task
+from env.spacing import detail_frames, strip_frames
+from env.types import RLE, Task
 
 NEARLY_LARGEST = 0.7  # share of the largest area from which a key frame counts as equally good; the earliest one wins
 _ROWS, _COLUMNS = ("upper", "", "lower"), ("left", "", "right")
@@ -31,8 +31,8 @@ class ObjectView:
 
 def first_frames(task: Task, config: EnvConfig) -> tuple[int, ...]:
     """Return the frame indices of the first observation, in order."""
-    whole = Interval(0, task.video.num_frames)
-    return tuple(sorted({*sample_indices(whole, config.strip_frames), *sample_indices(whole, config.detail_frames)}))
+    num_frames = task.video.num_frames
+    return tuple(sorted({*strip_frames(num_frames, config), *detail_frames(num_frames, config)}))
 
 
 def object_views(

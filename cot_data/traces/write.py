@@ -3,7 +3,7 @@
 A trace in sentences (style `full`) zooms on what the frames shown so far leave open (`cot_data.traces.plan`) and states
 only what its frames show. It answers with the interval from the first to the last shown frame that shows the target,
 and its key frame is the one that shows the target best. The style `brief` is in `cot_data.traces.compact_style`. Both
-are named after the prompt of the config's `env` that they go with.
+are named after the built-in prompt that they go with; a prompt in a file names its own.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from cot_data.traces.prose_style import TurnState, write_thinking
 from cot_data.traces.turn_text import Thought, write_turn
 from cot_data.traces.visibility import NEARLY_LARGEST, best_frame, first_frames, object_views, visible_frames
 from env.errors import DataError
-from env.frames import sample_indices
-from env.prompts import PROMPTS
+from env.prompts import find_prompt, system_text
+from env.spacing import detail_frames
 from env.tools import enabled_tools
 from env.types import Answer, Interval, Task, names_in
 
@@ -86,13 +86,12 @@ def to_record(
         )
     video_name, exp_id = names_in(task.task_id)
     turns = [write_turn(thought) for thought in thoughts]
-    whole = Interval(0, task.video.num_frames)
     return Record(
         video_name=video_name,
         frames=task.video.frames,
         exp=task.expression,
         anno_id=anno_id,
-        sample_frame_indice=sample_indices(whole, config.detail_frames),
+        sample_frame_indice=detail_frames(task.video.num_frames, config),
         round_num=len(turns),
         cot_trace=tuple(_trace_step(thought) for thought in thoughts),
         conversations=_conversation(task, config, turns),
@@ -182,7 +181,7 @@ def _trace_step(thought: Thought) -> TraceStep:
 
 def _conversation(task: Task, config: EnvConfig, turns: list[str]) -> tuple[Message, ...]:
     tools = enabled_tools(config).values()
-    messages = [Message("system", PROMPTS[config.prompt].system([tool.help for tool in tools]))]
+    messages = [Message("system", system_text(find_prompt(config.prompt), [tool.help for tool in tools]))]
     for i, turn in enumerate(turns):
         messages.append(Message("human", "<image>" if i else f"<image>\n{task.expression}"))
         messages.append(Message("gpt", turn))

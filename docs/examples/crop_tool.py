@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from configs.schema import EnvConfig
 from env.frames import fit_size
-from env.prompts import FrameRefs, Parts
+from env.prompts import FrameRefs
 from env.tools.base import Tool
 from env.types import FrameRef, Select, VideoRef
 
@@ -37,22 +37,15 @@ def show(video: VideoRef, select: Select, config: EnvConfig) -> FrameRefs:
     return (FrameRef(select.key_frame, width, height, "crop", region),)
 
 
-def full(select: Select, frames: FrameRefs) -> Parts:
-    """Lay the frame out in the wording for pretrained models."""
-    return (*frames, f"\nThe box {list(select.arguments['box'])} of frame {select.key_frame}, large.\n")
-
-
-def brief(select: Select, frames: FrameRefs) -> Parts:
-    """Lay the frame out in the wording for tiny models."""
-    return (" | box", *frames)
-
-
 CROP = Tool(
     role="crop",
     help='"box" may be added: [left, top, right, bottom] in thousandths of the width and height of the key frame. You '
     "are then shown that part of it as sharp as the video is. Use it to read what is small.",
     show=show,
-    layout={"full": full, "brief": brief},
+    layout={
+        "full": "{images}\nThe box {arguments} of frame {key_frame}, large.\n",  # for pretrained models
+        "brief": " | box{images}",  # for tiny ones
+    },
     arguments={"box": 4},
     problem=problem,
     is_large=True,

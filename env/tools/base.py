@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from configs.schema import EnvConfig
-from env.prompts import FrameRefs, Parts
+from env.prompts import FrameRefs
 from env.types import Select, VideoRef
 
 
@@ -26,7 +26,9 @@ class Tool:
     role: str  # of its frames: lowercase letters and underscores, unlike that of any other tool
     help: str  # its line in the system text of the prompt
     show: Callable[[VideoRef, Select, EnvConfig], FrameRefs]  # the frames that answer a select
-    layout: Mapping[str, Callable[[Select, FrameRefs], Parts]]  # text around them, by prompt wording (`PROMPTS`)
+    layout: Mapping[str, str] = field(default_factory=dict)
+    """The text around its frames, by built-in prompt, with the placeholders of a prompt's `later` texts. It needs none
+    for a prompt that has a `later` text for the tool."""
     arguments: Mapping[str, int] = field(default_factory=dict)
     """Its own keys in the JSON of a `<select>`, and the count of whole numbers that each holds: 1 is a plain number,
     more are a list."""

@@ -1,7 +1,8 @@
 """Build, save and load multi-turn policies.
 
 A checkpoint folder holds `vlm/` (a plain Hugging Face folder, which vLLM opens too), `seg.safetensors` (projection and
-SAM 2) and `policy.json` (the model family, and how SAM 2 is built).
+SAM 2), `policy.json` (the model family, and how SAM 2 is built) and, where it is known, `prompt.yaml` (the words that
+the policy was trained with).
 """
 
 from __future__ import annotations
@@ -21,9 +22,10 @@ from transformers import (
 )
 
 from configs.load import ConfigError, fill_section
+from configs.prompt_file import FILE_NAME, Prompt, prompt_text, read_prompt
 from configs.schema import PolicyConfig, SamConfig
 from env.errors import CheckpointError
-from env.files import write_json
+from env.files import write_json, write_text
 from policy.checkpoint_io import read_json, read_safetensors, require_fit, write_safetensors
 from policy.folder_kinds import require_plain
 from policy.sam.build import build_sam, require_sizes
@@ -70,6 +72,7 @@ def load_policy(folder: Path, config: PolicyConfig | None = None) -> SegPolicy:
     if (folder / "policy.json").is_file():
         policy = SegPolicy(*load_vlm(folder / "vlm"), build_sam(_saved_sam(folder / "policy.json", config)))
         _load_seg(policy, folder / "seg.safetensors")
+        policy.prompt = _saved_prompt(folder)
         return _finish(policy, config)
     require_plain(folder)
     return _finish(_join(folder, (config or PolicyConfig()).sam), config)
@@ -89,6 +92,13 @@ def _join(folder: Path, sam_config: SamConfig) -> SegPolicy:
         if len(tokenizer) > vlm.lm_head.out_features:
             vlm.resize_token_embeddings(len(tokenizer))  # seldom: published tables have unused rows
     return SegPolicy(vlm, tokenizer, sam)
+
+
+def _saved_prompt(folder: Path) -> Prompt | None:
+    try:
+        return read_prompt(folder / FILE_NAME) if (folder / FILE_NAME).is_file() else None
+    except ConfigError as error:
+        raise CheckpointError(f"{error}; correct it, or copy it again") from error
 
 
 def _saved_sam(path: Path, config: PolicyConfig | None) -> SamConfig:
@@ -160,6 +170,8 @@ def save_policy(policy: SegPolicy, folder: Path) -> None:
     write_safetensors(policy.export_weights(), vlm_dir / "model.safetensors")
     processor_of(policy).save_pretrained(vlm_dir)
     write_safetensors(_seg_state(policy), folder / "seg.safetensors")
+    if policy.prompt is not None:
+        write_text(folder / FILE_NAME, prompt_text(policy.prompt))
     write_json(folder / "policy.json", {"family": FAMILY, "sam": asdict(policy.sam.built_from)}, indent=2)
 
 

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from transformers import PretrainedConfig, PreTrainedTokenizerBase, Qwen3VLForConditionalGeneration
 
 from configs.load import ConfigError
+from configs.prompt_file import Prompt
 from env.types import VideoRef
 from policy.engines.weight_update import LowRank
 from policy.sam.model import SegSam2
@@ -51,6 +52,7 @@ class SegPolicy(nn.Module):
         self.chat = ChatTokens(tokenizer)
         self.layout = PatchLayout.of(vlm.config)
         self.compute_dtype = torch.float32  # of vision tower and language model
+        self.prompt: Prompt | None = None  # the words that it was trained with, where they are known
 
     @property
     def config(self) -> PretrainedConfig:

@@ -11,26 +11,30 @@ import torch
 
 from env.frames import FrameCaches
 from env.rle import encode
-from env.types import Answer, Select, Trajectory, VideoRef
+from env.types import Malformed, Trajectory, VideoRef
 from policy.sam.losses import binary_masks
 from policy.sam.model import FrameFeatures
 from policy.sam.tracking import track_videos
 from policy.videoseg.model import SegPolicy
+from policy.videoseg.start_frame import is_decoded, start_frame
 from policy.vlm.batch import FrameSource, TokenSequence, collate, pack, to_sequence
 
 CHUNK = 16  # frames encoded at once
 MAX_PIXELS = 2**25  # of SAM 2's inputs whose features are kept at once: 32 frames at 1024 x 1024, 2048 at 128 x 128
 
 
-def with_masks(policy: SegPolicy, trajectories: Sequence[Trajectory], frames: FrameCaches) -> Iterator[Trajectory]:
+def with_masks(
+    policy: SegPolicy, trajectories: Sequence[Trajectory], frames: FrameCaches, malformed: str = "empty"
+) -> Iterator[Trajectory]:
     """Yield trajectories in order, with `masks` of all frames where the last turn has a decision.
 
     Args:
         policy: The policy that wrote the trajectories.
         trajectories: Finished trajectories, filled in place.
         frames: Sources of pixels for the policy and for SAM 2.
+        malformed: `eval.malformed`; with `decode` a last text with [SEG] has masks too where it has no decision.
     """
-    yield from track(policy, trajectories, last_prompts(policy, trajectories, frames.policy), frames.sam)
+    yield from track(policy, trajectories, last_prompts(policy, trajectories, frames.policy, malformed), frames.sam)
 
 
 def track(
@@ -73,18 +77,24 @@ def _batches(policy: SegPolicy, trajectories: Sequence[Trajectory]) -> Iterator[
 
 @torch.no_grad()
 def last_prompts(
-    policy: SegPolicy, trajectories: Sequence[Trajectory], policy_frames: FrameSource
+    policy: SegPolicy, trajectories: Sequence[Trajectory], policy_frames: FrameSource, malformed: str = "empty"
 ) -> list[torch.Tensor | None]:
-    """Return the projected last [SEG] state [C] of each trajectory; None where its last turn has no decision.
+    """Return the projected last [SEG] state [C] of each trajectory; None where it is not decoded.
 
     Args:
         policy: The policy that wrote the trajectories.
         trajectories: Finished trajectories.
         policy_frames: Source of the policy's pixels.
+        malformed: `eval.malformed`.
     """
     prompts: list[torch.Tensor | None] = [None] * len(trajectories)
-    rows = [at for at, trajectory in enumerate(trajectories) if isinstance(trajectory.decision, Select | Answer)]
-    sequences = [to_sequence(trajectories[at], policy.chat, policy.layout) for at in rows]
+    rows, sequences = [], []
+    for at, trajectory in enumerate(trajectories):
+        if is_decoded(trajectory, malformed):
+            sequence = to_sequence(trajectory, policy.chat, policy.layout)
+            if len(trajectory.turns) - 1 in sequence.seg_turns:
+                rows.append(at)
+                sequences.append(sequence)
     for group in pack([len(sequence) for sequence in sequences], max_tokens=8192):
         picked = [sequences[at] for at in group]
         output = policy(collate(picked, policy.chat, policy.layout, policy_frames, policy.device))
@@ -106,20 +116,19 @@ def _last_rows(sequences: Sequence[TokenSequence]) -> list[int]:
 def propagate(
     policy: SegPolicy, prompted: Sequence[tuple[Trajectory, torch.Tensor | None]], sam_frames: FrameSource
 ) -> None:
-    """Fill the `masks` of trajectories by tracking from the key frame of their decision to both ends of the video.
+    """Fill the `masks` of trajectories by tracking from their key frame (`start_frame`) to both ends of the video.
 
     Args:
         policy: The policy whose SAM 2 tracks.
-        prompted: Trajectories whose last turn is a selection or an answer, each with its projected [SEG] state [C].
+        prompted: Trajectories with a [SEG] in the last turn, each with its projected state [C].
         sam_frames: Source of SAM 2's pixels.
     """
     encoded = {video: encode_video(policy, video, sam_frames) for video in {item.task.video for item, _ in prompted}}
     prompts, keys = [], []
     for trajectory, prompt_C in prompted:
-        decision = trajectory.decision
-        assert prompt_C is not None and isinstance(decision, Select | Answer)
+        assert prompt_C is not None
         prompts.append(prompt_C.float())
-        keys.append(decision.key_frame)
+        keys.append(start_frame(trajectory))
     if not prompts:
         return
     videos = [encoded[trajectory.task.video] for trajectory, _ in prompted]
@@ -128,7 +137,10 @@ def propagate(
         video = trajectory.task.video
         masks_THW = binary_masks(logits, presence, video.height, video.width).cpu().numpy()
         trajectory.masks = {at: encode(mask) for at, mask in enumerate(masks_THW)}
-        trajectory.turns[-1].key_mask = trajectory.masks[key_frame]
+        last = trajectory.turns[-1]
+        last.key_mask = trajectory.masks[key_frame]
+        if isinstance(last.decision, Malformed):
+            last.mask_frame = key_frame
 
 
 def encode_video(policy: SegPolicy, video: VideoRef, sam_frames: FrameSource) -> FrameFeatures:

@@ -71,13 +71,14 @@ def _identity(config: RunConfig, checkpoint: Path, tasks: Sequence[Task]) -> dic
 def _read_identity(path: Path) -> dict[str, Any]:
     """Return what `evaluation.json` says, in the words of this version.
 
-    Older files name no family, since there was one, and call `eval.blind_zooms` "blind_looks". A key of `env` that is
+    Older files name no family, since there was one, have no masks for malformed text, and call `eval.blind_zooms`
+    "blind_looks". A key of `env` that is
     newer than the file has its default: that is how the environment behaved without it.
     """
     found = read_json(path)
     if not isinstance(found, dict):
         raise DataError(str(path), f"expected a JSON object, found {type(found).__name__}; remove the folder")
-    found = {"family": "videoseg", **found}
+    found = {"family": "videoseg", "malformed": "empty", **found}
     if isinstance(found.get("eval"), Mapping):
         renamed = {"blind_looks": "blind_zooms"}
         found["eval"] = {renamed.get(key, key): value for key, value in found["eval"].items()}

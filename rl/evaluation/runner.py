@@ -19,6 +19,7 @@ from rl.evaluation.identity import STORES, claim
 from rl.evaluation.statistics import slices_of
 from rl.evaluation.trajectory_metrics import METRICS, measure
 from rl.evaluation.worker import EvaluationPool
+from rl.families import as_trained
 from rl.runtime.progress import progress_bar
 
 
@@ -40,6 +41,7 @@ def segment_tasks(
     Raises:
         DataError: `out` belongs to another evaluation.
     """
+    config = as_trained(config, checkpoint)
     claim(out, config, checkpoint, tasks)
     stores = {label: TrajectoryStore(out / STORES[label]) for label in labels}
     todo: dict[str, list[Task]] = {}

@@ -42,7 +42,7 @@ def held_out_metrics(
     by_id = {item.trajectory_id: item for item in pool.run(wanted)}
     finished = [by_id[item.trajectory_id] for item in wanted]
     valid = [trajectory for trajectory in finished if trajectory.stop_reason is not StopReason.ERROR]
-    rows = [measure(trajectory) for trajectory in with_masks(policy, valid, frames)]
+    rows = [measure(trajectory) for trajectory in with_masks(policy, valid, frames, config.eval.malformed)]
     metrics = {}
     for name, members in slices_of(rows).items():
         for metric in FOLLOWED:

@@ -8,13 +8,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from env.frames import sample_indices
-from env.types import Answer, Interval, Select, Trajectory
+from env.spacing import whole_video
+from env.types import Answer, Select, Trajectory
 from policy.vlm.batch import TokenSequence
 
 MASKS: dict[str, str] = {
     "sampled": "A turn's key frame is the one that it names. The answer has masks on evenly spaced frames and on it.",
-    "released": "As VideoSEG-O3: a turn's key frame is the one that it was shown. The answer has no mask on it.",
+    "released": "As VideoSEG-O3: a turn's key frame is the one it was shown. The answer has masks on the large frames.",
     "tracked": "As `sampled`, but a track through the whole video, as in inference, replaces the answer's masks.",
 }
 
@@ -41,13 +41,13 @@ def mask_targets(pairs: Sequence[tuple[Trajectory, TokenSequence]], masks: str, 
     Args:
         pairs: The trajectories of the batch with their token sequences.
         masks: A key of MASKS.
-        num_frames: How many frames the last turn's [SEG] is decoded on besides its key frame.
+        num_frames: How many frames the last turn's [SEG] is decoded on besides its key frame; with `released` they are
+            the frames that the first observation shows large, however many.
 
     Returns:
         The targets, row by row of the batch and in the order of turns.
     """
     is_released = masks == "released"
-    spread_over = released_frames if is_released else _evenly
     targets, first_row = [], 0
     for at, (trajectory, sequence) in enumerate(pairs):
         last_turn = len(trajectory.turns) - 1
@@ -59,7 +59,7 @@ def mask_targets(pairs: Sequence[tuple[Trajectory, TokenSequence]], masks: str, 
             is_last = turn == last_turn
             targets.append(Target(*place, key_frame, is_key=True, is_answer=is_last and not is_released))
             if is_last:
-                spread = spread_over(trajectory.task.video.num_frames, num_frames)
+                spread = (answer_frames if is_released else _evenly)(trajectory, num_frames)
                 targets += [Target(*place, frame_idx, is_key=False, is_answer=True) for frame_idx in spread]
         first_row += len(sequence.seg_turns)
     return targets
@@ -71,15 +71,18 @@ def shown_key_frame(trajectory: Trajectory, turn: int) -> int:
     return shown[-1] if shown else trajectory.task.video.num_frames // 2
 
 
-def released_frames(num_frames: int, count: int) -> tuple[int, ...]:
-    """Return `count` evenly spaced frames, first and last included, rounded down; all of a video of up to count + 1."""
-    if num_frames <= count + 1:
-        return tuple(range(num_frames))
-    return tuple(at * (num_frames - 1) // max(1, count - 1) for at in range(count))
+def answer_frames(trajectory: Trajectory, count: int) -> tuple[int, ...]:
+    """Return the frames of the released mask reward: those that the first observation shows large.
+
+    Where it shows none, they are `count` evenly spaced ones, rounded down.
+    """
+    shown = trajectory.turns[0].observation.frames
+    large = tuple(frame.frame_idx for frame in shown if frame.role == "detail")
+    return large or whole_video(trajectory.task.video.num_frames, count, "down")
 
 
-def _evenly(num_frames: int, count: int) -> tuple[int, ...]:
-    return sample_indices(Interval(0, num_frames), count)
+def _evenly(trajectory: Trajectory, count: int) -> tuple[int, ...]:
+    return whole_video(trajectory.task.video.num_frames, count, "nearest")
 
 
 def _named_key_frame(trajectory: Trajectory, turn: int) -> int | None:

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, wait
 from dataclasses import dataclass, field
+from functools import partial
+from threading import Semaphore
 
 import numpy as np
 
@@ -21,9 +23,11 @@ from policy.engines.base import Completion, GenerationRequest, Sampler
 from policy.vlm.batch import FrameSource
 from policy.vlm.chat_tokens import ChatTokens
 from policy.vlm.patches import PatchLayout
+from rl.rollout.frame_reading import FrameReading
 from rl.rollout.request import RolloutRequest, RolloutStats
 
-READERS = 4  # threads that decode and resize frames
+READERS = 4  # threads that decode and resize frames at a time
+MAX_WAIT = 0.5  # seconds for which `step` waits for frames at most; a worker answers in between
 
 
 @dataclass
@@ -38,7 +42,7 @@ class _Episode:
     num_tokens: int = 0  # of the prompt, with expanded images
     images: list[np.ndarray] = field(default_factory=list)
     observation_ids: tuple[int, ...] = ()
-    reading: Future[list[np.ndarray]] | None = None  # the newest observation's frames
+    reading: FrameReading | None = None  # of the newest observation's frames
     turn_started: float = 0.0  # when the turn was submitted, by `time.monotonic`
 
     @property
@@ -65,7 +69,7 @@ class EpisodeRunner:
         self.layout = layout
         self.frames = frames
         self.config = config
-        self._readers = ThreadPoolExecutor(READERS, "frames")
+        self._readers = Semaphore(READERS)
         self._reading: dict[str, _Episode] = {}  # by request id: frames are being read
         self._writing: dict[str, _Episode] = {}  # by request id: the sampler is writing the turn
         self._ended: list[Trajectory] = []
@@ -96,10 +100,11 @@ class EpisodeRunner:
 
     def step(self) -> list[Trajectory]:
         """Let the sampler write some tokens; return the trajectories that have ended since the last call."""
-        if self._reading and not self._writing:
-            reading = [each.reading for each in self._reading.values() if each.reading]
-            wait(reading, return_when=FIRST_COMPLETED)
-        for request_id in [name for name, each in self._reading.items() if each.reading and each.reading.done()]:
+        reading = {name: each.reading.frames for name, each in self._reading.items() if each.reading}
+        if reading and not self._writing:
+            left = min(self.config.max_seconds - each.env.seconds for each in self._reading.values())
+            wait(reading.values(), timeout=min(max(left, 0.0), MAX_WAIT), return_when=FIRST_COMPLETED)
+        for request_id in [name for name, frames in reading.items() if frames.done()]:
             self._submit(self._reading.pop(request_id))
         for completion in self.sampler.step():
             self._stats.add(completion)
@@ -111,6 +116,9 @@ class EpisodeRunner:
     def abandon(self) -> None:
         """Drop all episodes in flight."""
         self.sampler.abort(list(self._writing))
+        for episode in self._reading.values():
+            if episode.reading:
+                episode.reading.leave()
         self._reading.clear()
         self._writing.clear()
         self._ended.clear()
@@ -131,7 +139,7 @@ class EpisodeRunner:
             self._end(trajectory, StopReason.TOO_LONG)
             return
         episode.observation_ids = tuple(ids)
-        episode.reading = self._readers.submit(self._read, episode)
+        episode.reading = FrameReading(partial(self._read, episode), self._readers)
         self._reading[episode.request_id] = episode
 
     def _read(self, episode: _Episode) -> list[np.ndarray]:
@@ -143,7 +151,7 @@ class EpisodeRunner:
         assert episode.reading is not None
         trajectory = episode.trajectory
         try:
-            episode.images += episode.reading.result()
+            episode.images += episode.reading.frames.result()
         except VideoSegError as error:
             self._fail(trajectory, str(error))
             return
@@ -188,8 +196,14 @@ class EpisodeRunner:
             self._end(trajectory, result.stop_reason)
 
     def _drop_overdue(self) -> None:
-        """End episodes that take too long, in one turn or as a whole: an engine may hang on one request."""
+        """End episodes that take too long, in one turn or as a whole: an engine or a network drive may hang on one."""
         now = time.monotonic()
+        for request_id, episode in list(self._reading.items()):
+            if episode.reading and episode.env.seconds > self.config.max_seconds:
+                episode.reading.leave()
+                del self._reading[request_id]
+                limit = f"env.max_seconds ({self.config.max_seconds:g})"
+                self._fail(episode.trajectory, f"took longer than {limit}, while its frames were being read")
         for request_id, episode in list(self._writing.items()):
             overdue = ""
             if now - episode.turn_started > self.config.max_turn_seconds:

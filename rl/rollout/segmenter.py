@@ -17,8 +17,20 @@ from rl.rollout.request import RolloutRequest, RolloutStats
 class MultiTurnSegmenter:
     """The multi-turn policy with the sampler that acts for it (`policy.segmenter.Segmenter`)."""
 
-    def __init__(self, policy: SegPolicy, sampler: Sampler, frames: FrameCaches, config: EnvConfig):
+    def __init__(
+        self, policy: SegPolicy, sampler: Sampler, frames: FrameCaches, config: EnvConfig, malformed: str = "empty"
+    ):
+        """Make the segmenter.
+
+        Args:
+            policy: The policy, which tracks.
+            sampler: Writes its turns, with the same weights.
+            frames: Where pixels are read.
+            config: Of the episodes.
+            malformed: `eval.malformed`.
+        """
         self.policy = policy
+        self._malformed = malformed
         self.frames = frames
         self.episodes = EpisodeRunner(sampler, policy.chat, policy.layout, frames.policy, config)
 
@@ -31,7 +43,7 @@ class MultiTurnSegmenter:
 
     def track(self, finished: Sequence[Trajectory]) -> Iterator[Trajectory]:
         """Yield finished trajectories in their order, each with the masks of every frame where it has a prompt."""
-        yield from with_masks(self.policy, finished, self.frames)
+        yield from with_masks(self.policy, finished, self.frames, self._malformed)
 
     def close(self) -> None:
         self.episodes.sampler.close()

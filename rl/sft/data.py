@@ -16,10 +16,11 @@ from cot_data.datasets.training_sources import load_source, training_sources
 from cot_data.formats.vts_cot import Record, read_records
 from cot_data.moving_shapes.labels import load_objects
 from cot_data.tasks import Outline
-from cot_data.traces.dialogue import to_trajectory, without_frames
+from cot_data.traces.dialogue import check_turns, to_trajectory, without_frames
 from cot_data.traces.visibility import PLACES
 from cot_data.traces.write import write_trace
 from env.errors import DataError
+from env.prompts import find_prompt
 from env.types import RLE, Task, Trajectory, VideoRef
 
 ABOUT_PLACES = ("motion", "relation")  # families of queries that the names of the objects do not answer
@@ -46,10 +47,10 @@ class SftDataset:
         self.config = config
         self.parts = [load_source(source) for source in sources]
         self.outlines = [outline for part in self.parts for outline in part.outlines]
-        self._records = [read_records(Path(source.traces)) if source.traces else None for source in sources]
+        self._records = [_checked_records(Path(source.traces), config) if source.traces else None for source in sources]
         self._rows = [
-            range(len(part)) if records is None else match(records, part.outlines)
-            for part, records in zip(self.parts, self._records, strict=True)
+            range(len(part)) if records is None else match(records, part.outlines, source.traces)
+            for source, part, records in zip(sources, self.parts, self._records, strict=True)
         ]
         sizes, weights = tuple(len(rows) for rows in self._rows), tuple(source.weight for source in sources)
         self._order = epoch_order(sizes, weights, config.seed, 0) if len(sources) > 1 else _file_order(sizes[0])
@@ -68,7 +69,8 @@ class SftDataset:
             return records[at], task
         rng = np.random.default_rng([self.config.seed, row])
         objects, zoom_share = self._objects.get(task.video, ()), self.config.cold_start.zoom_share
-        return write_trace(task, env, rng, env.prompt, objects=objects, zoom_share=zoom_share), task
+        style = find_prompt(env.prompt).traces
+        return write_trace(task, env, rng, style, objects=objects, zoom_share=zoom_share), task
 
     def _outline(self, row: int) -> Outline:
         number, at = self._order[row]
@@ -112,6 +114,14 @@ class SftDataset:
         """Return the names (if there are few) and places of several words: each is one token of the small default."""
         captions = sorted({each.caption for each in self.outlines if " " in each.caption})
         return [*(captions if len(captions) <= MAX_NAMES else []), *(place for place in PLACES if " " in place)]
+
+
+def _checked_records(path: Path, config: RunConfig) -> list[Record]:
+    """Return the records of a file, each of which has been run: a mistake in one is told before anything is trained."""
+    records = read_records(path)
+    for record in records:
+        check_turns(record, config.env)
+    return records
 
 
 def _file_order(size: int) -> tuple[tuple[int, int], ...]:

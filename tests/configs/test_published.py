@@ -30,6 +30,9 @@ PROTOCOL = [  # of every stage
     ("policy.sam.variant", "sam2_hiera_l"),
     ("policy.sam.inject_every_frame", True),  # sa2va_eval_ref_vos_cot_v2.py:121
     ("policy.compute_dtype", "bfloat16"),
+    ("env.frame_rounding", "down"),  # linspace to int, dataset.py:668-678
+    ("env.bounds", "clamp"),  # modeling_sa2va_qwen_cotv3_keyframe_withvis.py:515
+    ("eval.malformed", "decode"),  # :515-542
 ]
 
 OPTIMISER = [  # videoseg_o3_2b_sft.py, and the same in *_coldstart.py

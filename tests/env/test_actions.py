@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from env.actions import REASONS, format_decision, parse_action
+from env.actions import REASONS, format_decision, key_frame_in, parse_action
 from env.types import Answer, Interval, Malformed, Select
 
 THINK = "<think>Step 1 .. Action: look closer</think>\n"
@@ -187,3 +187,107 @@ def test_the_longest_texts_are_parsed_in_linear_time():
         text = (piece * (1 << 17))[: 1 << 17]
         assert isinstance(parse_action(text, 10), Malformed)
         assert isinstance(parse_action(THINK[:7] + text[: 1 << 16] + "</think>" + block(), 10), Malformed | Answer)
+
+
+# Numbers outside of the video, with `env.bounds: clamp`
+
+INSIDE, ONE_FRAME = '{"start": 3, "end": 8, "keyframe": 5}', '{"start": 0, "end": 0, "keyframe": 0}'
+
+
+@pytest.mark.parametrize(
+    ("fields", "num_frames", "expected"),
+    [
+        ('{"start":0,"end":5,"keyframe":4}', 5, (0, 5, 4)),  # frames 0 to 4
+        ('{"start": 3, "end": 8, "keyframe": 99}', 20, (3, 9, 19)),
+        ('{"start": -7, "end": -2, "keyframe": -1}', 20, (0, 1, 0)),
+        ('{"start": 30, "end": 25, "keyframe": 3}', 20, (19, 20, 3)),  # compared after it is moved
+        ('{"start": 21, "end": 40, "keyframe": 22}', 20, (19, 20, 19)),
+        ('{"start": 3.9, "end": 8.2, "keyframe": -0.5}', 20, (3, 9, 0)),  # cut, not rounded
+        ('{"start": 1e30, "end": 1e31, "keyframe": 1e32}', 20, (19, 20, 19)),
+        ('{"start": ' + "9" * 100 + ', "end": ' + "9" * 50 + ', "keyframe": -' + "9" * 9 + "}", 20, (19, 20, 0)),
+        ('{"start": "3", "end": " 8 ", "keyframe": true}', 20, (3, 9, 1)),
+        (ONE_FRAME, 1, (0, 1, 0)),
+        (INSIDE, 20, (3, 9, 5)),
+    ],
+)
+def test_clamp_moves_numbers_to_the_nearest_frame(fields: str, num_frames: int, expected: tuple[int, int, int]):
+    start, end, key_frame = expected
+    for name, decision in (("answer", Answer), ("select", Select)):
+        wanted = decision(Interval(start, end), key_frame)
+        assert parse_action(THINK + block(name, fields), num_frames, bounds="clamp") == wanted
+        refused = parse_action(THINK + block(name, fields), num_frames)
+        is_inside = fields in (INSIDE, ONE_FRAME)
+        assert refused == wanted if is_inside else isinstance(refused, Malformed)
+
+
+@pytest.mark.parametrize(
+    ("fields", "reason"),
+    [
+        ('{"start": 8, "end": 3, "keyframe": 5}', "reversed"),
+        ('{"start": 8.9, "end": 7.99, "keyframe": 5}', "reversed"),
+        ('{"start": 1e400, "end": 8, "keyframe": 5}', "not_integer"),
+        ('{"start": NaN, "end": 8, "keyframe": 5}', "not_integer"),
+        ('{"start": 3, "end": -Infinity, "keyframe": 5}', "not_integer"),
+        ('{"start": null, "end": 8, "keyframe": 5}', "not_integer"),
+        ('{"start": "three", "end": 8, "keyframe": 5}', "not_integer"),
+        ('{"start": "", "end": 8, "keyframe": 5}', "not_integer"),
+        ('{"start": "3.5", "end": 8, "keyframe": 5}', "not_integer"),
+        ('{"start": [3], "end": 8, "keyframe": 5}', "json"),
+        ('{"start": 3, "end": 8}', "keys"),
+        ('{"start": ' + "9" * 200 + ', "end": 8, "keyframe": 5}', "json"),
+    ],
+)
+def test_clamp_makes_no_numbers_up(fields: str, reason: str):
+    decision = parse_action(THINK + block(fields=fields), 20, bounds="clamp")
+    assert isinstance(decision, Malformed) and decision.reason == reason
+
+
+def test_2000_fuzzed_texts_become_values_with_clamp():
+    rng = random.Random(1)
+    refused = clamped = 0
+    for _ in range(2000):
+        text = fuzzed(rng)
+        decision, strict = parse_action(text, 10, bounds="clamp"), parse_action(text, 10)
+        refused += isinstance(strict, Malformed)
+        clamped += isinstance(decision, Malformed)
+        if not isinstance(strict, Malformed):
+            assert decision == strict, "what is inside of the video is not moved"
+        if not isinstance(decision, Malformed):
+            assert 0 <= decision.interval.start < decision.interval.end <= 10 and 0 <= decision.key_frame < 10
+    assert 0 < clamped < refused
+
+
+def test_the_json_text_is_bounded():
+    """Longer numbers would be converted digit by digit in more than linear time."""
+    short = '{"start": 3, "end": 8, "keyframe": 5}'
+    for length, reason in ((200, None), (201, "json")):
+        decision = parse_action(THINK + block(fields=short[:-1] + " " * (length - len(short)) + "}"), 10)
+        assert (decision.reason if isinstance(decision, Malformed) else None) == reason
+    digits = '{"start": 3, "end": 8, "keyframe": ' + "9" * 10_000 + "}"
+    for bounds in ("refuse", "clamp"):
+        decision = parse_action(THINK + block(fields=digits), 10, bounds=bounds)
+        assert isinstance(decision, Malformed) and decision.reason == "json"
+
+
+@pytest.mark.parametrize(
+    ("text", "name", "expected"),
+    [
+        (block("answer"), "answer", 5),
+        ("no think, [SEG] " + block("answer") + " and more", "answer", 5),
+        (block("answer"), "select", None),
+        (block("select", '{"keyframe": 3}') + block("select", '{"keyframe": 99}'), "select", 9),  # the last one
+        ("<answer><VTG>{'keyframe': 3}</VTG></answer>", "answer", None),  # no JSON
+        ('<answer><VTG>{"start": 1}</VTG></answer>', "answer", None),
+        ('<answer>{"keyframe": -2.5}', "answer", None),  # not closed
+        ('<answer>{"keyframe": -2.5}</answer>', "answer", 0),
+        ('</answer>{"keyframe": 3}<answer>', "answer", None),
+        ('<answer>{"keyframe": [1]}</answer>', "answer", None),
+        ('<answer>{"keyframe": NaN}</answer>', "answer", None),
+        ('<answer>{"a": {"keyframe": 4}}</answer>', "answer", None),
+        ("<answer>}{</answer>", "answer", None),
+        ("<answer>{" + " " * 300 + '"keyframe": 4}</answer>', "answer", None),
+        ("", "answer", None),
+    ],
+)
+def test_the_key_frame_is_found_in_malformed_text(text: str, name: str, expected: int | None):
+    assert key_frame_in(text, 10, name) == expected

@@ -5,11 +5,12 @@ from typing import Literal
 
 import pytest
 
+from configs.load import ConfigError
 from configs.schema import EnvConfig
 from env.actions import format_decision
 from env.episode import StepResult, VideoSegEnv
 from env.errors import DataError, EnvError
-from env.prompts import PROMPTS, clean_query, first_parts, frame_labels, next_parts
+from env.prompts import PROMPTS, clean_query, first_parts, frame_labels, later_parts, system_text
 from env.tools import TOOLS
 from env.types import Action, Answer, FrameRef, Interval, Malformed, Observation, Select, StopReason, Task, VideoRef
 
@@ -78,24 +79,25 @@ def test_full_follows_the_published_order():
 
 
 def test_the_examples_of_the_system_text_are_parsed():
-    system = PROMPTS["full"].system([tool.help for tool in TOOLS.values()])
+    system = system_text(PROMPTS["full"], [tool.help for tool in TOOLS.values()])
     example = Interval(12, 41)
     assert format_decision(Select(example, 25)) in system and format_decision(Answer(example, 25)) in system
     assert all(tool.help in system for tool in TOOLS.values())
     assert system.isascii()
-    assert PROMPTS["brief"].system(["a line"]) == ""
+    assert system_text(PROMPTS["brief"], ["a line"]) == ""
 
 
 @pytest.mark.parametrize("name", PROMPTS)
 def test_all_prompts_keep_the_contract(name):
     frames = strip(1, 2)
     first = Observation(first_parts(PROMPTS[name], "a dog", 9, frames, strip(3, role="detail")))
-    then = Observation(next_parts(PROMPTS[name], "a dog", ["seen: ", *frames, "and ", "last ", *strip(4), "end "]))
+    shown = [("zoom", "", frames), ("key_frame", "", strip(4, role="key")), ("mine", "seen: {images}end ", strip(5))]
+    then = Observation(later_parts(PROMPTS[name], "a dog", 9, SELECT, shown))
     for observation in (first, then):
         texts = [isinstance(part, str) for part in observation.parts]
         assert not any(left and right for left, right in pairwise(texts))  # texts side by side are joined
     assert [frame.frame_idx for frame in first.frames] == [1, 2, 3]
-    assert [frame.frame_idx for frame in then.frames] == [1, 2, 4]
+    assert [frame.frame_idx for frame in then.frames] == [1, 2, 4, 5]
     assert "a dog" in str(then.parts[-1])
     if name == "brief":
         assert not any("\n" in part for part in first.parts + then.parts if isinstance(part, str))
@@ -195,7 +197,7 @@ def test_wrong_use_is_an_error():
     env.step(write(ANSWER))
     with pytest.raises(EnvError, match="after the episode ended"):
         env.step(write(ANSWER))
-    with pytest.raises(EnvError, match="expected one of full, brief"):
+    with pytest.raises(ConfigError, match="known are full, brief"):
         VideoSegEnv(TASK, EnvConfig(prompt="fool"))
     with pytest.raises(DataError, match="at least one frame"):
         VideoSegEnv(Task("t", VideoRef("r", "v", (), 0, 8, 8), "dot", ()), CONFIG)

@@ -123,7 +123,9 @@ def test_an_unknown_tool_is_a_config_error(task: Task, tools: tuple[str, ...], p
 def test_a_tool_without_the_wording_of_the_prompt_is_a_config_error(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setitem(TOOLS, "crop", replace(CROP, layout={"full": CROP.layout["full"]}))
     assert enabled_tools(EnvConfig(prompt="full", tools=("crop",)))
-    with pytest.raises(ConfigError, match="expected one of full beside the tool 'crop', got 'brief'"):
+    with pytest.raises(
+        ConfigError, match="expected one of full beside the tool 'crop', or a text for it in the file, got 'brief'"
+    ):
         enabled_tools(EnvConfig(prompt="brief", tools=("crop",)))
 
 

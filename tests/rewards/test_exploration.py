@@ -80,3 +80,7 @@ def test_a_price_that_could_outweigh_evidence_is_refused():
         check_weights(DEFAULT | {"turn_cost": 0.4})
     with pytest.raises(ConfigError, match=r"turn_cost: expected less than 0, got 0.2"):
         check_weights({"mask_iou": 2.0, "turn_cost": 0.2})
+    for earned in ({"key_mask_iou": 0.5}, {"progress": 0.5}, {"progress": 0.25, "key_mask_iou": 0.25}):
+        with pytest.raises(ConfigError, match=r"expected less than 0\.25, got 0\.25"):
+            check_weights({"turn_cost": 0.25, **earned})  # a gain that is exactly paid for does not pay
+        check_weights({"turn_cost": 0.249, **earned})

@@ -14,6 +14,7 @@ from cot_data.datasets import load_tasks
 from cot_data.traces.dialogue import to_trajectory
 from cot_data.traces.write import write_trace
 from env.frames import FrameCache, FrameCaches
+from env.spacing import whole_video
 from env.types import FrameRef, Observation, Select, StopReason, Trajectory
 from policy import SHIPPED
 from policy.videoseg.checkpoint import load_policy
@@ -22,7 +23,7 @@ from policy.vlm.batch import TokenSequence
 from rewards import PROFILES, REWARDS, score
 from rl.evaluation.trajectory_metrics import measure
 from rl.learner.learner import LocalLearner
-from rl.learner.mask_targets import mask_targets, released_frames
+from rl.learner.mask_targets import mask_targets
 from tests.helpers.reward_cases import MALFORMED, answer, select, trajectory
 from tests.helpers.rl_parts import write_shapes
 
@@ -88,7 +89,7 @@ def test_prompts_are_counted_through_the_batch():
 )
 def test_released_frames(num_frames: int, expected: tuple[int, ...]):
     """Equal np.linspace(0, num_frames - 1, 5, dtype=int), or all frames."""
-    assert released_frames(num_frames, 5) == expected
+    assert whole_video(num_frames, 5, "down") == expected
     assert num_frames <= 6 or expected == tuple(np.linspace(0, num_frames - 1, 5, dtype=int))
 
 
@@ -125,7 +126,7 @@ def test_tracked_masks_are_those_of_inference(written: list[Trajectory]):
 def test_released_masks_are_on_the_frames_that_were_shown(written: list[Trajectory]):
     for ours, plain in zip(scored(written, "released"), scored(written, "sampled"), strict=True):
         num_frames = ours.task.video.num_frames
-        assert sorted(ours.masks) == list(released_frames(num_frames, load_config("tiny").grpo.mask_frames))
+        assert sorted(ours.masks) == list(whole_video(num_frames, load_config("tiny").grpo.mask_frames, "down"))
         assert ours.turns[0].key_mask_frame == num_frames // 2
         for before, turn in pairwise(ours.turns):
             assert isinstance(before.decision, Select) and turn.key_mask_frame == before.decision.key_frame

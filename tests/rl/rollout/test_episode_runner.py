@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+import time
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,13 +13,14 @@ import pytest
 
 from configs.load import load_config
 from cot_data.datasets import load_tasks
+from env.actions import format_decision
 from env.errors import DataError
 from env.frames import FrameCache
-from env.types import FrameRef, StopReason, Task, VideoRef
+from env.types import FrameRef, Interval, Select, StopReason, Task, VideoRef
 from policy import SHIPPED
 from policy.engines.base import Completion, GenerationRequest
 from policy.vlm.load import load_chat
-from rl.rollout.episode_runner import EpisodeRunner
+from rl.rollout.episode_runner import READERS, EpisodeRunner
 from rl.rollout.request import RolloutRequest
 
 
@@ -126,3 +129,93 @@ def test_turns_and_tokens_are_counted_since_the_last_call(task: Task):
     assert (stats.turns, stats.prompt_tokens, stats.cached_tokens) == (1, 40, 32)
     assert stats.written_tokens == len(trajectory.turns[0].action.token_ids) > 0
     assert rollout.take_stats().turns == 0
+
+
+class BlockedFrames(FrameCache):
+    """Frames of which those of the video `blocked` are never there: reading them opens a pipe without a writer."""
+
+    def __init__(self, pipe: Path):
+        super().__init__()
+        self.pipe = pipe
+        self.num_waiting = 0
+
+    def pixels(self, video: VideoRef, frame: FrameRef) -> np.ndarray:
+        if video.path.endswith("blocked"):
+            self.num_waiting += 1
+            self.pipe.read_bytes()
+        return super().pixels(video, frame)
+
+
+@pytest.fixture
+def pipe(tmp_path: Path) -> Iterator[Path]:
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+    yield path
+    for _ in range(READERS + 2):  # let the threads end
+        try:
+            os.close(os.open(path, os.O_WRONLY | os.O_NONBLOCK))
+        except OSError:
+            return
+        time.sleep(0.01)
+
+
+def test_frames_that_never_come_end_their_episode_in_time(task: Task, pipe: Path):
+    rollout, sampler = make(max_seconds=0.6)
+    rollout.frames = BlockedFrames(pipe)
+    blocked = replace(task, task_id="x/blocked/0", video=replace(task.video, path="blocked"))
+    rollout.begin(RolloutRequest(blocked, 0, 0, 0, 1.0))
+    started, ended = time.monotonic(), []
+    while rollout.busy:
+        before = time.monotonic()
+        ended += rollout.step()
+        assert time.monotonic() - before < 1.0, "a worker answers in between"
+    assert 0.5 < time.monotonic() - started < 2.0
+    (trajectory,) = ended
+    assert trajectory.stop_reason is StopReason.ERROR
+    assert trajectory.error == "took longer than env.max_seconds (0.6), while its frames were being read"
+    assert not sampler.requests and not sampler.aborted
+
+
+def test_readings_left_behind_do_not_keep_others_waiting(task: Task, pipe: Path):
+    """All threads are blocked; those of the next episodes are not."""
+    rollout, sampler = make(max_seconds=0.6)
+    frames = rollout.frames = BlockedFrames(pipe)
+    blocked = replace(task, task_id="x/blocked/0", video=replace(task.video, path="blocked"))
+    for sibling in range(READERS + 2):
+        rollout.begin(RolloutRequest(blocked, 0, sibling, 0, 1.0))
+    ended = []
+    while rollout.busy:
+        ended += rollout.step()
+    assert [item.stop_reason for item in ended] == [StopReason.ERROR] * (READERS + 2)
+    assert frames.num_waiting == READERS, "those that waited for a slot are not read any more"
+    for sibling in range(READERS + 2):
+        rollout.begin(RolloutRequest(task, 0, sibling, 0, 1.0))
+    step_until_submitted(rollout, sampler, READERS + 2)
+
+
+def test_blocked_frames_of_a_later_turn_count_too(task: Task, pipe: Path):
+    rollout, sampler = make(max_seconds=1.5)
+    frames = rollout.frames = BlockedFrames(pipe)
+    rollout.begin(RolloutRequest(task, 0, 0, 0, 1.0))
+    step_until_submitted(rollout, sampler, 1)
+    select = Select(Interval(0, task.video.num_frames), 1)
+    frames.pixels = lambda video, frame: frames.pipe.read_bytes()  # pyright: ignore[reportAttributeAccessIssue]
+    text = f"<think>so</think>\n{format_decision(select)}"
+    sampler.write(f"0/{task.task_id}/0#0", rollout.chat.encode(text))
+    ended = []
+    while rollout.busy:
+        ended += rollout.step()
+    assert [(item.stop_reason, len(item.turns)) for item in ended] == [(StopReason.ERROR, 1)]
+
+
+def test_abandoned_readings_free_their_slots(task: Task, pipe: Path):
+    rollout, sampler = make()
+    rollout.frames = BlockedFrames(pipe)
+    blocked = replace(task, task_id="x/blocked/0", video=replace(task.video, path="blocked"))
+    for sibling in range(READERS):
+        rollout.begin(RolloutRequest(blocked, 0, sibling, 0, 1.0))
+    time.sleep(0.1)
+    rollout.abandon()
+    assert not rollout.busy
+    rollout.begin(RolloutRequest(task, 0, 0, 0, 1.0))
+    step_until_submitted(rollout, sampler, 1)
