@@ -42,9 +42,9 @@ def turned(pixels_HWC: np.ndarray, matrix: tuple[int, ...], path: Path) -> np.nd
     """
     a, b, _, c, d, *_ = matrix
     straight, crossed = min(abs(a), abs(d)), min(abs(b), abs(c))
-    if max(abs(b), abs(c)) <= _SLIGHT * straight:
+    if straight and max(abs(b), abs(c)) <= _SLIGHT * straight:
         rows, columns, shown_HWC = d, a, pixels_HWC
-    elif max(abs(a), abs(d)) <= _SLIGHT * crossed:
+    elif crossed and max(abs(a), abs(d)) <= _SLIGHT * crossed:
         rows, columns, shown_HWC = b, c, pixels_HWC.transpose(1, 0, 2)
     else:
         raise DataError(

@@ -99,7 +99,10 @@ class VideoFile:
             raise DataError(str(self.path), "expected a video stream, found none")
         context = self._stream.codec_context
         if context is None:
-            raise DataError(str(self.path), "expected a video stream that FFmpeg can decode, found an unknown codec")
+            raise DataError(
+                str(self.path),
+                "expected a video stream that FFmpeg can decode, found an unknown codec; is the file complete?",
+            )
         check_pixels(self.path, context.width or 1, context.height or 1)
         context.options = {"max_pixels": str(MAX_FRAME_PIXELS)}
         self._stream.thread_type = "NONE"  # many workers share a machine
