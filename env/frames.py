@@ -1,4 +1,4 @@
-"""Frames: which ones are shown, how large, and their pixels. All images and videos are opened here.
+"""Frames: which ones are shown, how large, and their pixels. All frames are read through here.
 
 Other modules pass frames around as `FrameRef`. `FrameCache` reads their pixels where they are used, with one decode and
 one resize.
@@ -18,12 +18,12 @@ import numpy as np
 from PIL import Image
 
 from env.errors import DataError
+from env.folder_listing import IMAGE_SUFFIXES, list_frames
+from env.image_file import check_pixels, read_image
 from env.node_cache import NodeCache
 from env.types import FIRST_ROLES, FrameRef, Interval, Region, VideoRef
 from env.video_file import VideoFile
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
-MAX_FRAME_PIXELS = 8192 * 8192  # larger frames are refused before they are decoded
 _GREY = 127  # value of all pixels that a blind policy is shown
 
 _Key = tuple[VideoRef, int, int, int, Region | None]  # video, frame, width, height (0, 0: native size), region
@@ -104,7 +104,8 @@ class Video:
         self.ref = ref
         self._path = _inside(ref.root, ref.path)
         self._file: VideoFile | None = None
-        _check_size(self._path, ref.width, ref.height)
+        self._files: dict[str, str] | None = None  # of the folder, once it has been listed
+        check_pixels(self._path, ref.width, ref.height)
         if ref.frames:
             if not self._path.is_dir():
                 raise DataError(str(self._path), "expected a folder of frames, found none")
@@ -118,7 +119,7 @@ class Video:
         if not 0 <= frame_idx < self.ref.num_frames:
             raise DataError(str(self._path), f"has frames 0 to {self.ref.num_frames - 1}, {frame_idx} was asked for")
         if self.ref.frames:
-            return _read_image(self._image_path(self.ref.frames[frame_idx]), (self.ref.width, self.ref.height))
+            return read_image(self._image_path(self.ref.frames[frame_idx]), (self.ref.width, self.ref.height))
         pixels_HWC = self._open().frame(frame_idx * self.ref.stride)
         if pixels_HWC.shape != (self.ref.height, self.ref.width, 3):
             raise DataError(
@@ -137,30 +138,50 @@ class Video:
     def _image_path(self, name: str) -> Path:
         for suffix in IMAGE_SUFFIXES:
             path = _inside(self.ref.root, str(Path(self.ref.path, name + suffix)))
-            if path.is_file():
+            if path.exists():
                 return path
-        raise DataError(str(self._path / f"{name}.jpg"), "frame is missing")
+        if self._files is None:  # a suffix in other case, such as .JPG
+            self._files = list_frames(self._path).files
+        if name not in self._files:
+            raise DataError(str(self._path / f"{name}.jpg"), "frame is missing")
+        return _inside(self.ref.root, str(Path(self.ref.path, self._files[name])))
+
+
+@dataclass(frozen=True)
+class Probed:
+    """A video as it was found."""
+
+    video: VideoRef
+    notes: tuple[str, ...]  # what the user should know about it, a sentence each
 
 
 def probe(path: Path) -> VideoRef:
-    """Return the reference of a folder of JPEG or PNG frames (in name order) or of a video file.
+    """Return the reference of a folder of frames or of a video file; see `probe_with_notes`."""
+    return probe_with_notes(path).video
 
-    Its `root` is the path's parent. The first frame is decoded for the size. DataError if there is nothing to read.
+
+def probe_with_notes(path: Path) -> Probed:
+    """Return a folder of JPEG or PNG frames (in natural order) or a video file, and what there is to say about it.
+
+    The root of the video is the path's parent. The first frame is decoded for the size. DataError if there is nothing
+    to read.
     """
     path = path.resolve()
     if path.is_dir():
-        names = sorted(entry.stem for entry in path.iterdir() if entry.suffix in IMAGE_SUFFIXES)
-        if not names:
-            raise DataError(str(path), f"expected frames ({', '.join(IMAGE_SUFFIXES)}), found none")
-        if len(set(names)) != len(names):
-            raise DataError(str(path), "two frames share a name and differ only in suffix; keep one of them")
-        first = next(entry for entry in path.iterdir() if entry.stem == names[0] and entry.suffix in IMAGE_SUFFIXES)
-        pixels_HWC = _read_image(first, None)
-        return _ref(path, tuple(names), len(names), pixels_HWC)
-    if not path.is_file():
+        listing = list_frames(path)
+        if not listing.files:
+            found = f"; {listing.notes[0]}" if listing.notes else ""
+            raise DataError(str(path), f"expected frames ({', '.join(IMAGE_SUFFIXES)}), found none{found}")
+        if listing.doubles:
+            problem = f"two frames share the name {listing.doubles[0]!r} and differ only in suffix; keep one of them"
+            raise DataError(str(path), problem)
+        names = tuple(listing.files)
+        return Probed(_ref(path, names, len(names), read_image(path / listing.files[names[0]])), listing.notes)
+    if not path.exists():
         raise DataError(str(path), "expected a video file or a folder of frames, found neither")
     file = VideoFile(path)
-    return _ref(path, (), len(file), file.frame(0))
+    first_HWC = file.frame(0)
+    return Probed(_ref(path, (), len(file), first_HWC), tuple(file.notes))
 
 
 class FrameCache:
@@ -295,24 +316,6 @@ def _inside(root: str, path: str) -> Path:
     if not full.is_relative_to(base):
         raise DataError(f"{path!r} in {root!r}", f"leaves the data root (it leads to {full}); move the data inside it")
     return full
-
-
-def _read_image(path: Path, size: tuple[int, int] | None) -> np.ndarray:
-    """Return one JPEG or PNG of a known (width, height) as uint8 RGB [H,W,3]."""
-    try:
-        with Image.open(path, formats=("JPEG", "PNG")) as image:
-            if size is not None and image.size != size:
-                found = f"{image.width}x{image.height}"
-                raise DataError(str(path), f"frame is {found}, expected {size[0]}x{size[1]} like its video")
-            _check_size(path, image.width, image.height)
-            return np.array(image.convert("RGB"))
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise DataError(str(path), f"cannot be decoded ({error}); is the file complete?") from error
-
-
-def _check_size(path: Path, width: int, height: int) -> None:
-    if width < 1 or height < 1 or width * height > MAX_FRAME_PIXELS:
-        raise DataError(str(path), f"frames are {width}x{height}, expected 1 to {MAX_FRAME_PIXELS} pixels")
 
 
 def _resize(pixels_HWC: np.ndarray, width: int, height: int) -> np.ndarray:

@@ -6,11 +6,15 @@ import errno
 import hashlib
 import os
 import shutil
+import stat
 import time
 from collections.abc import Callable, Hashable
 from pathlib import Path
 
 import numpy as np
+
+from env.errors import MachineError
+from env.files import machine_errors
 
 SHARED_MEMORY = Path("/dev/shm")
 STALE = 86400.0  # seconds without an addition after which a cache counts as left behind
@@ -31,13 +35,18 @@ class NodeCache:
             name: Processes of one node that give the same name share one cache.
             max_bytes: Most bytes that are kept.
             parent: Folder in shared memory.
+
+        Raises:
+            MachineError: The cache's folder cannot be made, or others than this user can read or write it.
         """
         mine = f"videoseg-{os.getuid()}"
         for left in parent.glob(f"{mine}-*"):
-            if left.stat().st_mtime < time.time() - STALE:
+            if _is_stale(left):
                 shutil.rmtree(left, ignore_errors=True)
         self.folder = parent / f"{mine}-{hashlib.blake2b(name.encode(), digest_size=8).hexdigest()}"
-        self.folder.mkdir(mode=0o700, exist_ok=True)
+        with machine_errors(self.folder):
+            self.folder.mkdir(mode=0o700, exist_ok=True)
+            _require_own(self.folder)
         self.max_bytes = min(max_bytes, shutil.disk_usage(parent).free // 2)
         self._added = 0
 
@@ -88,3 +97,29 @@ class NodeCache:
                 return
             path.unlink(missing_ok=True)
             total -= size
+
+
+def _is_stale(folder: Path) -> bool:
+    """Return whether a cache of this user has had no addition for long."""
+    try:
+        status = folder.lstat()
+    except FileNotFoundError:  # freed by another process
+        return False
+    return stat.S_ISDIR(status.st_mode) and status.st_mtime < time.time() - STALE
+
+
+def _require_own(folder: Path) -> None:
+    """Raise a MachineError unless the folder is one of this user alone: what lies in it is taken for frames."""
+    status = folder.lstat()
+    if not stat.S_ISDIR(status.st_mode):
+        found = "a link or a file"
+    elif status.st_uid != os.getuid():
+        found = f"one of user {status.st_uid}"
+    elif stat.S_IMODE(status.st_mode) != 0o700:
+        found = f"one with mode {stat.S_IMODE(status.st_mode):o}"
+    else:
+        return
+    raise MachineError(
+        f"{folder}: expected a folder of this user alone (mode 700) for the node's cache of frames, found {found}; "
+        "remove it, or set grpo.node_cache_gb=0"
+    )

@@ -1,16 +1,20 @@
-"""Segment one object in one video: `python -m rl.predict --video V --query Q --checkpoint C --out DIR`.
+"""Segment one object in one or more videos: `python -m rl.predict --video V --query Q --checkpoint C --out DIR`.
 
 Writes `masks/<frame>.png` (0/255), `masks.json` (COCO RLE per frame), `overlay.mp4` and the trajectory, which
-`python -m env.replay DIR` shows. The video is a folder of JPEGs or PNGs, or a video file.
+`python -m env.replay DIR` shows; of several videos, each into `DIR/<name of the video>`. A video is a folder of JPEGs
+or PNGs, or a video file. What a former prediction left in a folder is removed. A video that cannot be read or segmented
+gets no masks, does not affect the others, and makes the exit status 1.
 """
 
 from __future__ import annotations
 
 import argparse
+import sys
+from collections.abc import Iterator, Mapping
 from contextlib import closing
 from pathlib import Path
 
-from configs.load import add_config_arguments, check_command_line, config_from_args
+from configs.load import ConfigError, add_config_arguments, check_command_line, config_from_args
 
 if __name__ == "__main__":
     check_command_line()  # a mistake ends the command here, before the imports below load torch
@@ -18,13 +22,15 @@ if __name__ == "__main__":
 from rich.console import Console
 
 from configs.schema import RunConfig
-from env.errors import command
-from env.frames import FrameCache, FrameCaches, probe
+from env.errors import DataError, command
+from env.frames import FrameCache, FrameCaches, Probed, probe_with_notes
 from env.rle import is_empty
 from env.store import TrajectoryStore
 from env.types import StopReason, Task, Trajectory
+from env.viewer.table import plain
+from policy.segmenter import Segmenter
 from rl.families import as_trained, family_of
-from rl.report.overlay_video import write_masks, write_overlay
+from rl.report.overlay_video import remove_prediction, write_masks, write_overlay
 
 
 def predict(config: RunConfig, video: Path, query: str, checkpoint: Path, out: Path) -> Trajectory:
@@ -38,23 +44,70 @@ def predict(config: RunConfig, video: Path, query: str, checkpoint: Path, out: P
         out: Folder to write to.
 
     Returns:
-        The trajectory with its masks.
+        The trajectory with its masks. One that ended as `StopReason.ERROR` has none, and none are written.
 
     Raises:
         DataError: The video cannot be read.
     """
+    (found,) = predict_each(config, {out: video}, query, checkpoint)
+    if isinstance(found, DataError):
+        raise found
+    return found
+
+
+def predict_each(
+    config: RunConfig, videos: Mapping[Path, Path], query: str, checkpoint: Path
+) -> Iterator[Trajectory | DataError]:
+    """Segment what `query` refers to in each of several videos; the arguments are those of `predict`.
+
+    Args:
+        config: Of the run.
+        videos: Folder to write to -> video.
+        query: The sentence.
+        checkpoint: Folder of a model of any family.
+
+    Yields:
+        For each video its trajectory, or the error for which it cannot be read.
+    """
     family = family_of(checkpoint, config.policy.kind)
     config = as_trained(config, checkpoint)
-    task = Task(f"predict/{video.name}/0", probe(video), query, gold=())
+    probed = {out: _probed(video, out) for out, video in videos.items()}
+    if all(isinstance(found, DataError) for found in probed.values()):
+        yield from (found for found in probed.values() if isinstance(found, DataError))
+        return
     frames = FrameCache()
     with closing(family.segmenter(config, checkpoint, FrameCaches(frames, frames))) as segmenter:
-        (trajectory,) = segmenter.segment([task], 0.0, config.seed)
+        for out, found in probed.items():
+            if isinstance(found, DataError):
+                yield found
+                continue
+            for note in found.notes:
+                Console(stderr=True).print(plain(f"note: {videos[out]}: {note}"), markup=False)
+            task = Task(f"predict/{videos[out].name}/0", found.video, query, gold=())
+            try:
+                yield _segment(segmenter, task, config.seed, out)
+            except DataError as error:
+                yield error
+
+
+def _probed(video: Path, out: Path) -> Probed | DataError:
+    """Return the video, or the error for which it cannot be read; then nothing of a former prediction stays."""
+    try:
+        return probe_with_notes(video)
+    except DataError as error:
+        remove_prediction(out)
+        return error
+
+
+def _segment(segmenter: Segmenter, task: Task, seed: int, out: Path) -> Trajectory:
+    """Segment one video and write the prediction; no masks if it failed. DataError if a frame cannot be read."""
+    remove_prediction(out)
+    (trajectory,) = segmenter.segment([task], 0.0, seed)
     out.mkdir(parents=True, exist_ok=True)
-    store = TrajectoryStore(out / "trajectories")
-    store.drop_from(-1)
-    store.append([trajectory])
-    write_masks(trajectory, out)
-    write_overlay(trajectory, frames, out / "overlay.mp4")
+    if trajectory.stop_reason is not StopReason.ERROR:
+        write_overlay(trajectory, segmenter.frames.sam, out / "overlay.mp4")
+        write_masks(trajectory, out)
+    TrajectoryStore(out / "trajectories").append([trajectory])
     return trajectory
 
 
@@ -67,20 +120,40 @@ def summary_line(trajectory: Trajectory) -> str:
     return f"{trajectory.stop_reason} after {len(trajectory.turns)} turns: {trajectory.decision}"
 
 
+def _report(video: Path, out: Path, found: Trajectory | DataError) -> bool:
+    """Print how a prediction ended; return whether there is one."""
+    console = Console()
+    if isinstance(found, DataError):
+        console.print(plain(f"error: {found}"), markup=False)
+        return False
+    console.print(plain(summary_line(found)), markup=False)
+    if found.stop_reason is StopReason.ERROR:
+        console.print(plain(f"no masks are written for {video}"), markup=False)
+        return False
+    num_masks = sum(not is_empty(mask) for mask in found.masks.values())
+    console.print(plain(f"mask on {num_masks} of {found.task.video.num_frames} frames; see {out}"), markup=False)
+    return True
+
+
 @command
 def main() -> None:
     parser = argparse.ArgumentParser(description="Segment the object that a sentence refers to in a video.")
     add_config_arguments(parser)
-    parser.add_argument("--video", type=Path, required=True, help="folder of frames, or a video file")
+    parser.add_argument(
+        "--video", type=Path, required=True, nargs="+", help="folder of frames, or a video file; or several of them"
+    )
     parser.add_argument("--query", required=True, help="the sentence")
     parser.add_argument("--checkpoint", type=Path, required=True, help="folder of a model, with its policy.json")
     parser.add_argument("--out", type=Path, required=True, help="folder to write to")
     args = parser.parse_args()
-    trajectory = predict(config_from_args(args), args.video, args.query, args.checkpoint, args.out)
-    console = Console()
-    console.print(summary_line(trajectory), markup=False)
-    num_masks = sum(not is_empty(mask) for mask in trajectory.masks.values())
-    console.print(f"mask on {num_masks} of {trajectory.task.video.num_frames} frames; see {args.out}")
+    if len({video.name for video in args.video}) < len(args.video):
+        raise ConfigError("--video: two videos have one name, which their folders below --out take; predict them apart")
+    several = len(args.video) > 1
+    videos = {args.out / video.name if several else args.out: video for video in args.video}
+    predictions = predict_each(config_from_args(args), videos, args.query, args.checkpoint)
+    are_there = [_report(video, out, found) for (out, video), found in zip(videos.items(), predictions, strict=True)]
+    if not all(are_there):
+        sys.exit(1)
 
 
 if __name__ == "__main__":

@@ -1,17 +1,19 @@
-"""Locate the frames of a video: a folder of JPEGs, or every n-th frame of a video file. Files are opened on use."""
+"""Locate the frames of a video: a folder of images, or every n-th frame of a video file. Files are opened on use."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from PIL import Image
-
 from cot_data.faults import RAISE, Faults
 from cot_data.formats.json_fields import field
 from env.errors import DataError
+from env.folder_listing import FolderListing, list_frames
+from env.image_file import image_size, read_image
 from env.rle import MAX_PIXELS
 from env.types import VideoRef
 from env.video_file import VideoFile
@@ -20,7 +22,10 @@ _MAX_NAME = 255  # bytes of a name in a file system
 
 
 class FrameFolder:
-    """The frames `root/path/<frame>.jpg`. Their size is that of the metadata, or else of the first frame."""
+    """The frames `root/path/<frame>.jpg` (or .jpeg, .png, in any case).
+
+    Their size is that of the metadata, or else of the first frame.
+    """
 
     def __init__(self, root: Path, path: str, frames: tuple[str, ...] | None, size: tuple[int, int] | None, where: str):
         """Store the names; nothing is opened.
@@ -28,7 +33,7 @@ class FrameFolder:
         Args:
             root: of the data set; nothing outside of it is opened.
             path: of the folder, relative to the root.
-            frames: names without suffix; None for every JPEG in the folder, in order of the names.
+            frames: names without suffix; None for every image in the folder, in natural order of the names.
             size: (height, width) in pixels; None if the metadata does not have it.
             where: file and record, for errors.
 
@@ -53,30 +58,53 @@ class FrameFolder:
             raise DataError(self.where, f"{folder} leads out of the data root")
         if not folder.is_dir():
             raise DataError(self.where, f"expected the folder {folder}, found none")
-        found = {path.name for path in folder.iterdir()}
-        frames = self._frames or tuple(sorted(name.removesuffix(".jpg") for name in found if name.endswith(".jpg")))
+        listing = self._listing
+        frames = self._frames or tuple(listing.files)
         if not frames:
             raise DataError(self.where, f"expected frames (.jpg) in {folder}, found none")
         for i, frame in enumerate(frames):
-            if f"{frame}.jpg" not in found:
+            if frame not in listing.files:
                 with faults.collect():
                     raise DataError(f"{self.where}.frames[{i}]", f"frame {folder / frame}.jpg is missing")
-        height, width = self._size or _image_size(folder / f"{frames[0]}.jpg", f"{self.where}.frames[0]")
+        height, width = self._size or self._size_of(frames[0], f"{self.where}.frames[0]")
         return VideoRef(str(self.root), self.path, frames, len(frames), height, width)
 
+    @cached_property
+    def _listing(self) -> FolderListing:
+        return list_frames(self.root / self.path)
+
+    def _file(self, frame: str) -> Path:
+        return self.root / self.path / self._listing.files.get(frame, f"{frame}.jpg")
+
+    def _size_of(self, frame: str, where: str) -> tuple[int, int]:
+        """Return (height, width) of a frame from its header."""
+        with _in_record(where):
+            width, height = image_size(self._file(frame))
+            return height, width
+
     def check(self, faults: Faults) -> VideoRef | None:
-        """Collect a fault for frames that are missing, are no JPEG, or have another size than the video."""
+        """Collect a fault for frames that are missing, cannot be decoded, or have another size than the video."""
         video = None
         with faults.collect():
             video = self.ref(faults)
         if video is None:
             return None
+        for note in self._listing.notes if self._frames is None else self._listing.notes[:0]:
+            faults.note(str(self.root / self.path), note)
         for i, frame in enumerate(video.frames):
-            path, where = self.root / self.path / f"{frame}.jpg", f"{self.where}.frames[{i}]"
-            if path.exists():  # a missing frame is collected already
+            if frame in self._listing.files:  # a missing frame is collected already
                 with faults.collect():
-                    _check_size(path, video, where)
+                    self._check_frame(frame, video, f"{self.where}.frames[{i}]", faults.decodes(i))
         return video
+
+    def _check_frame(self, frame: str, video: VideoRef, where: str, decodes: bool) -> None:
+        height, width = self._size_of(frame, where)
+        if (height, width) != (video.height, video.width):
+            problem = f"expected {video.width}x{video.height}, the size of its video, found {width}x{height}"
+            raise DataError(f"{self._file(frame)}: {_record(where)}", problem)
+        if decodes:
+            with _in_record(where):
+                read_image(self._file(frame))
 
 
 class FramesOfFile:
@@ -114,24 +142,33 @@ class FramesOfFile:
 
     def _open(self) -> tuple[VideoFile, int, int]:
         """The file with its height and width."""
-        path = self.root / self.path
-        try:
-            file = VideoFile(path)
+        with _in_record(self.where):
+            file = VideoFile(self.root / self.path)
             height, width = file.frame(0).shape[:2]
-        except DataError as error:
-            raise DataError(f"{path}: {_record(self.where)}", error.problem) from error
         return file, height, width
 
     def check(self, faults: Faults) -> VideoRef | None:
-        """Collect a fault for a file that cannot be read, and for frames that cannot be decoded."""
+        """Collect a fault for a file that cannot be read, and for frames that cannot be decoded or differ in size."""
         video = None
         with faults.collect():
             video = self.ref()
-            file, _, _ = self._open()
+            file, height, width = self._open()
+            for note in file.notes:
+                faults.note(str(self.root / self.path), note)
             for t in range(video.num_frames):
-                with faults.collect():
-                    file.frame(t * self.stride)
+                if faults.decodes(t):
+                    with faults.collect():
+                        _check_pixels(file, t * self.stride, (height, width), self.where)
         return video
+
+
+def _check_pixels(file: VideoFile, frame_idx: int, size: tuple[int, int], where: str) -> None:
+    """Decode a frame. DataError if that fails, or if it has another (height, width)."""
+    with _in_record(where):
+        found = file.frame(frame_idx).shape[:2]
+        if found != size:
+            problem = f"frame {frame_idx} is {found[1]}x{found[0]}, the first one {size[1]}x{size[0]}"
+            raise DataError(str(file.path), problem)
 
 
 def folder_of(root: Path, path: str, record: Any, where: str) -> FrameFolder:
@@ -174,20 +211,13 @@ def check_inside(path: str, where: str) -> None:
         raise DataError(where, f"expected names of at most {_MAX_NAME} bytes, found {path[:80]!r}..")
 
 
-def _check_size(path: Path, video: VideoRef, where: str) -> None:
-    height, width = _image_size(path, where)
-    if (height, width) != (video.height, video.width):
-        problem = f"expected {video.width}x{video.height}, the size of its video, found {width}x{height}"
-        raise DataError(f"{path}: {_record(where)}", problem)
-
-
-def _image_size(path: Path, where: str) -> tuple[int, int]:
-    """(height, width) from the file's header."""
+@contextmanager
+def _in_record(where: str) -> Iterator[None]:
+    """Add the record to a DataError that names a file alone."""
     try:
-        with Image.open(path, formats=("JPEG",)) as image:
-            return image.height, image.width
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise DataError(f"{path}: {_record(where)}", f"expected a JPEG, found something else ({error})") from error
+        yield
+    except DataError as error:
+        raise DataError(f"{error.where}: {_record(where)}", error.problem) from error
 
 
 def _record(where: str) -> str:

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from cot_data.faults import RAISE, Faults
 from cot_data.formats.frame_folder import check_inside
 from env.errors import DataError
+from env.image_file import open_image
 from env.rle import encode, union
 from env.types import RLE, VideoRef
 
@@ -116,17 +116,16 @@ def object_mask(path: Path, value: int | None, video: VideoRef, where: str) -> R
 
 def read_ids(path: Path, where: str = "") -> np.ndarray:
     """Return the object ids [H, W] of a palette PNG. `where` names its record in errors. Raises DataError."""
+    where = _error_where(path, where)
+    if not path.exists():
+        raise DataError(where, "expected the masks of the frame with that name, found none")
     try:
-        with Image.open(path, formats=("PNG",)) as image:
+        with open_image(path, ("PNG",)) as image:
             if image.mode not in ("P", "L", "1"):
-                raise DataError(_error_where(path, where), f"expected a palette or grey PNG, found mode {image.mode}")
+                raise DataError(str(path), f"expected a palette or grey PNG, found mode {image.mode}")
             return np.array(image)
-    except FileNotFoundError as error:
-        raise DataError(
-            _error_where(path, where), "expected the masks of the frame with that name, found none"
-        ) from error
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise DataError(_error_where(path, where), f"expected a PNG, found something else ({error})") from error
+    except DataError as error:
+        raise DataError(where, error.problem) from error
 
 
 def _error_where(path: Path, where: str) -> str:

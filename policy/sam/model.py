@@ -24,16 +24,22 @@ STD = (0.229, 0.224, 0.225)
 
 @dataclass(frozen=True)
 class FrameFeatures:
-    """Image features of N frames: three levels, each [N, C, H, W], finest first, and their position encodings."""
+    """Image features of N frames: three levels, each [N, C, H, W], finest first, and their position encodings.
+
+    The positions are the same for every frame, and stored once.
+    """
 
     levels: list[Tensor]
     positions: list[Tensor]
+
+    def __len__(self) -> int:
+        return len(self.levels[0])
 
     @classmethod
     def stack(cls, rows: Sequence[FrameFeatures]) -> FrameFeatures:
         """Join the frames of `rows` in order."""
         levels = [torch.cat(parts) for parts in zip(*(row.levels for row in rows), strict=True)]
-        return cls(levels, [torch.cat(parts) for parts in zip(*(row.positions for row in rows), strict=True)])
+        return cls(levels, _repeated(rows[0].positions, len(levels[0])))
 
     def row(self, index: int) -> FrameFeatures:
         """Return the features of one frame, not copied."""
@@ -42,7 +48,12 @@ class FrameFeatures:
 
     def pick(self, index: Tensor) -> FrameFeatures:
         """Return the frames `index` [M], which may name a frame several times."""
-        return FrameFeatures([level[index] for level in self.levels], [position[index] for position in self.positions])
+        return FrameFeatures([level[index] for level in self.levels], _repeated(self.positions, len(index)))
+
+
+def _repeated(positions: Sequence[Tensor], count: int) -> list[Tensor]:
+    """Return the position encodings of `count` frames, without copies: at 1024 x 1024 they take 88 MB a frame."""
+    return [position[:1].expand(count, -1, -1, -1) for position in positions]
 
 
 class DecodedMasks(NamedTuple):

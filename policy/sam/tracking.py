@@ -2,7 +2,7 @@
 
 `track_objects` takes several conditioning frames per object, each with its own prompt, and goes through a video as
 `TrackSettings` say. `track_paths` follows objects along paths of different lengths from one prompted frame each, and
-`track_videos` does so both ways through several videos. All of them extend a `TrackState`.
+`iter_tracks` and `track_videos` do so both ways through several videos. All of them extend a `TrackState`.
 """
 
 from __future__ import annotations
@@ -15,10 +15,11 @@ from torch import Tensor
 from policy.sam.model import DecodedMasks, FrameFeatures, SegSam2
 from policy.sam.prompts import MaskPrompt
 from policy.sam.track_state import TrackSettings, TrackState
+from policy.sam.video_features import VideoFeatures
 
 
 def track_objects(
-    sam: SegSam2, video: FrameFeatures, prompts: Mapping[int, MaskPrompt], settings: TrackSettings
+    sam: SegSam2, video: VideoFeatures, prompts: Mapping[int, MaskPrompt], settings: TrackSettings
 ) -> list[DecodedMasks]:
     """Track B objects through one video from one or more conditioning frames.
 
@@ -31,7 +32,7 @@ def track_objects(
 
     Args:
         sam: SAM 2 in eval mode, or in train mode for losses on tracked frames.
-        video: Features of the T frames.
+        video: Features of the T frames; `ChunkedFeatures` keep a few of a long video, and two chunks are enough.
         prompts: Conditioning frame -> prompts of the B objects on it.
         settings: Order, attention and masks; see there.
 
@@ -43,11 +44,11 @@ def track_objects(
         ValueError: No conditioning frame, one outside the video, other numbers of objects, or `inject_every_frame`
             with several conditioning frames or without language tokens.
     """
-    num_frames = len(video.levels[0])
+    num_frames = len(video)
     _require_prompts(prompts, num_frames, settings)
     first = min(prompts)
     tokens = prompts[first] if settings.inject_every_frame else None
-    rows_B = torch.zeros(len(prompts[first]), dtype=torch.long, device=video.levels[0].device)
+    rows_B = torch.zeros(len(prompts[first]), dtype=torch.long, device=sam.device)
     state = TrackState(sam, num_frames, settings)
     found: dict[int, DecodedMasks] = {}
     for at in sorted(prompts) if settings.decode_prompted_first else [first]:
@@ -117,12 +118,36 @@ def track_paths(
 
 
 def track_videos(
-    sam: SegSam2, videos: Sequence[FrameFeatures], prompts_NC: Tensor, key_frames: Sequence[int]
+    sam: SegSam2, videos: Sequence[VideoFeatures], prompts_NC: Tensor, key_frames: Sequence[int]
 ) -> list[tuple[Tensor, Tensor | None]]:
+    """Track one object through each of N videos, and keep all mask logits: see `iter_tracks`.
+
+    Returns:
+        Mask logits [T, h, w] and presence logits [T] for each video; None for these unless they blank masks
+        (`SamConfig.presence`).
+    """
+    logits: list[dict[int, Tensor]] = [{} for _ in videos]
+    presence: list[dict[int, Tensor]] = [{} for _ in videos]
+    for video, at, logits_HW, presence_1 in iter_tracks(sam, videos, prompts_NC, key_frames):
+        logits[video][at] = logits_HW
+        presence[video][at] = presence_1
+    return [
+        (
+            torch.stack([masks[at] for at in sorted(masks)]),
+            sam.blanking(torch.stack([scores[at] for at in sorted(scores)])),
+        )
+        for masks, scores in zip(logits, presence, strict=True)
+    ]
+
+
+def iter_tracks(
+    sam: SegSam2, videos: Sequence[VideoFeatures], prompts_NC: Tensor, key_frames: Sequence[int]
+) -> Iterator[tuple[int, int, Tensor, Tensor]]:
     """Track one object through each of N videos from its key frame both ways, all side by side.
 
     The two ways know nothing of each other: each is `track_objects` with one conditioning frame and the settings
-    `TrackSettings.of` the config of SAM 2, on videos of different lengths at once.
+    `TrackSettings.of` the config of SAM 2, on videos of different lengths at once. No more is kept than the next steps
+    need.
 
     Args:
         sam: SAM 2.
@@ -131,30 +156,20 @@ def track_videos(
         prompts_NC: One language token per video.
         key_frames: The prompted frame of each video.
 
-    Returns:
-        Mask logits [T, h, w] and presence logits [T] for each video; None for these unless they blank masks
-        (`SamConfig.presence`).
+    Yields:
+        Position of the video, frame, mask logits [h, w] and presence logit [] of every frame, and of the key frame
+        twice.
     """
     paths = []
     for video, (features, key) in enumerate(zip(videos, key_frames, strict=True)):
-        paths += [(video, range(key, len(features.levels[0]))), (video, range(key, -1, -1))]
+        paths += [(video, range(key, len(features))), (video, range(key, -1, -1))]
     paths.sort(key=lambda path: -len(path[1]))
     steps = (
         FrameFeatures.stack([videos[video].row(frames[step]) for video, frames in paths if step < len(frames)])
         for step in range(len(paths[0][1]))
     )
     index = torch.tensor([video for video, _ in paths], device=prompts_NC.device)
-    num_frames = max(len(features.levels[0]) for features in videos)
-    logits: list[dict[int, Tensor]] = [{} for _ in videos]
-    presence: list[dict[int, Tensor]] = [{} for _ in videos]
+    num_frames = max(len(features) for features in videos)
     for step, masks in enumerate(track_paths(sam, steps, prompts_NC[index], num_frames)):
         for row, (video, frames) in enumerate(paths[: len(masks.presence_N)]):
-            logits[video][frames[step]] = masks.logits_NHW[row]
-            presence[video][frames[step]] = masks.presence_N[row]
-    return [
-        (
-            torch.stack([masks[at] for at in sorted(masks)]),
-            sam.blanking(torch.stack([scores[at] for at in sorted(scores)])),
-        )
-        for masks, scores in zip(logits, presence, strict=True)
-    ]
+            yield video, frames[step], masks.logits_NHW[row], masks.presence_N[row]

@@ -1,25 +1,31 @@
 """Compute the masks of finished trajectories.
 
-The last [SEG] prompts SAM 2 on the key frame, and SAM 2's memory carries the mask through the video.
+The last [SEG] prompts SAM 2 on the key frame, and SAM 2's memory carries the mask through the video. What is kept in
+memory does not grow with the length of the video times its size: features are encoded in chunks, and masks are encoded
+as they come.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 
 import torch
 
 from env.frames import FrameCaches
 from env.rle import encode
-from env.types import Malformed, Trajectory, VideoRef
+from env.types import RLE, Malformed, Trajectory, VideoRef
 from policy.sam.losses import binary_masks
-from policy.sam.model import FrameFeatures
-from policy.sam.tracking import track_videos
+from policy.sam.model import FrameFeatures, SegSam2
+from policy.sam.tracking import iter_tracks
+from policy.sam.video_features import ChunkedFeatures
 from policy.videoseg.model import SegPolicy
 from policy.videoseg.start_frame import is_decoded, start_frame
 from policy.vlm.batch import FrameSource, TokenSequence, collate, pack, to_sequence
 
-CHUNK = 16  # frames encoded at once
+CHUNK = 16  # most frames encoded at once
+CHUNK_PIXELS = 2**22  # of SAM 2's inputs that are encoded at once: 4 frames at 1024 x 1024, 16 up to 512 x 512
+MASK_PIXELS = 2**23  # of masks at native size that are encoded at once: 4 frames of 1920 x 1080, one of 4K
 MAX_PIXELS = 2**25  # of SAM 2's inputs whose features are kept at once: 32 frames at 1024 x 1024, 2048 at 128 x 128
 
 
@@ -58,15 +64,18 @@ def track(
 
 
 def _batches(policy: SegPolicy, trajectories: Sequence[Trajectory]) -> Iterator[list[int]]:
-    """Yield batches of consecutive trajectories whose videos fit into memory and can be tracked side by side."""
-    most_frames = MAX_PIXELS // policy.sam.image_size**2
+    """Yield batches of consecutive trajectories whose videos fit into memory and can be tracked side by side.
+
+    A video too long for its features to be kept has a batch of its own, or several: each trajectory keeps two chunks.
+    """
+    most_of_long = max(1, MAX_PIXELS // policy.sam.image_size**2 // _chunk(policy) // 2)
     batch: list[int] = []
     videos: set[VideoRef] = set()
     for at, trajectory in enumerate(trajectories):
         wider = videos | {trajectory.task.video}
-        num_frames = sum(video.num_frames for video in wider)
         lengths = {min(video.num_frames, policy.sam.max_obj_ptrs_in_encoder) for video in wider}
-        if batch and (num_frames > most_frames or len(lengths) > 1):
+        fits = _all_are_kept(policy, wider) or (len(wider) == 1 and len(batch) < most_of_long)
+        if batch and (not fits or len(lengths) > 1):
             yield batch
             batch, wider = [], {trajectory.task.video}
         batch.append(at)
@@ -123,7 +132,6 @@ def propagate(
         prompted: Trajectories with a [SEG] in the last turn, each with its projected state [C].
         sam_frames: Source of SAM 2's pixels.
     """
-    encoded = {video: encode_video(policy, video, sam_frames) for video in {item.task.video for item, _ in prompted}}
     prompts, keys = [], []
     for trajectory, prompt_C in prompted:
         assert prompt_C is not None
@@ -131,22 +139,74 @@ def propagate(
         keys.append(start_frame(trajectory))
     if not prompts:
         return
+    counts = Counter(trajectory.task.video for trajectory, _ in prompted)
+    kept = _all_are_kept(policy, counts)
+    encoded = {
+        video: encode_video(policy, video, sam_frames, video.num_frames if kept else 2 * count)
+        for video, count in counts.items()
+    }
     videos = [encoded[trajectory.task.video] for trajectory, _ in prompted]
-    tracked = track_videos(policy.sam, videos, torch.stack(prompts), keys)
-    for (trajectory, _), key_frame, (logits, presence) in zip(prompted, keys, tracked, strict=True):
-        video = trajectory.task.video
-        masks_THW = binary_masks(logits, presence, video.height, video.width).cpu().numpy()
-        trajectory.masks = {at: encode(mask) for at, mask in enumerate(masks_THW)}
+    writers = [_MaskWriter(policy.sam, trajectory.task.video) for trajectory, _ in prompted]
+    for index, at, logits_HW, presence_1 in iter_tracks(policy.sam, videos, torch.stack(prompts), keys):
+        writers[index].add(at, logits_HW, presence_1)
+    for (trajectory, _), key_frame, writer in zip(prompted, keys, writers, strict=True):
+        trajectory.masks = writer.finish()
         last = trajectory.turns[-1]
         last.key_mask = trajectory.masks[key_frame]
         if isinstance(last.decision, Malformed):
             last.mask_frame = key_frame
 
 
-def encode_video(policy: SegPolicy, video: VideoRef, sam_frames: FrameSource) -> FrameFeatures:
-    """Return SAM 2's image features of every frame."""
-    chunks = []
-    for start in range(0, video.num_frames, CHUNK):
-        indices = range(start, min(start + CHUNK, video.num_frames))
-        chunks.append(policy.sam.encode_frames([sam_frames.full(video, at) for at in indices]))
-    return FrameFeatures.stack(chunks)
+class _MaskWriter:
+    """The masks of one trajectory, enlarged and run-length encoded a few frames at a time."""
+
+    def __init__(self, sam: SegSam2, video: VideoRef):
+        self._sam = sam
+        self._size = (video.height, video.width)
+        self._at_once = max(1, MASK_PIXELS // (video.height * video.width))
+        self._waiting: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}  # mask and presence logits by frame
+        self._masks: dict[int, RLE] = {}
+
+    def add(self, at: int, logits_HW: torch.Tensor, presence_1: torch.Tensor) -> None:
+        """Add the logits of a frame; of the key frame they come twice, and are the same."""
+        self._waiting[at] = (logits_HW, presence_1)
+        if len(self._waiting) >= self._at_once:
+            self._encode()
+
+    def finish(self) -> dict[int, RLE]:
+        """Return the masks in order of the frames."""
+        self._encode()
+        return dict(sorted(self._masks.items()))
+
+    def _encode(self) -> None:
+        if self._waiting:
+            logits, presence = zip(*self._waiting.values(), strict=True)
+            blanking_N = self._sam.blanking(torch.stack(presence))
+            masks_NHW = binary_masks(torch.stack(logits), blanking_N, *self._size).cpu().numpy()
+            self._masks |= {at: encode(mask) for at, mask in zip(self._waiting, masks_NHW, strict=True)}
+            self._waiting = {}
+
+
+def encode_video(policy: SegPolicy, video: VideoRef, sam_frames: FrameSource, kept: int) -> ChunkedFeatures:
+    """Return SAM 2's image features of a video, which are encoded as they are asked for.
+
+    Args:
+        policy: The policy with SAM 2.
+        video: The video.
+        sam_frames: Source of SAM 2's pixels.
+        kept: Most chunks whose features stay in memory.
+    """
+
+    def encode_frames(indices: range) -> FrameFeatures:
+        return policy.sam.encode_frames([sam_frames.full(video, at) for at in indices])
+
+    return ChunkedFeatures(encode_frames, video.num_frames, _chunk(policy), kept)
+
+
+def _chunk(policy: SegPolicy) -> int:
+    return max(1, min(CHUNK, CHUNK_PIXELS // policy.sam.image_size**2))
+
+
+def _all_are_kept(policy: SegPolicy, videos: Iterable[VideoRef]) -> bool:
+    """Return whether the features of all frames may stay in memory."""
+    return sum(video.num_frames for video in videos) * policy.sam.image_size**2 <= MAX_PIXELS

@@ -18,13 +18,13 @@ from tests.helpers.published_layouts import LAYOUTS
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_valid_data_has_no_faults(layout: str, tmp_path: Path) -> None:
     name, write = LAYOUTS[layout]
-    assert check(name, write(tmp_path)) == []
+    assert check(name, write(tmp_path)).found == []
 
 
 @pytest.mark.parametrize("layout", FAULTS)
 def test_every_planted_fault_is_reported(layout: str, tmp_path: Path) -> None:
     name, root = damaged(layout, tmp_path)
-    reported = [cells(fault) for fault in check(name, root)]
+    reported = [cells(fault) for fault in check(name, root).found]
     for _, file, record, field, problem in FAULTS[layout]:
         fits = [
             row
@@ -42,7 +42,7 @@ def test_there_are_enough_faults() -> None:
 @pytest.mark.parametrize("layout", FAULTS)
 def test_a_loader_raises_a_fault_that_the_check_lists(layout: str, tmp_path: Path) -> None:
     name, root = damaged(layout, tmp_path)
-    listed = {(fault.where, fault.problem) for fault in check(name, root)}
+    listed = {(fault.where, fault.problem) for fault in check(name, root).found}
     with pytest.raises(DataError) as caught:
         list(load_tasks(name, root))
     assert (caught.value.where, caught.value.problem) in listed
@@ -64,5 +64,5 @@ def test_the_command_prints_a_table_and_fails(tmp_path: Path) -> None:
 
 
 def test_a_missing_root_is_one_fault(tmp_path: Path) -> None:
-    (fault,) = check("mevis", tmp_path / "nowhere")
+    (fault,) = check("mevis", tmp_path / "nowhere").found
     assert "expected a JSON file, found none" in fault.problem

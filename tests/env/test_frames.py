@@ -245,6 +245,29 @@ def test_cached_pixels_are_area_averages_of_the_right_frame(tmp_path):
     assert (cache.full(ref, 2) == numbered_frame(2)).all()
 
 
+@pytest.mark.parametrize(("width", "height"), [(160, 96), (120, 48), (100, 40), (80, 49)])
+def test_pixels_that_grow_are_interpolated_linearly_between_pixel_centres(tmp_path, width, height):
+    source = np.random.default_rng(5).integers(0, 256, (48, 80, 3), np.uint8)
+    (tmp_path / "clip").mkdir()
+    Image.fromarray(source).save(tmp_path / "clip" / "0.png")
+    shown = FrameCache().pixels(probe(tmp_path / "clip"), FrameRef(0, width, height, "key"))
+    if height >= 48 and width >= 80:
+        expected = _linear(_linear(source.astype(float), height, 0), width, 1)
+        assert np.abs(shown - expected).max() <= 1  # PIL rounds after each axis
+        nearest = source[np.arange(height) * 48 // height][:, np.arange(width) * 80 // width]
+        assert np.abs(nearest - expected).max() > 50
+    assert shown.shape == (height, width, 3)
+
+
+def _linear(values, size, axis):
+    """Return values interpolated to `size` samples along an axis; outside of the outer centres they stay constant."""
+    length = values.shape[axis]
+    at = np.clip((np.arange(size) + 0.5) * length / size - 0.5, 0, length - 1)
+    low = np.minimum(at.astype(int), length - 2)
+    part = (at - low).reshape([-1 if each == axis else 1 for each in range(3)])
+    return values.take(low, axis) * (1 - part) + values.take(low + 1, axis) * part
+
+
 def test_the_cache_decodes_and_resizes_once(tmp_path):
     ref = probe(write_folder(tmp_path / "clip", 2))
     cache = FrameCache()

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from env.errors import DataError
+from env.errors import DataError, MachineError
 from env.frames import FrameCache, probe
 from env.node_cache import STALE, NodeCache
 from env.types import FrameRef
@@ -82,3 +82,57 @@ def test_caches_of_killed_runs_are_freed(tmp_path: Path):
     os.utime(left.folder, (long_ago, long_ago))
     NodeCache("new", MB, tmp_path)
     assert not left.folder.exists() and used.folder.exists()
+
+
+def test_the_folder_is_for_this_user_alone(tmp_path: Path):
+    before = os.umask(0)
+    try:
+        cache = NodeCache("run", MB, tmp_path)
+    finally:
+        os.umask(before)
+    assert cache.folder.stat().st_mode & 0o777 == 0o700
+    assert NodeCache("run", MB, tmp_path).folder == cache.folder
+
+
+@pytest.mark.parametrize("mode", [0o755, 0o770, 0o701, 0o777])
+def test_a_folder_that_others_may_enter_is_refused(tmp_path: Path, mode: int):
+    folder = NodeCache("run", MB, tmp_path).folder
+    folder.chmod(mode)
+    with pytest.raises(MachineError, match=f"found one with mode {mode:o}; remove it, or set grpo.node_cache_gb=0"):
+        NodeCache("run", MB, tmp_path)
+
+
+def test_a_folder_of_another_user_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    own = os.getuid()
+    monkeypatch.setattr(os, "getuid", lambda: own + 1)  # what lies there under our name is another user's
+    with pytest.raises(MachineError, match=f"found one of user {own}"):
+        NodeCache("run", MB, tmp_path)
+
+
+def test_a_link_or_a_file_in_its_place_is_refused(tmp_path: Path):
+    folder = NodeCache("run", MB, tmp_path).folder
+    folder.rmdir()
+    (tmp_path / "elsewhere").mkdir(mode=0o700)
+    folder.symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(MachineError, match="found a link or a file"):
+        NodeCache("run", MB, tmp_path)
+    folder.unlink()
+    folder.touch(mode=0o700)
+    with pytest.raises(MachineError, match="a part of the path is a file"):
+        NodeCache("run", MB, tmp_path)
+    folder.unlink()
+    folder.symlink_to(tmp_path / "nowhere")  # which the search for old caches meets too
+    with pytest.raises(MachineError):
+        NodeCache("run", MB, tmp_path)
+
+
+def test_a_link_of_an_old_date_is_not_followed(tmp_path: Path):
+    kept = tmp_path / "kept"
+    kept.mkdir()
+    long_ago = time.time() - STALE - 10
+    link = tmp_path / f"videoseg-{os.getuid()}-link"
+    link.symlink_to(kept)
+    os.utime(kept, (long_ago, long_ago))
+    os.utime(link, (long_ago, long_ago), follow_symlinks=False)
+    NodeCache("run", MB, tmp_path)
+    assert kept.is_dir()

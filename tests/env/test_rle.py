@@ -91,3 +91,45 @@ def test_tracklets_and_unions():
         decode_tracklet([None, encode(left.T)], (3, 4), "video 5")
     with pytest.raises(DataError, match="masks of one size"):
         union([encode(left), encode(left.T)])
+
+
+def chars(value: int, at_least: int = 1) -> str:
+    """COCO's characters of one run, low five bits first; `at_least` of them."""
+    made = []
+    while True:
+        bits, value = value & 31, value >> 5
+        is_last = len(made) + 1 >= at_least and ((value == 0 and not bits & 16) or (value == -1 and bool(bits & 16)))
+        made.append(chr(48 + (bits if is_last else bits | 32)))
+        if is_last:
+            return "".join(made)
+
+
+def test_a_run_has_at_most_six_characters():
+    height, width = 1 << 13, 1 << 13  # the largest mask: its one run of 2^26 takes 27 bits
+    largest = {"size": [height, width], "counts": chars(height * width)}
+    assert len(largest["counts"]) == 6 and is_empty(largest)
+    assert len(coco.encode(np.zeros((height, width), np.uint8, order="F"))["counts"]) == 6
+    assert decode({"size": [2, 2], "counts": chars(4, 6)}).tolist() == [[False, False], [False, False]]
+    with pytest.raises(DataError, match="holds a run of 7 characters, expected at most 6"):
+        decode({"size": [2, 2], "counts": chars(4, 7)})
+
+
+@pytest.mark.parametrize("size", [[2, 2], [2, 3], [1080, 1920]])
+def test_runs_whose_sum_wraps_around_to_the_size_are_refused(size: list[int]):
+    """Both kinds of runs rise by about 2^28 each time; 524,286 of them reach 2^64 + H W, which 64 bits hold as H W."""
+    count, step = (1 << 18) - 1, 1 << 28
+    rest = (1 << 64) + size[0] * size[1] - step * count * (count + 1)
+    steps = np.full((count, 2), step)
+    for at in range(count):  # a larger step counts in all later runs of its kind
+        more = min(1 << 27, rest // (count - at))
+        steps[at, 0] += more
+        rest -= more * (count - at)
+    assert rest == 0
+    runs = np.concatenate([[0], steps.ravel()])  # the first run is 0, and the second and third are no differences
+    assert runs.max() < 1 << 29
+    digits = runs[:, None] >> 5 * np.arange(6) & 31 | np.array([32] * 5 + [0])
+    rle = {"size": size, "counts": (digits + 48).astype(np.uint8).tobytes().decode("ascii")}
+    with pytest.raises(DataError, match=f"expected runs that fill {size[0]} x {size[1]} pixels"):
+        decode(rle)
+    with pytest.raises(DataError, match="expected runs that fill"):
+        union([rle])
