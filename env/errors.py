@@ -16,6 +16,7 @@ from collections.abc import Callable
 from functools import wraps
 
 from configs.load import ConfigError
+from configs.plain_text import MAX_MESSAGE, plain
 
 
 class VideoSegError(Exception):
@@ -54,6 +55,6 @@ def command(main: Callable[[], None]) -> Callable[[], None]:
         try:
             main()
         except (VideoSegError, ConfigError) as error:
-            raise SystemExit(f"error: {error}") from None
+            raise SystemExit(f"error: {plain(str(error), MAX_MESSAGE)}") from None
 
     return run

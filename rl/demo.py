@@ -24,6 +24,7 @@ from env.errors import CheckpointError, DataError, command
 from env.files import write_text
 from env.frames import FrameCache
 from env.json_text import parse_json
+from env.terminal import shown
 from env.viewer.page import write_page
 from policy import SHIPPED
 from rl.report.collect import EVALUATIONS, collect, summary_table
@@ -69,10 +70,10 @@ def run_demo(config: RunConfig, options: DemoOptions, console: Console) -> None:
         stages += grpo_stages(config, start)
         for stage in stages:
             if ledger.is_done(stage.key):
-                console.print(f"{stage.title}: already finished")
+                console.print(shown(f"{stage.title}: already finished"))
                 continue
-            heading = f"{stage.title} [dim]({(time.monotonic() - started) / 60:.1f} min so far)[/dim]"
-            console.rule(heading, align="left")
+            so_far = f" ({(time.monotonic() - started) / 60:.1f} min so far)"
+            console.rule(shown(stage.title).append(so_far, style="dim"), align="left")
             run_phase(stage, with_resume(stage, run_dir) if options.resume else stage.command, ledger, watch)
         console.rule("Report", align="left")
         unit = watch.unit
@@ -82,7 +83,7 @@ def run_demo(config: RunConfig, options: DemoOptions, console: Console) -> None:
     minutes = sum(phase.seconds for phase in report.phases) / 60
     peak = max(phase.peak_bytes for phase in report.phases) / 2**30
     console.print(f"{minutes:.1f} minutes, peak memory {peak:.2f} GiB ({unit}, all processes together)")
-    console.print(f"report: {run_dir / 'report.html'}")
+    console.print(shown(f"report: {run_dir / 'report.html'}"))
 
 
 def prepare(config: RunConfig, run_dir: Path, start: Path, resume: bool) -> None:

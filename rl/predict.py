@@ -22,6 +22,7 @@ from env.errors import command
 from env.frames import FrameCache, FrameCaches, probe
 from env.rle import is_empty
 from env.store import TrajectoryStore
+from env.terminal import shown
 from env.types import StopReason, Task, Trajectory
 from rl.families import family_of
 from rl.report.overlay_video import write_masks, write_overlay
@@ -77,9 +78,9 @@ def main() -> None:
     args = parser.parse_args()
     trajectory = predict(config_from_args(args), args.video, args.query, args.checkpoint, args.out)
     console = Console()
-    console.print(summary_line(trajectory), markup=False)
+    console.print(shown(summary_line(trajectory)))
     num_masks = sum(not is_empty(mask) for mask in trajectory.masks.values())
-    console.print(f"mask on {num_masks} of {trajectory.task.video.num_frames} frames; see {args.out}")
+    console.print(shown(f"mask on {num_masks} of {trajectory.task.video.num_frames} frames; see {args.out}"))
 
 
 if __name__ == "__main__":

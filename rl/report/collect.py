@@ -15,6 +15,7 @@ from configs.schema import RunConfig
 from env.frames import FrameCache
 from env.json_text import parse_json
 from env.store import TrajectoryStore
+from env.terminal import shown
 from env.types import StopReason, Trajectory
 from env.viewer.page import render_page, write_page
 from policy import SHIPPED
@@ -168,7 +169,7 @@ def summary_table(report: RunReport) -> Table:
             cells.append(half_width(sighted[key], 1 if key == "turns" else 100))
             if key in WITH_BLIND:
                 cells.append(half_width(blind.get(key), 100))
-        table.add_row(stage.name, *cells)
+        table.add_row(shown(stage.name), *cells)
     return table
 
 
