@@ -18,15 +18,18 @@ from functools import wraps
 from configs.load import ConfigError
 from configs.plain_text import MAX_MESSAGE, plain
 
+_MOST = 700  # characters of each half of a DataError
+
 
 class VideoSegError(Exception):
     """Base of all errors that this program raises on purpose."""
 
 
 class DataError(VideoSegError):
-    """Bad input data. `where` names the file, record and field."""
+    """Bad input data. `where` names the file, record and field. Names and values that fill pages are cut off."""
 
     def __init__(self, where: str, problem: str):
+        where, problem = (text if len(text) <= _MOST else f"{text[:_MOST]}.." for text in (where, problem))
         super().__init__(where, problem)  # both in args, so that the error survives pickling through Ray
         self.where = where
         self.problem = problem

@@ -20,10 +20,10 @@ if __name__ == "__main__":
 from rich.console import Console
 
 from configs.schema import RunConfig
+from cot_data.moving_shapes.labels_file import LABELS, size_and_seed
 from env.errors import CheckpointError, DataError, command
 from env.files import write_text
 from env.frames import FrameCache
-from env.json_text import parse_json
 from env.terminal import shown
 from env.viewer.page import write_page
 from policy import SHIPPED
@@ -159,14 +159,14 @@ def has_data(root: Path, num_videos: int, seed: int) -> bool:
     Raises:
         DataError: The folder holds Moving Shapes of another size or seed.
     """
-    labels = root / "moving_shapes.json"  # written last
+    labels = root / LABELS  # written last
     if not labels.is_file():
         return (root / "meta_expressions.json").is_file()
-    found = parse_json(labels.read_bytes())
-    if (len(found["videos"]), found["seed"]) != (num_videos, seed):
+    found_videos, found_seed = size_and_seed(root)
+    if (found_videos, found_seed) != (num_videos, seed):
         raise DataError(
             str(labels),
-            f"expected {num_videos} videos of seed {seed}, found {len(found['videos'])} of seed {found['seed']}; "
+            f"expected {num_videos} videos of seed {seed}, found {found_videos} of seed {found_seed}; "
             "remove the folder, or name another with --set data.train_root / data.eval_root",
         )
     return True

@@ -56,12 +56,12 @@ def test_every_damaged_row_is_one_sentence_or_can_be_shown(kind: str, tmp_path: 
             num_refused += 1
             continue
         num_read += 1
-        if num_read % 9 == 0 or "counts" in what:
+        if num_read % 50 == 0 or what.startswith("('masks', 0, 'counts"):
             try:
                 show([trajectory])
             except DataError as error:
                 assert "trajectory 3/demo/clip/0/1" in str(error) and "counts" in what, what
-    assert num_refused > 500 and num_read < num_refused / 2, (num_refused, num_read)
+    assert num_refused > 400 and num_read < num_refused / 2, (num_refused, num_read)
 
 
 @pytest.mark.parametrize("name", ROWS)
