@@ -15,10 +15,12 @@ import yaml
 
 from configs.errors import ConfigError as ConfigError
 from configs.names import unknown_names
+from configs.plain_text import MAX_MESSAGE, plain
 from configs.profiles import PROFILES
 from configs.prompt_file import prompt_problems
 from configs.ranges import problems
 from configs.schema import RunConfig
+from configs.yaml_text import MAX_TEXT, parse_yaml
 
 SHIPPED = Path(__file__).parent
 # Old key -> its present name in the same section; `*` stands for a position. Files of older runs are read with them.
@@ -29,6 +31,7 @@ RENAMED = {
     "eval.blind_looks": "blind_zooms",
     "rewards.turn_price": "turn_cost",
 }
+MAX_INT = 2**63 - 1
 # YAML 1.1 reads 1e-3 as a string, because it wants a dot before the exponent.
 _FLOAT_TEXT = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)[eE][+-]?\d+")
 
@@ -107,7 +110,7 @@ def config_from_args(args: argparse.Namespace) -> RunConfig:
     try:
         return load_config(args.config, args.overrides)
     except ConfigError as error:
-        raise SystemExit(f"config error: {error}") from error
+        raise SystemExit(f"config error: {plain(str(error), MAX_MESSAGE)}") from error
 
 
 def check_command_line() -> None:
@@ -157,8 +160,9 @@ def shipped_names() -> list[str]:
 
 def _read(file: Path) -> dict[Any, Any]:
     try:
-        raw = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        with file.open(encoding="utf-8") as opened:
+            raw = parse_yaml(opened.read(MAX_TEXT + 1))
+    except (ValueError, OSError) as error:
         raise ConfigError(f"{file}: not a YAML file: {error}") from error
     if raw is None:
         return {}
@@ -210,13 +214,27 @@ def _value(hint: Any, base: Any, raw: Any, where: str, path: tuple[str, ...]) ->
     if origin is dict and isinstance(raw, Mapping):
         item, named = get_args(hint)[1], _renamed(raw, where, path)
         return {str(key): _value(item, None, part, where, (*path, str(key))) for key, part in named.items()}
-    if hint is float and isinstance(raw, str) and _FLOAT_TEXT.fullmatch(raw):
-        return float(raw)
-    if hint is float and isinstance(raw, int | float) and not isinstance(raw, bool) and not math.isnan(raw):
-        return float(raw)
+    if hint is float:
+        return _number(raw, where, path)
+    if hint is int and type(raw) is int and abs(raw) > MAX_INT:
+        raise ConfigError(f"{where}: {'.'.join(path)}: expected a whole number of at most 64 bits, got {raw!r:.60}")
     if hint in (int, str, bool) and type(raw) is hint:
         return raw
-    raise ConfigError(f"{where}: {'.'.join(path)}: expected {_wanted(hint)}, got {_kind(raw)} {raw!r}")
+    raise ConfigError(f"{where}: {'.'.join(path)}: expected {_wanted(hint)}, got {_kind(raw)} {raw!r:.200}")
+
+
+def _number(raw: Any, where: str, path: tuple[str, ...]) -> float:
+    """Return a finite number; no setting has a use for another one."""
+    is_number = isinstance(raw, int | float) and not isinstance(raw, bool)
+    if is_number or (isinstance(raw, str) and _FLOAT_TEXT.fullmatch(raw)):
+        try:
+            value = float(raw)
+        except OverflowError:  # of a long integer
+            value = math.inf
+        if math.isfinite(value):
+            return value
+        raise ConfigError(f"{where}: {'.'.join(path)}: expected a finite number, got {raw!r:.60}")
+    raise ConfigError(f"{where}: {'.'.join(path)}: expected {_wanted(float)}, got {_kind(raw)} {raw!r:.200}")
 
 
 def _profile(name: str, where: str, path: tuple[str, ...]) -> dict[str, float]:
@@ -235,8 +253,8 @@ def _override(config: RunConfig, text: str) -> RunConfig:
     if new := RENAMED.get(_pattern(tuple(key.split(".")))):
         raise ConfigError(f"{where}: {key} was renamed to {'.'.join((*key.split('.')[:-1], new))}")
     try:
-        value = yaml.safe_load(value_text) if value_text else ""
-    except yaml.YAMLError as error:
+        value = parse_yaml(value_text) if value_text else ""
+    except ValueError as error:
         raise ConfigError(f"{where}: the value is not YAML: {error}") from error
     return _assign(RunConfig, config, key.split("."), value, where, ())
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Protocol, overload
 
 from cot_data.faults import RAISE, Faults
+from env.outside_names import check_name
 from env.types import RLE, Task, VideoRef
 
 
@@ -82,6 +83,8 @@ class Entry:
     def task(self) -> Task:
         """Return the task with its video and gold masks. DataError if the files do not match the metadata."""
         video = self.footage.ref()
+        for frame in video.frames:
+            check_name(frame, f"{self.where}, frame {frame[:80]!r}")
         known = self.outline
         return Task(
             task_id=known.task_id,

@@ -16,6 +16,9 @@ from collections.abc import Callable
 from functools import wraps
 
 from configs.load import ConfigError
+from configs.plain_text import MAX_MESSAGE, plain
+
+_MOST = 700  # characters of each half of a DataError
 
 
 class VideoSegError(Exception):
@@ -23,9 +26,10 @@ class VideoSegError(Exception):
 
 
 class DataError(VideoSegError):
-    """Bad input data. `where` names the file, record and field."""
+    """Bad input data. `where` names the file, record and field. Names and values that fill pages are cut off."""
 
     def __init__(self, where: str, problem: str):
+        where, problem = (text if len(text) <= _MOST else f"{text[:_MOST]}.." for text in (where, problem))
         super().__init__(where, problem)  # both in args, so that the error survives pickling through Ray
         self.where = where
         self.problem = problem
@@ -54,6 +58,6 @@ def command(main: Callable[[], None]) -> Callable[[], None]:
         try:
             main()
         except (VideoSegError, ConfigError) as error:
-            raise SystemExit(f"error: {error}") from None
+            raise SystemExit(f"error: {plain(str(error), MAX_MESSAGE)}") from None
 
     return run

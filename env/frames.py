@@ -17,6 +17,7 @@ from threading import Lock, RLock
 import numpy as np
 from PIL import Image
 
+from env.data_root import FOLLOW_ENV, follows_links
 from env.errors import DataError
 from env.folder_listing import IMAGE_SUFFIXES, list_frames
 from env.image_file import check_pixels, read_image
@@ -313,8 +314,11 @@ def _inside(root: str, path: str) -> Path:
         full.exists()  # raises here on a name that the file system cannot hold
     except (OSError, ValueError, RuntimeError) as error:  # a link loop, a null byte, a name too long
         raise DataError(f"{path[:200]!r} in {root!r}", f"not a path ({str(error)[:80]})") from error
-    if not full.is_relative_to(base):
-        raise DataError(f"{path!r} in {root!r}", f"leaves the data root (it leads to {full}); move the data inside it")
+    if not full.is_relative_to(base) and not follows_links():
+        raise DataError(
+            f"{path!r} in {root!r}",
+            f"leaves the data root (it leads to {full}); move the data inside it, or set {FOLLOW_ENV}=1",
+        )
     return full
 
 

@@ -18,15 +18,17 @@ from rich.console import Console
 from rich.text import Text
 
 from configs.load import ConfigError, load_config
+from configs.plain_text import MAX_MESSAGE, plain
 from configs.prompt_file import FILE_NAME
 from configs.schema import RunConfig
 from env.errors import DataError, VideoSegError
 from env.frames import FrameCache
 from env.store import TrajectoryStore
+from env.terminal import shown
 from env.types import Scores, StopReason, Task, Trajectory
 from env.viewer.page import render_page, write_page
 from env.viewer.play import play
-from env.viewer.table import Filter, plain, print_table
+from env.viewer.table import Filter, print_table
 
 PAGE_LIMIT = 40
 TOLERANCE = 1e-9  # larger differences between stored and recomputed rewards are reported
@@ -44,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             return _play(Path(args.play) if args.play else args.run, wanted, console)
         return _replay(args, wanted, console)
     except (VideoSegError, ConfigError) as error:
-        Console(stderr=True, highlight=False).print(Text(plain(str(error), 2000), style="red"), soft_wrap=True)
+        Console(stderr=True, highlight=False).print(shown(error, MAX_MESSAGE, "red"), soft_wrap=True)
         return 2
 
 
@@ -62,7 +64,7 @@ def _replay(args: argparse.Namespace, wanted: Filter, console: Console) -> int:
         title = f"{args.run.resolve().name}: trajectories"
         weights = config.rewards if config else {}
         write_page(args.html, render_page(chosen, title, weights, FrameCache(), note))
-        console.print(Text(f"{args.html}: {len(chosen)} of {len(found)} trajectories"))
+        console.print(shown(f"{args.html}: {len(chosen)} of {len(found)} trajectories"))
     return _rescore(chosen, config, console) if args.rescore else 0
 
 
@@ -79,7 +81,7 @@ def _rescore(trajectories: Sequence[Trajectory], config: RunConfig | None, conso
         fresh = score(replace(trajectory, scores=None), weights)
         if lines := _differences(stored, fresh, with_total=config is not None):
             num_different += 1
-            console.print(Text(plain(trajectory.trajectory_id), style="bold"))
+            console.print(shown(trajectory.trajectory_id, style="bold"))
             console.print(Text("\n".join(f"  {plain(line)}" for line in lines)))
     source = "weights of config.yaml" if config else "no config.yaml, so totals are not compared"
     unscored = len(trajectories) - len(scored)

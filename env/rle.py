@@ -13,9 +13,8 @@ import numpy as np
 from pycocotools import mask as coco
 
 from env.errors import DataError
-from env.types import RLE
+from env.types import MAX_PIXELS, RLE
 
-MAX_PIXELS = 1 << 26  # an 8192 x 8192 frame; larger claims are refused before anything is allocated
 _MAX_CHARS = 6  # of one run: 30 bits
 
 

@@ -12,9 +12,10 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TypeVar
 
+from configs.plain_text import plain
 from env.errors import DataError
 from env.files import append_lines, keep_lines, read_lines
-from env.json_text import parse_json
+from env.json_text import check_surrogates, parse_json
 from env.rows import Row, check_version, take, task_from_row, task_to_row, trajectory_from_row, trajectory_to_row
 from env.types import StopReason, Trajectory
 
@@ -113,9 +114,12 @@ class TrajectoryStore:
 
 
 def _line(where: str, to_row: Callable[[_Value], Row], value: _Value) -> str:
-    """Return one line of a store. NaN is refused: JSON has none, and a reader could not tell what went wrong."""
+    """Return one line of a store. DataError for what no reader takes: NaN, and half of a surrogate pair."""
     try:
-        return json.dumps(to_row(value), allow_nan=False, separators=(",", ":")) + "\n"
+        row = to_row(value)
+        line = json.dumps(row, allow_nan=False, separators=(",", ":"))
+        check_surrogates(row, line)
+        return line + "\n"
     except (TypeError, ValueError) as error:
         raise DataError(where, f"cannot be stored ({error})") from error
 
@@ -127,8 +131,8 @@ def _parse(where: str, line: bytes, from_row: Callable[[Row], _Value]) -> _Value
             raise ValueError(f"expected a JSON object, found {type(row).__name__}")
         check_version(row)
         return from_row(row)
-    except (ValueError, RecursionError) as error:
-        raise DataError(where, str(error)) from error
+    except ValueError as error:
+        raise DataError(where, plain(str(error))) from error
 
 
 def _size(path: Path) -> int:

@@ -14,6 +14,9 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Literal
 
+MAX_PIXELS = 1 << 26  # of a frame or mask, as in 8192 x 8192; larger claims are refused before anything is allocated
+MAX_FRAMES = 1 << 20  # of a video, as in nine hours at 30 frames a second
+
 # COCO run-length encoding of one mask: {"size": [height, width], "counts": str}.
 RLE = dict[str, Any]
 

@@ -20,10 +20,11 @@ if __name__ == "__main__":
 from rich.console import Console
 
 from configs.schema import RunConfig
+from cot_data.moving_shapes.labels_file import LABELS, size_and_seed
 from env.errors import CheckpointError, DataError, command
 from env.files import write_text
 from env.frames import FrameCache
-from env.json_text import parse_json
+from env.terminal import shown
 from env.viewer.page import write_page
 from policy import SHIPPED
 from rl.report.collect import EVALUATIONS, collect, summary_table
@@ -69,10 +70,10 @@ def run_demo(config: RunConfig, options: DemoOptions, console: Console) -> None:
         stages += grpo_stages(config, start)
         for stage in stages:
             if ledger.is_done(stage.key):
-                console.print(f"{stage.title}: already finished")
+                console.print(shown(f"{stage.title}: already finished"))
                 continue
-            heading = f"{stage.title} [dim]({(time.monotonic() - started) / 60:.1f} min so far)[/dim]"
-            console.rule(heading, align="left")
+            so_far = f" ({(time.monotonic() - started) / 60:.1f} min so far)"
+            console.rule(shown(stage.title).append(so_far, style="dim"), align="left")
             run_phase(stage, with_resume(stage, run_dir) if options.resume else stage.command, ledger, watch)
         console.rule("Report", align="left")
         unit = watch.unit
@@ -82,7 +83,7 @@ def run_demo(config: RunConfig, options: DemoOptions, console: Console) -> None:
     minutes = sum(phase.seconds for phase in report.phases) / 60
     peak = max(phase.peak_bytes for phase in report.phases) / 2**30
     console.print(f"{minutes:.1f} minutes, peak memory {peak:.2f} GiB ({unit}, all processes together)")
-    console.print(f"report: {run_dir / 'report.html'}")
+    console.print(shown(f"report: {run_dir / 'report.html'}"))
 
 
 def prepare(config: RunConfig, run_dir: Path, start: Path, resume: bool) -> None:
@@ -158,14 +159,14 @@ def has_data(root: Path, num_videos: int, seed: int) -> bool:
     Raises:
         DataError: The folder holds Moving Shapes of another size or seed.
     """
-    labels = root / "moving_shapes.json"  # written last
+    labels = root / LABELS  # written last
     if not labels.is_file():
         return (root / "meta_expressions.json").is_file()
-    found = parse_json(labels.read_bytes())
-    if (len(found["videos"]), found["seed"]) != (num_videos, seed):
+    found_videos, found_seed = size_and_seed(root)
+    if (found_videos, found_seed) != (num_videos, seed):
         raise DataError(
             str(labels),
-            f"expected {num_videos} videos of seed {seed}, found {len(found['videos'])} of seed {found['seed']}; "
+            f"expected {num_videos} videos of seed {seed}, found {found_videos} of seed {found_seed}; "
             "remove the folder, or name another with --set data.train_root / data.eval_root",
         )
     return True

@@ -26,8 +26,8 @@ from env.errors import DataError, command
 from env.frames import FrameCache, FrameCaches, Probed, probe_with_notes
 from env.rle import is_empty
 from env.store import TrajectoryStore
+from env.terminal import shown
 from env.types import StopReason, Task, Trajectory
-from env.viewer.table import plain
 from policy.segmenter import Segmenter
 from rl.families import as_trained, family_of
 from rl.report.overlay_video import remove_prediction, write_masks, write_overlay
@@ -82,7 +82,7 @@ def predict_each(
                 yield found
                 continue
             for note in found.notes:
-                Console(stderr=True).print(plain(f"note: {videos[out]}: {note}"), markup=False)
+                Console(stderr=True).print(shown(f"note: {videos[out]}: {note}"))
             task = Task(f"predict/{videos[out].name}/0", found.video, query, gold=())
             try:
                 yield _segment(segmenter, task, config.seed, out)
@@ -124,14 +124,14 @@ def _report(video: Path, out: Path, found: Trajectory | DataError) -> bool:
     """Print how a prediction ended; return whether there is one."""
     console = Console()
     if isinstance(found, DataError):
-        console.print(plain(f"error: {found}"), markup=False)
+        console.print(shown(f"error: {found}"))
         return False
-    console.print(plain(summary_line(found)), markup=False)
+    console.print(shown(summary_line(found)))
     if found.stop_reason is StopReason.ERROR:
-        console.print(plain(f"no masks are written for {video}"), markup=False)
+        console.print(shown(f"no masks are written for {video}"))
         return False
     num_masks = sum(not is_empty(mask) for mask in found.masks.values())
-    console.print(plain(f"mask on {num_masks} of {found.task.video.num_frames} frames; see {out}"), markup=False)
+    console.print(shown(f"mask on {num_masks} of {found.task.video.num_frames} frames; see {out}"))
     return True
 
 

@@ -18,6 +18,7 @@ from cot_data.datasets.revos import load_revos
 from cot_data.faults import RAISE, Faults
 from cot_data.tasks import Tasks
 from env.errors import DataError
+from env.outside_names import check_path
 
 DATASETS: dict[str, Callable[[Path, Faults], Tasks]] = {
     "mevis": load_mevis,
@@ -43,12 +44,27 @@ def load_tasks(name: str, root: str | Path, faults: Faults = RAISE) -> Tasks:
         All tasks in file order. Accessing one whose frames or masks are broken raises a DataError.
 
     Raises:
-        DataError: the name is unknown, or the metadata is broken.
+        DataError: the name is unknown, the metadata is broken, or two tasks share an id.
     """
     if name not in DATASETS:
         where, _, problem = unknown_name("data.dataset", name, DATASETS).partition(": ")
         raise DataError(where, problem)
-    return DATASETS[name](Path(root).absolute(), faults)
+    return _with_safe_ids(DATASETS[name](Path(root).absolute(), faults), faults)
+
+
+def _with_safe_ids(tasks: Tasks, faults: Faults) -> Tasks:
+    """Return the tasks whose ids are safe as paths and stand once: folders and archives are named after them."""
+    seen: dict[str, str] = {}
+    entries = []
+    for entry in tasks.entries:
+        with faults.collect():
+            task_id = entry.outline.task_id
+            check_path(task_id, entry.where)
+            if task_id in seen:
+                raise DataError(entry.where, f"its id {task_id!r} is also that of {seen[task_id]}; rename one of them")
+            seen[task_id] = entry.where
+            entries.append(entry)
+    return Tasks(entries)
 
 
 def held_out_tasks(config: RunConfig) -> Tasks:

@@ -13,11 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from cot_data.faults import RAISE, Faults
-from cot_data.formats.frame_folder import FrameFolder, check_inside
+from cot_data.formats.frame_folder import FrameFolder
 from cot_data.formats.json_fields import field, read_json
 from cot_data.formats.png_masks import check_folder, object_mask
 from cot_data.tasks import Entry, Outline, Tasks
+from env.data_root import check_links
 from env.errors import DataError
+from env.outside_names import check_name, check_path
 from env.types import RLE, VideoRef
 
 META = "test_v2.json"
@@ -31,17 +33,19 @@ _TIME = re.compile(r"(?:(\d+):)?(\d+):(\d\d)")
 def load_groundmore(root: Path, faults: Faults = RAISE) -> Tasks:
     """Return every question as a task with `q_type` as its subset, in string order within a video."""
     file = root / META
+    check_links(root, META, str(file))
     videos = field(read_json(file), "videos", dict, str(file))
     found = []
     for name, record in videos.items():
         where = f"{file}: videos[{name!r}]"
         with faults.collect():
-            check_inside(name, where)
+            check_path(name, where)
             footage = FrameFolder(root, f"annotations/{name}/images", None, None, where)
             questions = field(record, "questions", dict, where)
             for number in sorted(questions):
                 with faults.collect():
                     question_where = f"{where}.questions[{number!r}]"
+                    check_name(number, question_where)
                     outline = _outline(f"{root.name}/{name}/{number}", questions[number], question_where)
                     found.append(
                         Entry(outline, footage, _gold(root, name, questions[number], question_where), question_where)

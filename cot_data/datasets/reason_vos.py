@@ -10,11 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from cot_data.faults import RAISE, Faults
-from cot_data.formats.frame_folder import check_inside, folder_of
+from cot_data.formats.frame_folder import folder_of
 from cot_data.formats.json_fields import field, read_json
 from cot_data.formats.png_masks import PngGold, PngTrack
 from cot_data.tasks import Entry, Outline, Tasks
+from env.data_root import check_links
 from env.errors import DataError
+from env.outside_names import check_path
 
 META = "meta_expressions.json"
 
@@ -22,11 +24,12 @@ META = "meta_expressions.json"
 def load_reason_vos(root: Path, faults: Faults = RAISE) -> Tasks:
     """Return every expression as a task, in string order of the ids within a video."""
     file = root / META
+    check_links(root, META, str(file))
     found = []
     for name, record in field(read_json(file), "videos", dict, str(file)).items():
         where = f"{file}: videos[{name!r}]"
         with faults.collect():
-            check_inside(name, where)
+            check_path(name, where)
             footage = folder_of(root, f"JPEGImages/{name}", record, where)
             for exp_id, expression, expression_where in _numbered(record, where, faults):
                 with faults.collect():

@@ -13,11 +13,13 @@ from typing import Any
 
 from cot_data.faults import RAISE, Faults
 from cot_data.formats.expression_file import Expression, ExpressionFile, gold_by_anno_id
-from cot_data.formats.frame_folder import FramesOfFile, check_inside
+from cot_data.formats.frame_folder import FramesOfFile
 from cot_data.formats.json_fields import field, read_json
 from cot_data.formats.mask_table import empty_counts
 from cot_data.tasks import Entry, Outline, Tasks
+from env.data_root import check_links
 from env.errors import DataError
+from env.outside_names import check_path
 from env.rle import decode
 from env.types import RLE, VideoRef
 
@@ -41,6 +43,7 @@ def _subset(expression: Expression) -> dict[str, Any]:
 
 def _train_entries(root: Path, faults: Faults) -> list[Entry]:
     file = root / TRAIN
+    check_links(root, TRAIN, str(file))
     videos = read_json(file)
     if not isinstance(videos, dict):
         raise DataError(str(file), f"expected an object of videos, found {type(videos).__name__}")
@@ -48,10 +51,10 @@ def _train_entries(root: Path, faults: Faults) -> list[Entry]:
     for name, record in videos.items():
         where = f"{file}: videos[{name!r}]"
         with faults.collect():
-            check_inside(name, where)
+            check_path(name, where)
             video_path = _unpacked_path(field(record, "video_path", str, where))
             anno_path = _unpacked_path(field(record, "anno_path", str, where))
-            check_inside(anno_path, f"{where}.anno_path")
+            check_path(anno_path, f"{where}.anno_path")
             footage = FramesOfFile(root, video_path, STRIDE, f"{where}.video_path")
             objects = field(record, "objects", dict, where)
             for key in sorted(objects):
@@ -84,8 +87,7 @@ class MaskletGold:
     def masks(self, video: VideoRef, where: str, faults: Faults = RAISE) -> tuple[RLE | None, ...]:
         """Read the masks; see `cot_data.tasks.Gold`."""
         path = self.root / self.path
-        if not path.resolve().is_relative_to(self.root.resolve()):
-            raise DataError(where, f"{path} leads out of the data root")
+        check_links(self.root, self.path, where)
         frames = _masklet(path)
         if len(frames) != video.num_frames:
             problem = f"expected masks of {video.num_frames} frames, every {STRIDE}th of the video, found {len(frames)}"

@@ -8,11 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from cot_data.faults import Faults
-from cot_data.formats.frame_folder import FrameFolder, check_inside, folder_of
+from cot_data.formats.frame_folder import FrameFolder, folder_of
 from cot_data.formats.json_fields import field, read_json
 from cot_data.formats.mask_table import MaskTable, TableGold, convert_to_arrow
 from cot_data.tasks import Entry, Gold, Outline
+from env.data_root import check_links
 from env.errors import DataError
+from env.outside_names import check_name, check_path
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,7 @@ class ExpressionFile:
 
     def videos(self) -> dict[str, Any]:
         """Return the records by video name. DataError if the file does not have this layout."""
+        check_links(self.root, self.file, str(self.file))
         return field(read_json(self.file), "videos", dict, str(self.file))
 
     def entries(self, videos: dict[str, Any], gold: GoldOf, faults: Faults) -> list[Entry]:
@@ -81,6 +84,7 @@ class ExpressionFile:
                 for exp_id in sorted(expressions):
                     with faults.collect():
                         expression_where = f"{where}.expressions[{exp_id!r}]"
+                        check_name(exp_id, expression_where)
                         expression = Expression(
                             name, exp_id, expressions[exp_id], len(record["frames"]), expression_where
                         )
@@ -101,7 +105,7 @@ class ExpressionFile:
         Raises:
             DataError: the record does not have this layout, or the name leads out of the root.
         """
-        check_inside(name, where)
+        check_path(name, where)
         choices = (self.images,) if isinstance(self.images, str) else self.images
         paths = [f"{images}/{name}" if images else name for images in choices]
         path = next((path for path in paths[:-1] if (self.root / path).is_dir()), paths[-1])
@@ -138,6 +142,7 @@ def mask_table(folder: Path, faults: Faults) -> MaskTable | None:
     for name in ("mask_dict.json", "mask_dict.pkl"):
         if (folder / name).is_file():
             with faults.collect():
+                check_links(folder, name, str(folder / name))
                 convert_to_arrow(folder / name)  # in this process, so that workers need not do it
                 return MaskTable(folder / name)
     return None

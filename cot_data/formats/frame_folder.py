@@ -6,19 +6,19 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cached_property
 from itertools import pairwise
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 from cot_data.faults import RAISE, Faults
 from cot_data.formats.json_fields import field
+from env.data_root import check_links
 from env.errors import DataError
 from env.folder_listing import FolderListing, list_frames
 from env.image_file import image_size, read_image
+from env.outside_names import check_name, check_path
 from env.rle import MAX_PIXELS
 from env.types import VideoRef
 from env.video_file import VideoFile
-
-_MAX_NAME = 255  # bytes of a name in a file system
 
 
 class FrameFolder:
@@ -42,7 +42,7 @@ class FrameFolder:
         """
         self.root, self.path, self.where = root, path, where
         self._frames, self._size = frames, size
-        check_inside(path, where)
+        check_path(path, where)
 
     def ref(self, faults: Faults = RAISE) -> VideoRef:
         """Return the video. Lists the folder once, and opens the first frame if the size is unknown."""
@@ -54,8 +54,7 @@ class FrameFolder:
 
     def _locate(self, faults: Faults) -> VideoRef:
         folder = self.root / self.path
-        if not folder.resolve().is_relative_to(self.root.resolve()):
-            raise DataError(self.where, f"{folder} leads out of the data root")
+        check_links(self.root, self.path, self.where)
         if not folder.is_dir():
             raise DataError(self.where, f"expected the folder {folder}, found none")
         listing = self._listing
@@ -123,7 +122,7 @@ class FramesOfFile:
             DataError: the path leads out of the root.
         """
         self.root, self.path, self.stride, self.where = root, path, stride, where
-        check_inside(path, where)
+        check_path(path, where)
 
     def ref(self, faults: Faults = RAISE) -> VideoRef:
         """Return the video. Opens the file once, to count its frames and to decode the first one."""
@@ -132,8 +131,7 @@ class FramesOfFile:
     @cached_property
     def _ref(self) -> VideoRef:
         path = self.root / self.path
-        if not path.resolve().is_relative_to(self.root.resolve()):
-            raise DataError(self.where, f"{path} leads out of the data root")
+        check_links(self.root, self.path, self.where)
         if not path.is_file():
             raise DataError(self.where, f"expected the video {path}, found none")
         file, height, width = self._open()
@@ -188,8 +186,9 @@ def folder_of(root: Path, path: str, record: Any, where: str) -> FrameFolder:
     """
     frames = field(record, "frames", list, where)
     for i, frame in enumerate(frames):
-        if not isinstance(frame, str) or not frame or set(frame) & set("/\\\0"):
-            raise DataError(f"{where}.frames[{i}]", f"expected a frame name without suffix, found {frame!r}")
+        if not isinstance(frame, str):
+            raise DataError(f"{where}.frames[{i}]", f"expected a frame name without suffix, found {frame!r:.80}")
+        check_name(frame, f"{where}.frames[{i}]")
     if not frames or any(a >= b for a, b in pairwise(frames)):
         raise DataError(
             f"{where}.frames", "expected frame names in string order, each once, because masks follow that order"
@@ -200,15 +199,6 @@ def folder_of(root: Path, path: str, record: Any, where: str) -> FrameFolder:
         if min(size) < 1 or size[0] * size[1] > MAX_PIXELS:
             raise DataError(f"{where}.height", f"expected a frame of 1 to {MAX_PIXELS} pixels, found {size}")
     return FrameFolder(root, path, tuple(frames), size, where)
-
-
-def check_inside(path: str, where: str) -> None:
-    """Raise a DataError if a relative path could lead out of its root."""
-    parts = PurePosixPath(path).parts
-    if not parts or path.startswith("/") or ".." in parts or set(path) & set("\\\0"):
-        raise DataError(where, f"the path {path!r} leaves the data root")
-    if any(len(part.encode("utf-8", "replace")) > _MAX_NAME for part in parts):
-        raise DataError(where, f"expected names of at most {_MAX_NAME} bytes, found {path[:80]!r}..")
 
 
 @contextmanager

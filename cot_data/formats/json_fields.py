@@ -13,13 +13,15 @@ MAX_BYTES = 1 << 30  # of a file that is read into memory
 
 def read_json(path: Path) -> Any:
     """Return the parsed file. DataError if it is missing, too large or no JSON."""
+    if not path.is_file():  # a pipe or a folder neither
+        raise DataError(str(path), "expected a JSON file, found none")
     try:
         if path.stat().st_size > MAX_BYTES:
             raise DataError(str(path), f"expected at most {MAX_BYTES} bytes of metadata")
         return parse_json(path.read_bytes())
-    except FileNotFoundError as error:
-        raise DataError(str(path), "expected a JSON file, found none") from error
-    except (ValueError, RecursionError) as error:
+    except OSError as error:
+        raise DataError(str(path), f"cannot be read ({error.strerror})") from error
+    except ValueError as error:
         raise DataError(str(path), f"expected JSON, found something else ({error})") from error
 
 

@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from env.errors import DataError
-from env.json_text import DECODER
+from env.json_text import DECODER, check_surrogates, refuse_mark
 
 _CHUNK = 1 << 22  # characters read at once
 MAX_MEMBER = 1 << 27  # characters of one key or value; a broken file is reported after at most that many
+MAX_KEYS = 1 << 26  # characters of all keys, which are kept to find one that stands twice
 _SPACE = re.compile(r"[ \t\n\r]*")
 
 
@@ -21,12 +22,16 @@ def read_members(path: Path) -> Iterator[tuple[str, Any]]:
 
     The error is raised when the reader reaches the fault, after all members before it.
     """
+    if not path.is_file():
+        raise DataError(str(path), "expected a JSON file, found none")
     try:
         with open(path, encoding="utf-8") as file:
             yield from _Members(path, file)
-    except FileNotFoundError as error:
-        raise DataError(str(path), "expected a JSON file, found none") from error
-    except (ValueError, RecursionError) as error:
+    except OSError as error:
+        raise DataError(str(path), f"cannot be read ({error.strerror})") from error
+    except RecursionError as error:
+        raise DataError(str(path), "expected JSON, found something else (nested too deeply)") from error
+    except ValueError as error:
         raise DataError(str(path), f"expected JSON, found something else ({error})") from error
 
 
@@ -38,9 +43,13 @@ class _Members:
         self._file = file
         self._text = ""
         self._at = 0
+        self._keys: set[str] = set()
+        self._keys_size = 0
 
     def __iter__(self) -> Iterator[tuple[str, Any]]:
-        if (char := self._next()) != "{":
+        char = self._next()
+        refuse_mark(self._text)
+        if char != "{":
             raise DataError(str(self._path), f"expected an object of masks by anno_id, found {char!r} before it")
         self._at += 1
         char = self._next()
@@ -48,6 +57,7 @@ class _Members:
             if char != '"':
                 raise ValueError(f"expected a key in quotes, found {char!r}")
             key = self._value(":")
+            self._keep_key(key)
             self._at += 1
             value = self._value(",}")
             yield key, value
@@ -58,6 +68,14 @@ class _Members:
         self._at += 1
         if char := self._next():
             raise ValueError(f"expected nothing after the object, found {char!r}")
+
+    def _keep_key(self, key: str) -> None:
+        if key in self._keys:
+            raise ValueError(f"the key {key[:60]!r} stands twice in one object")
+        self._keys.add(key)
+        self._keys_size += len(key)
+        if self._keys_size > MAX_KEYS:
+            raise ValueError(f"its keys have more than {MAX_KEYS} characters")
 
     def _next(self) -> str:
         """The next character that is no white space, without consuming it; "" at the end of the file."""
@@ -82,6 +100,7 @@ class _Members:
                 if end < len(self._text):
                     if self._text[end] not in ends:
                         raise JSONDecodeError(f"expected one of {ends}", self._text, end)
+                    check_surrogates(value, self._text, self._at, end)
                     self._at = end
                     return value
                 problem = JSONDecodeError("the object has no end", self._text, end)

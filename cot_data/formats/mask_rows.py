@@ -18,6 +18,7 @@ from cot_data.formats.safe_pickle import read_pickle
 from env.errors import DataError
 
 FORMAT = "v1"  # part of the file name; change it when the schema changes
+MAX_GROWTH = 16  # times the size of the file: annotators whose sentences share objects may share their masks
 _BATCH = 1 << 25  # characters of masks per record batch
 _SCHEMA = pa.schema(
     [
@@ -43,13 +44,20 @@ class _Row:
 
 
 def write_rows(source: Path, out: Path) -> None:
-    """Write the Arrow stream file `out`. DataError if `source` is not a dictionary."""
+    """Write the Arrow stream file `out`. DataError if `source` is not a dictionary, or grows beyond measure.
+
+    A pickle can name one list of masks under many keys, which JSON cannot; a table has a copy for each.
+    """
+    left = MAX_GROWTH * source.stat().st_size + _BATCH
     with pa.OSFile(str(out), "wb") as file, pa.ipc.new_stream(file, _SCHEMA) as writer:
         rows: list[_Row] = []
         size = 0
         for anno_id, masks in _members(source):
             rows.append(_row(anno_id, masks))
-            size += sum(len(text) for text in rows[-1].counts if text is not None)
+            grown = len(rows[-1].counts) + sum(len(text) for text in rows[-1].counts if text is not None)
+            size, left = size + grown, left - grown
+            if left < 0:
+                raise DataError(str(source), f"expected masks of at most {MAX_GROWTH} times its size, found more")
             if size > _BATCH:
                 writer.write_batch(_batch(rows))
                 rows, size = [], 0
@@ -63,8 +71,14 @@ def _members(source: Path) -> Iterator[tuple[str, Any]]:
     masks = read_pickle(source)
     if not isinstance(masks, dict):
         raise DataError(str(source), f"expected a dict of masks by anno_id, found {type(masks).__name__}")
-    for anno_id, rles in masks.items():
-        yield str(anno_id), rles
+    seen: set[str] = set()
+    for key, rles in masks.items():
+        if type(key) not in (str, int) or (isinstance(key, int) and abs(key) >= 2**63):
+            raise DataError(str(source), f"expected texts or numbers as keys, found {type(key).__name__}")
+        if str(key) in seen:
+            raise DataError(str(source), f"the key {str(key)[:60]!r} stands twice, as a number and as a text")
+        seen.add(str(key))
+        yield str(key), rles
 
 
 def _batch(rows: list[_Row]) -> pa.RecordBatch:
@@ -106,7 +120,14 @@ def _fault(rle: Any, first: Any) -> tuple[tuple[str, str] | None, str | None]:
     if size == first or (first is None and _is_size(size)):
         return None, counts
     expected = "[height, width]" if first is None else f"{first}, the size of the masks before it"
-    return (".size", f"expected {expected}, found {ascii(size)[:60]}"), None
+    return (".size", f"expected {expected}, found {_describe(size)}"), None
+
+
+def _describe(size: Any) -> str:
+    try:
+        return ascii(size)[:60]
+    except ValueError:  # a number of more than 4,300 digits
+        return type(size).__name__
 
 
 def _is_size(size: Any) -> bool:

@@ -15,7 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
+from configs.plain_text import plain
 from cot_data.faults import RAISE, Faults
 from cot_data.formats.mask_rows import FORMAT, write_rows
 from env.errors import DataError
@@ -43,7 +45,12 @@ class MaskTable:
     def _table(self) -> Any:
         from datasets import Dataset  # takes seconds to import, and reading metadata does not need it
 
-        return Dataset.from_file(str(convert_to_arrow(self.source)))
+        path = convert_to_arrow(self.source)
+        try:
+            return Dataset.from_file(str(path))
+        except (pa.ArrowException, OSError, ValueError) as error:
+            problem = f"expected converted masks, found something else ({plain(str(error))}); delete the file"
+            raise DataError(str(path), problem) from error
 
     def tracklet(
         self, anno_id: str, video: VideoRef, where: str, faults: Faults = RAISE

@@ -8,9 +8,10 @@ from pathlib import Path
 import numpy as np
 
 from cot_data.faults import RAISE, Faults
-from cot_data.formats.frame_folder import check_inside
+from env.data_root import check_links
 from env.errors import DataError
 from env.image_file import open_image
+from env.outside_names import check_path
 from env.rle import encode, union
 from env.types import RLE, VideoRef
 
@@ -82,10 +83,9 @@ def check_folder(root: Path, folder: str, where: str) -> None:
     Raises:
         DataError: there is no such folder, or it is outside of the root.
     """
-    check_inside(folder, where)
+    check_path(folder, where)
+    check_links(root, folder, where)
     path = root / folder
-    if not path.resolve().is_relative_to(root.resolve()):
-        raise DataError(where, f"{path} leads out of the data root")
     if not path.is_dir():
         raise DataError(where, f"expected the folder of masks {path}, found none")
 

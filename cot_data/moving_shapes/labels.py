@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from cot_data.datasets.mevis import LABELS, MASKS, expression_file
-from cot_data.formats.json_fields import field, read_json
+from cot_data.datasets.mevis import MASKS, expression_file
+from cot_data.formats.json_fields import field
 from cot_data.formats.mask_table import MaskTable, TableGold
+from cot_data.moving_shapes.labels_file import LABELS, frames_of, read_labels
 from cot_data.moving_shapes.predicates import MIN_VISIBLE_AREA
 from env.rle import decode
 from env.types import RLE, VideoRef
@@ -50,7 +51,7 @@ def load_objects(root: Path) -> list[LabelledVideo]:
     """Return the videos of a Moving Shapes folder with all of their objects. DataError if the labels are missing."""
     root = Path(root).absolute()
     layout = expression_file(root)
-    labels = field(read_json(root / LABELS), "videos", dict, str(root / LABELS))
+    labels = read_labels(root)
     masks = MaskTable(root / MASKS)
     out = []
     for name, record in layout.videos().items():
@@ -69,6 +70,6 @@ def _object(label: Any, anno_id: str, masks: MaskTable, video: VideoRef, where: 
     return LabelledObject(
         field(label, "caption", str, where),
         field(label, "motion", str, where),
-        {mark: tuple(field(marks, mark, list, f"{where}.marks")) for mark in marks},
+        {mark: frames_of(marks, mark, video.num_frames, f"{where}.marks") for mark in marks},
         TableGold(masks, (anno_id,)).masks(video, where),
     )

@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from cot_data.formats.json_fields import all_of, field
 from cot_data.formats.vts_cot import Record, to_json, validate
 from env.errors import DataError
 from env.json_text import parse_json
@@ -83,7 +84,17 @@ class BuildJournal:
             problem = f"holds a build started with {changes}; finish it with the same settings, or delete the file"
             raise DataError(str(self.path), problem)
 
-    def _read(self, row: dict[str, Any], number: int) -> Built:
-        record = validate(row["record"], f"{self.path}: line {number}.record") if row["record"] else None
-        faults = {name: tuple(row[name]) for name in ("left_out", "rejected")}
-        return Built(**{**row, "record": record, **faults})
+    def _read(self, row: Any, number: int) -> Built:
+        where = f"{self.path}: line {number}"
+        record = field(row, "record", (dict, type(None)), where)
+        words_by = field(row, "words_by", str, where)
+        if words_by not in ("teacher", "template"):
+            raise DataError(f"{where}.words_by", f"expected teacher or template, found {words_by!r:.60}")
+        return Built(
+            task_id=field(row, "task_id", str, where),
+            record=None if record is None else validate(record, f"{where}.record"),
+            left_out=all_of(row, "left_out", str, where),
+            words_by=words_by,
+            rejected=all_of(row, "rejected", str, where),
+            spent=field(row, "spent", int, where),
+        )

@@ -83,9 +83,9 @@ class CompactWriter:
     def zoom(self) -> Thought:
         """Zoom where the query says, else on the evidence; without evidence, on the target."""
         named = [int(digits) for digits in re.findall(r"\d{1,6}", self.task.expression)] if self.task.explore else []
-        if named:
+        if named and named[0] <= named[-1] < self.task.video.num_frames:
             start, end, key_frame = named[0], named[-1], named[0]
-        elif self.task.explore:
+        elif self.task.explore and self.task.evidence:
             start, end, key_frame = self.task.evidence[0], self.task.evidence[-1], self.task.evidence[0]
         else:
             start = end = key_frame = self._middle()

@@ -11,6 +11,7 @@ from cot_data.formats.vts_cot import Record
 from env.actions import parse_action
 from env.episode import VideoSegEnv
 from env.errors import DataError
+from env.json_text import parse_json
 from env.tools import enabled_tools
 from env.types import Action, Answer, Malformed, Select, StopReason, Task, Trajectory, Turn, VideoRef
 
@@ -85,7 +86,7 @@ def _with_inclusive_end(text: str, num_frames: int, config: EnvConfig) -> str:
     if not isinstance(decision, Malformed) or decision.reason != "out_of_range":
         return text
     found = list(_NUMBERS.finditer(text))[-1]
-    values = json.loads(found[0])
+    values = parse_json(found[0])
     if values["end"] != num_frames:
         return text
     values["end"] = num_frames - 1

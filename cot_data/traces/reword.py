@@ -19,6 +19,7 @@ from cot_data.traces.candidates import Scene
 from cot_data.traces.claims import Claim
 from cot_data.traces.teacher import Teacher
 from cot_data.traces.validate import find_faults, read_thinking
+from env.json_text import parse_json
 
 ATTEMPTS = 2
 STEPS = ("temporal", "spatial", "linguistic", "action")
@@ -87,8 +88,8 @@ def with_wording(record: Record, reply: str) -> Record | str:
     """Return the record with the steps of a teacher's reply, or what is wrong with a reply that has no such steps."""
     start, end = reply.find("["), reply.rfind("]")
     try:
-        turns = json.loads(reply[start : end + 1])
-    except (ValueError, RecursionError) as error:
+        turns = parse_json(reply[start : end + 1])
+    except ValueError as error:
         return f"expected a JSON list, found something else ({error})"
     olds = record.gpt_turns
     if not isinstance(turns, list) or len(turns) != len(olds):

@@ -17,6 +17,7 @@ from typing import Any
 import httpx2
 
 from env.errors import DataError
+from env.json_text import parse_json
 
 KEY_ENV = "VIDEOSEG_TEACHER_KEY"
 TRIES = 4
@@ -111,7 +112,7 @@ class Teacher:
 def _reply(response: httpx2.Response) -> Reply | None:
     """The first choice, with -1 tokens if the body has no count; None if the body is no chat completion."""
     try:
-        body: Any = response.json()
+        body: Any = parse_json(response.content)
         text = body["choices"][0]["message"]["content"]
     except (ValueError, KeyError, IndexError, TypeError):
         return None

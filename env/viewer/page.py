@@ -13,6 +13,7 @@ from statistics import fmean
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from env.errors import DataError
 from env.files import write_text
 from env.frames import FrameCache
 from env.rle import is_empty
@@ -155,6 +156,14 @@ def role_colours(trajectory: Trajectory) -> dict[str, str]:
 
 
 def _trajectory_view(trajectory: Trajectory, weights: Mapping[str, float], images: ImageBook) -> TrajectoryView:
+    """Return what the page shows of a trajectory. DataError, naming it, where a mask cannot be decoded."""
+    try:
+        return _view(trajectory, weights, images)
+    except DataError as error:
+        raise DataError(f"trajectory {trajectory.trajectory_id}, {error.where}", error.problem) from error
+
+
+def _view(trajectory: Trajectory, weights: Mapping[str, float], images: ImageBook) -> TrajectoryView:
     task = trajectory.task
     predicted = [trajectory.masks.get(frame_idx) for frame_idx in range(task.video.num_frames)]
     colours = role_colours(trajectory)

@@ -12,6 +12,7 @@ from rich.columns import Columns
 from rich.console import Console
 from rich.text import Text
 
+from configs.plain_text import plain
 from configs.schema import EnvConfig
 from env.actions import REASONS, format_decision, parse_action
 from env.episode import VideoSegEnv
@@ -31,7 +32,7 @@ from env.types import (
     Turn,
     VideoRef,
 )
-from env.viewer.table import decision_word, frames_shown, plain
+from env.viewer.table import decision_word, frames_shown
 
 ScorePlay = Callable[[Trajectory], Mapping[str, float | None]]
 WORDS = ("zoom", "answer")

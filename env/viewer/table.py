@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-import unicodedata
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,10 +11,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from configs.plain_text import plain
 from env.types import Answer, Decision, FrameRef, Malformed, Observation, StopReason, Trajectory, Turn
 
 NONE = "-"
-ESCAPE_SEQUENCES = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|.)", re.DOTALL)
 STOP_STYLE = {
     StopReason.ANSWERED: "green",
     StopReason.MAX_TURNS: "yellow",
@@ -54,14 +52,6 @@ class Filter:
     def _within(self, reward: float) -> bool:
         low = self.min_reward is None or reward >= self.min_reward
         return low and (self.max_reward is None or reward <= self.max_reward)
-
-
-def plain(text: str, limit: int = 400) -> str:
-    """Return text without escape sequences, control, direction and surrogate characters, safe for a terminal."""
-    text = ESCAPE_SEQUENCES.sub("", text)
-    text = "".join(" " if char.isspace() else char for char in text)
-    text = "".join(char for char in text if char == " " or unicodedata.category(char)[0] != "C")
-    return text if len(text) <= limit else text[: limit - 3] + "..."
 
 
 def decision_word(decision: Decision) -> str:

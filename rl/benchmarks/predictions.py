@@ -10,6 +10,7 @@ from PIL import Image
 
 from cot_data.formats.json_fields import field, read_json
 from env.errors import DataError
+from env.outside_names import check_path
 from env.rle import decode, encode
 from env.types import RLE, Task, names_in
 from rl.benchmarks.expression_scores import Prediction, frame_names, missing
@@ -26,6 +27,7 @@ class PngPredictions:
 
     def of(self, task: Task) -> Prediction:
         """Return the masks of one expression. DataError where a file is no mask of the video's size."""
+        check_path(task.task_id, task.task_id)
         folder = self._folder.joinpath(*names_in(task.task_id))
         files = [folder / f"{name}.png" for name in frame_names(task)]
         masks = [_read_png(file, task) if file.is_file() else None for file in files]

@@ -12,6 +12,7 @@ from rich.console import Group
 from rich.table import Table
 
 from env.errors import DataError
+from env.terminal import shown
 from env.types import Task, Trajectory, names_in
 from rl.benchmarks.expression_scores import Prediction, expression_metrics, foreground, missing
 from rl.benchmarks.protocols import BENCHMARKS, BenchmarkProtocol, summarise
@@ -108,26 +109,26 @@ def _rows(
 
 def benchmark_table(results: dict[str, Any], title: str) -> Group:
     """Lay out percentages by subset, and below them what was missing and which rules were followed."""
-    table = Table(title=title, box=SIMPLE_HEAD, collapse_padding=True)
+    table = Table(title=shown(title), box=SIMPLE_HEAD, collapse_padding=True)
     part = "" if results["num_tasks"] == results["num_all"] else f" (of {results['num_all']}: not the whole benchmark)"
     notes = [f"{results['num_tasks']} expressions{part}, {results['num_missing']} without prediction"]
     table.add_column(results["name"])
     if "submission" in results:
         notes[0] += ", written as empty masks"
-        table.add_row(f"gold masks are hidden; for the server: {results['submission']}")
+        table.add_row(shown(f"gold masks are hidden; for the server: {results['submission']}"))
     else:
         notes[0] += f" and {results['num_missing_frames']} frames without one in others, counted as empty"
-        shown = [key for key in COLUMNS if key in results["groups"]["overall"]]
-        for column in ("n", *(COLUMNS[key] for key in shown)):
+        metrics = [key for key in COLUMNS if key in results["groups"]["overall"]]
+        for column in ("n", *(COLUMNS[key] for key in metrics)):
             table.add_column(column, justify="right")
         groups = dict(results["groups"])
         if "by_annotator" in results:
             groups["overall, by annotator (P1)"] = results["by_annotator"] or {"n": "-"}
         for group, values in groups.items():
-            table.add_row(group, str(values["n"]), *(percent(values.get(key)) for key in shown))
+            table.add_row(shown(group), str(values["n"]), *(percent(values.get(key)) for key in metrics))
         if results["n_acc"] is not None:
             notes.append(f"N-acc {percent(results['n_acc'])}, T-acc {percent(results['t_acc'])}")
-    return Group(table, *notes, results["about"])
+    return Group(table, *map(shown, notes), results["about"])
 
 
 def percent(value: float | None) -> str:

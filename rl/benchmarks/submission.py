@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from env.outside_names import check_path
 from env.rle import mask_or_empty
 from env.types import Task, names_in
 from rl.benchmarks.expression_scores import Prediction, frame_names
@@ -39,6 +40,7 @@ def write_submission(protocol: BenchmarkProtocol, predicted: Iterable[tuple[Task
                 pixels = mask_or_empty(rle, task.video.height, task.video.width).astype(np.uint8) * 255
                 png = io.BytesIO()
                 Image.fromarray(pixels).save(png, "PNG")
+                check_path(f"{folder}/{name}", task.task_id)
                 archive.writestr(zipfile.ZipInfo(f"{folder}/{name}.png", _DATE), png.getvalue())
     partial.replace(path)
     return num_missing

@@ -19,6 +19,7 @@ from rich.table import Table
 from cot_data.formats.json_fields import field, read_json
 from env.errors import DataError
 from env.files import write_json
+from env.terminal import shown
 from rl.evaluation.statistics import Estimate, paired_difference, slices_of
 
 PAIRED = {
@@ -91,12 +92,12 @@ def compare_table(differences: Differences, first: Path, second: Path) -> Table:
     Returns:
         A row per slice, "-" where a metric does not apply.
     """
-    table = Table(title=f"{second} minus {first}", box=SIMPLE_HEAD, collapse_padding=True)
+    table = Table(title=shown(f"{second} minus {first}"), box=SIMPLE_HEAD, collapse_padding=True)
     for column in ("slice", "n", *PAIRED.values()):
         table.add_column(column, justify="left" if column == "slice" else "right")
     for name, row in differences.items():
         cells = [_cell(row[metric], 1 if metric == "turns" else 100) for metric in PAIRED]
-        table.add_row(name, str(row["n"]), *cells)
+        table.add_row(shown(name), str(row["n"]), *cells)
     return table
 
 

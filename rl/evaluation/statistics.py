@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 LEVEL = 0.95
+RESERVED = ALL, PAYS, PAYS_NOT = "all", "exploring pays", "exploring does not pay"  # slices that are no families
 
 Estimate = tuple[float, float, float]  # mean, and the percentile interval of LEVEL around it
 
@@ -72,12 +73,16 @@ def summarise(
 
 
 def slices_of(rows: Sequence[dict[str, Any]]) -> dict[str, list[int]]:
-    """Return slice name ("all", each family, whether exploring pays) -> positions of its rows."""
+    """Return slice name ("all", each family, whether exploring pays) -> positions of its rows.
+
+    A family whose name is that of another slice is called "family <name>", so that it replaces no other figure.
+    """
     positions = range(len(rows))
-    slices = {"all": list(positions)}
+    slices = {ALL: list(positions)}
     for family in sorted({row["family"] for row in rows}):
-        slices[family] = [at for at in positions if rows[at]["family"] == family]
+        name = f"family {family}" if family in RESERVED or family.startswith("family ") else family
+        slices[name] = [at for at in positions if rows[at]["family"] == family]
     if any(row["explore"] for row in rows):
-        slices["exploring pays"] = [at for at in positions if rows[at]["explore"]]
-        slices["exploring does not pay"] = [at for at in positions if not rows[at]["explore"]]
+        slices[PAYS] = [at for at in positions if rows[at]["explore"]]
+        slices[PAYS_NOT] = [at for at in positions if not rows[at]["explore"]]
     return slices

@@ -8,6 +8,8 @@ from typing import Any
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
+from env.terminal import shown
+
 COLUMNS = ("slice", "n", "J&F", "J&F blind", "J visible", "J visible blind", "video adds", "interval IoU")
 COLUMNS += ("key hit", "format", "turns")
 
@@ -18,7 +20,7 @@ def results_table(results: dict[str, Any]) -> Table:
     A metric that applies to no task of a slice is "-".
     """
     title = f"{results['checkpoint']} ({results['num_tasks']} tasks)"
-    table = Table(title=title, box=SIMPLE_HEAD, collapse_padding=True)
+    table = Table(title=shown(title), box=SIMPLE_HEAD, collapse_padding=True)
     for column in COLUMNS:
         table.add_column(column, justify="left" if column == "slice" else "right", min_width=0 if column == "n" else 5)
     blind = results.get("blind", {}).get("summary", {})
@@ -33,7 +35,7 @@ def results_table(results: dict[str, Any]) -> Table:
         ]
         cells += [_percent(row["interval_iou"]), _percent(row["key_hit"]), _percent(row["format"])]
         turns = row["turns"]  # None where it applies to no task of the slice
-        table.add_row(name, str(row["n"]), *cells, f"{turns[0]:.2f}" if turns else "-")
+        table.add_row(shown(name), str(row["n"]), *cells, f"{turns[0]:.2f}" if turns else "-")
     return table
 
 

@@ -12,9 +12,11 @@ from rich.table import Table
 from safetensors import safe_open
 
 from configs.schema import RunConfig
+from cot_data.formats.json_fields import read_json
+from cot_data.moving_shapes.labels_file import LABELS, size_and_seed
 from env.frames import FrameCache
-from env.json_text import parse_json
 from env.store import TrajectoryStore
+from env.terminal import shown
 from env.types import StopReason, Trajectory
 from env.viewer.page import render_page, write_page
 from policy import SHIPPED
@@ -82,7 +84,7 @@ def read_evaluation(run_dir: Path, key: str, name: str) -> Evaluated:
         Its results and its trajectories.
     """
     folder = run_dir / "eval" / key
-    results = parse_json((folder / "results.json").read_bytes())
+    results = read_json(folder / "results.json")
     return Evaluated(name, f"replay_{key}.html", results, list(TrajectoryStore(folder / "trajectories").read()))
 
 
@@ -140,11 +142,10 @@ def data_facts(config: RunConfig, ledger: PhaseLog) -> dict[str, str]:
     """Describe the data, and say whether making it is part of the wall time."""
     facts = {}
     for name, root in (("train", config.data.train_root), ("heldout", config.data.eval_root)):
-        labels = Path(root) / "moving_shapes.json"
         text = root
-        if labels.is_file():
-            found = parse_json(labels.read_bytes())
-            text = f"{root}: Moving Shapes, {len(found['videos'])} videos of seed {found['seed']}"
+        if (Path(root) / LABELS).is_file():
+            num_videos, seed = size_and_seed(Path(root))
+            text = f"{root}: Moving Shapes, {num_videos} videos of seed {seed}"
         was_there = "" if f"data_{name}" in ledger.rows else " (made before; not in the wall time)"
         facts[f"data, {name}"] = text + was_there
     return facts
@@ -168,7 +169,7 @@ def summary_table(report: RunReport) -> Table:
             cells.append(half_width(sighted[key], 1 if key == "turns" else 100))
             if key in WITH_BLIND:
                 cells.append(half_width(blind.get(key), 100))
-        table.add_row(stage.name, *cells)
+        table.add_row(shown(stage.name), *cells)
     return table
 
 

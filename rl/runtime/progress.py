@@ -7,6 +7,8 @@ from contextlib import contextmanager
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from configs.plain_text import plain
+
 
 @contextmanager
 def progress_bar(title: str, total: int, done: int = 0) -> Iterator[Callable[[], None]]:
@@ -17,7 +19,7 @@ def progress_bar(title: str, total: int, done: int = 0) -> Iterator[Callable[[],
         total: Number of items.
         done: Items that were done before.
     """
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns) as progress:
-        bar = progress.add_task(title, total=total, completed=done)
+        bar = progress.add_task(plain(title), total=total, completed=done)
         yield lambda: progress.advance(bar)

@@ -174,7 +174,7 @@ def test_training_data_without_effect_is_refused(tmp_path):
         ("grpo: {steps: true}", "grpo.steps: expected a whole number, got bool True"),
         ("grpo: {lr: true}", "grpo.lr: expected a number, got bool True"),
         ("grpo: {lr: fast}", "grpo.lr: expected a number, got str 'fast'"),
-        ("grpo: {lr: .nan}", "grpo.lr: expected a number, got float nan"),
+        ("grpo: {lr: .nan}", "grpo.lr: expected a finite number, got nan"),
         ("env: {blind: 1}", "env.blind: expected true or false, got int 1"),
         ("env: {prompt: 1}", "env.prompt: expected a text, got int 1"),
         ("env: 3", "env: expected a section of keys, got int 3"),

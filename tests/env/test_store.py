@@ -28,7 +28,8 @@ from env.types import (
     VideoRef,
 )
 
-MASK = {"size": [48, 80], "counts": "Ti4b0M3"}
+COUNTS = "P6Ph0Pj2"  # a square
+MASK = {"size": [48, 80], "counts": COUNTS}
 FULL_TASK = Task(
     task_id="demo/clip/0",
     video=VideoRef("data", "clip", ("00000", "00001", "00002"), 3, 48, 80),
@@ -46,7 +47,7 @@ ABSENT_TASK = Task("demo/clip/2", PLAIN_TASK.video, "no dog", (None, None, None)
 
 def full_trajectory(trajectory_id="3/demo/clip/0/1", step=3, task=FULL_TASK, version=VERSION):
     """Return a trajectory with no field at its default, as far as the schema of `version` has the field."""
-    frames = tuple(FrameRef(i, 32, 64, role) for i, role in enumerate(("strip", "detail", "zoom", "key")))
+    frames = tuple(FrameRef(i % 3, 32, 64, role) for i, role in enumerate(("strip", "detail", "zoom", "key")))
     arguments = {}
     if version >= 3:
         frames += (FrameRef(1, 32, 64, "a_tool", (1, 2, 30, 40)),)
@@ -113,10 +114,10 @@ def test_trajectory_rows_read_back(reason):
 
 def test_byte_counts_become_text(tmp_path):
     store = TrajectoryStore(tmp_path)
-    given = {"size": (48, 80), "counts": b"Ti4b0M3"}
-    store.append([replace(bare_trajectory(), masks={1: given}, task=replace(PLAIN_TASK, gold=(given,)))])
+    given = {"size": (48, 80), "counts": COUNTS.encode()}
+    store.append([replace(bare_trajectory(), masks={1: given}, task=replace(PLAIN_TASK, gold=(given, None, None)))])
     (read,) = store.read()
-    assert read.masks == {1: MASK} and read.task.gold == (MASK,)
+    assert read.masks == {1: MASK} and read.task.gold == (MASK, None, None)
 
 
 def test_all_rows_have_one_schema():
@@ -321,7 +322,7 @@ def test_bad_fields_inside_a_turn_are_named(tmp_path):
     ):
         with pytest.raises(ValueError, match=problem):
             trajectory_from_row({**row, "turns": [{**row["turns"][0], **change}]}, tasks)
-    with pytest.raises(ValueError, match="field `gold`"):
+    with pytest.raises(ValueError, match="field `num_gold`: expected 0 or the 3 frames of the video, found 2"):
         task_from_row({**task_to_row(FULL_TASK), "num_gold": 2})
 
 
