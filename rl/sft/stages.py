@@ -10,9 +10,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from safetensors.torch import load_model, save_model
+import torch
+from safetensors.torch import load_file, load_model, save_file, save_model
 
 from configs.schema import RunConfig
+from env.files import replace_path
 from policy.videoseg.model import SegPolicy
 from rl.sft.caption_prompts import CaptionPrompts
 from rl.sft.context import StageContext
@@ -43,9 +45,13 @@ def save_stage(folder: Path, policy: SegPolicy, prompts: CaptionPrompts | None) 
         policy: The policy after the stage.
         prompts: The caption prompts after the stage, if the cold start has them.
     """
+    with replace_path(folder / "rng.safetensors") as draft:  # the next stage goes on with these random numbers
+        save_file({"torch": torch.get_rng_state()}, draft)
     if prompts is not None:
-        save_model(prompts, str(folder / "prompts.safetensors"))
-    save_model(policy, str(folder / "policy.safetensors"))
+        with replace_path(folder / "prompts.safetensors") as draft:
+            save_model(prompts, str(draft))
+    with replace_path(folder / "policy.safetensors") as draft:
+        save_model(policy, str(draft))
 
 
 def is_done(folder: Path) -> bool:
@@ -54,13 +60,15 @@ def is_done(folder: Path) -> bool:
 
 
 def load_stage(folder: Path, policy: SegPolicy, prompts: CaptionPrompts | None) -> None:
-    """Load the weights after a completed stage.
+    """Load the weights after a completed stage, and the state of torch's random numbers.
 
     Args:
         folder: The stage's folder.
         policy: Receives the policy's weights.
         prompts: Receives those of the caption prompts, if the cold start has them.
     """
+    if (folder / "rng.safetensors").is_file():  # older runs have none
+        torch.set_rng_state(load_file(folder / "rng.safetensors")["torch"])
     load_model(policy, str(folder / "policy.safetensors"))
     if prompts is not None:
         load_model(prompts, str(folder / "prompts.safetensors"))

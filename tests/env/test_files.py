@@ -56,8 +56,8 @@ def test_a_folder_is_replaced_as_a_whole_or_not_at_all(tmp_path):
 
 
 def test_a_folder_that_a_killed_process_moved_away_comes_back(tmp_path):
-    (tmp_path / "step.former").mkdir()
-    (tmp_path / "step.former" / "a").write_text("1")
+    (tmp_path / ".step.former").mkdir()
+    (tmp_path / ".step.former" / "a").write_text("1")
     with pytest.raises(RuntimeError), replace_folder(tmp_path / "step"):
         raise RuntimeError
     assert _names(tmp_path / "step") == ["a"]
