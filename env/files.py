@@ -56,7 +56,7 @@ def replace_file(path: Path) -> Iterator[IO[bytes]]:
 
 @contextmanager
 def replace_path(path: Path) -> Iterator[Path]:
-    """Name a temporary file, with the suffix of `path`, for a library to write; at the end of the block it replaces `path`.
+    """Name a temporary file, with the suffix of `path`, for a library to write; after the block it replaces `path`.
 
     Raises:
         MachineError: It cannot be written; `path` is as before.

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from env.errors import DataError
-from env.files import append_lines, keep_lines, read_lines
+from env.files import append_lines, keep_lines, make_folder, read_lines
 from env.json_text import parse_json
 from env.rows import Row, check_version, take, task_from_row, task_to_row, trajectory_from_row, trajectory_to_row
 from env.types import StopReason, Trajectory
@@ -54,7 +54,7 @@ class TrajectoryStore:
             task = _line(f"task {task_id}", task_to_row, trajectory.task)
             if known.get(task_id, hash(task)) != hash(task) or tasks.setdefault(task_id, task) != task:
                 raise DataError(f"task {task_id}", f"differs from that in {self.tasks_path}; write to another folder")
-        self.folder.mkdir(parents=True, exist_ok=True)
+        make_folder(self.folder)
         # Tasks first: a writer killed in between leaves a task without trajectories, never the reverse.
         append_lines(self.tasks_path, [line for task_id, line in tasks.items() if task_id not in known])
         append_lines(self.trajectories_path, list(lines.values()))

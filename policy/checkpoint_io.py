@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from env.errors import CheckpointError
+from env.files import replace_path
 from env.json_text import parse_json
 
 INDEX, SINGLE = "model.safetensors.index.json", "model.safetensors"
@@ -65,7 +66,8 @@ def read_safetensors(path: Path) -> dict[str, Tensor]:
 
 def write_safetensors(weights: Mapping[str, Tensor], path: Path) -> None:
     """Write weights from any device, with the metadata that Hugging Face expects."""
-    save_file({name: tensor.cpu().contiguous() for name, tensor in weights.items()}, path, metadata={"format": "pt"})
+    with replace_path(path) as draft:
+        save_file({name: each.cpu().contiguous() for name, each in weights.items()}, draft, metadata={"format": "pt"})
 
 
 def read_sam_checkpoint(path: Path) -> dict[str, Tensor]:

@@ -25,7 +25,7 @@ from transformers import Qwen3VLConfig, Qwen3VLForConditionalGeneration
 
 from configs.schema import SamConfig
 from env.errors import CheckpointError, command
-from env.files import write_json
+from env.files import replace_folder, write_json
 from policy.checkpoint_io import read_folder, read_json, require_fit
 from policy.sam.build import build_sam
 from policy.videoseg.checkpoint import RELEASED_TYPE, load_policy, processor_of, save_policy
@@ -123,10 +123,13 @@ def main() -> None:
     parser.add_argument("target", type=Path, help="folder to write")
     parser.add_argument("--back", action="store_true", help="convert from our layout to the published one")
     args = parser.parse_args()
-    if args.back:
-        write_released(load_policy(args.source), args.target)
-    else:
-        save_policy(read_released(args.source), args.target)
+    if args.target.is_dir() and any(args.target.iterdir()):
+        raise CheckpointError(f"{args.target}: expected a new folder, found one with files in it; name another")
+    with replace_folder(args.target) as draft:
+        if args.back:
+            write_released(load_policy(args.source), draft)
+        else:
+            save_policy(read_released(args.source), draft)
     print(f"{args.target}: written")
 
 

@@ -25,6 +25,7 @@ from env.store import TrajectoryStore
 from env.types import StopReason, Task, Trajectory
 from rl.families import family_of
 from rl.report.overlay_video import write_masks, write_overlay
+from rl.runtime.preflight import prepare_machine
 
 
 def predict(config: RunConfig, video: Path, query: str, checkpoint: Path, out: Path) -> Trajectory:
@@ -75,7 +76,9 @@ def main() -> None:
     parser.add_argument("--checkpoint", type=Path, required=True, help="folder of a model, with its policy.json")
     parser.add_argument("--out", type=Path, required=True, help="folder to write to")
     args = parser.parse_args()
-    trajectory = predict(config_from_args(args), args.video, args.query, args.checkpoint, args.out)
+    config = config_from_args(args)
+    with prepare_machine(args.out):
+        trajectory = predict(config, args.video, args.query, args.checkpoint, args.out)
     console = Console()
     console.print(summary_line(trajectory), markup=False)
     num_masks = sum(not is_empty(mask) for mask in trajectory.masks.values())

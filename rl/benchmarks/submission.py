@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from env.files import replace_file
 from env.rle import mask_or_empty
 from env.types import Task, names_in
 from rl.benchmarks.expression_scores import Prediction, frame_names
@@ -30,8 +31,7 @@ def write_submission(protocol: BenchmarkProtocol, predicted: Iterable[tuple[Task
         How many predictions were missing.
     """
     num_missing = 0
-    partial = path.with_suffix(".partial")
-    with zipfile.ZipFile(partial, "w", zipfile.ZIP_STORED) as archive:
+    with replace_file(path) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
         for task, prediction in predicted:
             num_missing += prediction.is_missing
             folder = "/".join(filter(None, (protocol.zip_folder, *names_in(task.task_id))))
@@ -40,5 +40,4 @@ def write_submission(protocol: BenchmarkProtocol, predicted: Iterable[tuple[Task
                 png = io.BytesIO()
                 Image.fromarray(pixels).save(png, "PNG")
                 archive.writestr(zipfile.ZipInfo(f"{folder}/{name}.png", _DATE), png.getvalue())
-    partial.replace(path)
     return num_missing

@@ -8,7 +8,7 @@ import av
 import numpy as np
 from PIL import Image
 
-from env.files import write_json
+from env.files import replace_folder, replace_path, write_json
 from env.frames import FrameCache
 from env.rle import mask_or_empty
 from env.types import Trajectory
@@ -23,12 +23,11 @@ def _mask(trajectory: Trajectory, frame_idx: int) -> np.ndarray:
 
 def write_masks(trajectory: Trajectory, out: Path) -> None:
     """Write `masks/<frame>.png` (0/255) of every frame, and `masks.json` with the query and an RLE per frame."""
-    folder = out / "masks"
-    folder.mkdir(exist_ok=True)
     video = trajectory.task.video
     names = video.frames or tuple(f"{at:05d}" for at in range(video.num_frames))
-    for at, name in enumerate(names):
-        Image.fromarray(_mask(trajectory, at).astype(np.uint8) * 255).save(folder / f"{name}.png")
+    with replace_folder(out / "masks") as draft:
+        for at, name in enumerate(names):
+            Image.fromarray(_mask(trajectory, at).astype(np.uint8) * 255).save(draft / f"{name}.png")
     masks = {name: trajectory.masks.get(at) for at, name in enumerate(names)}
     write_json(out / "masks.json", {"query": trajectory.task.expression, "masks": masks}, indent=None)
 
@@ -43,7 +42,7 @@ def write_overlay(trajectory: Trajectory, frames: FrameCache, path: Path) -> Non
     """
     video = trajectory.task.video
     height, width = video.height // 2 * 2, video.width // 2 * 2  # the codec requires even sides
-    with av.open(str(path), "w") as container:
+    with replace_path(path) as draft, av.open(str(draft), "w") as container:
         stream = container.add_stream("libx264", rate=12)
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
         for at in range(video.num_frames):

@@ -7,6 +7,7 @@ from itertools import count
 from pathlib import Path
 
 from configs.load import ConfigError
+from env.files import machine_errors, make_folder
 
 
 def set_aside(run_dir: Path, names: Sequence[str], start: Path) -> None:
@@ -31,6 +32,7 @@ def set_aside(run_dir: Path, names: Sequence[str], start: Path) -> None:
         )
     if old:
         folder = next(path for number in count(1) if not (path := run_dir / f"earlier-{number}").exists())
-        folder.mkdir()
-        for path in old:
-            path.rename(folder / path.name)
+        make_folder(folder)
+        with machine_errors(folder):
+            for path in old:
+                path.rename(folder / path.name)

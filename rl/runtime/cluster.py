@@ -58,7 +58,7 @@ def connect_ray(config: RunConfig, has_gpu: bool = False) -> None:
     """Join the cluster of `ray job submit` (or RAY_ADDRESS), else start a local Ray sized for this run.
 
     `has_gpu`: this process uses the first GPU that it sees. A local Ray then manages the others only, unless workers
-    share that one (`sampler.gpus_per_worker` below 1, one learner). MachineError where Ray cannot be reached or started.
+    share that one (`sampler.gpus_per_worker` below 1, one learner). MachineError where Ray cannot start.
     """
     if ray.is_initialized():
         return

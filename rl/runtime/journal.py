@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+
 from env.errors import DataError
 from env.files import append_bytes, append_lines, keep_lines, make_folder, read_lines
 from env.json_text import parse_json

@@ -15,7 +15,6 @@ from env.files import write_json
 from env.json_text import parse_json
 from rl.runtime.memory import MemoryWatch
 
-
 GRACE = 60.0  # seconds
 
 

@@ -27,7 +27,6 @@ from rl.sft.collator import Sequences, SftCollator
 from rl.sft.context import StageContext
 from rl.sft.loss import StepTotals, sft_loss
 
-
 WEIGHTS = "model.safetensors"  # of a checkpoint inside a stage
 
 
