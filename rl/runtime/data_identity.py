@@ -52,11 +52,11 @@ def data_changes(old: Mapping[str, Any], new: Identity) -> dict[str, list[Change
         before, after = old.get(key, {}), new.get(key, {})
         for name in ("tasks", "outlines", "traces", "only"):
             if before.get(name) != after.get(name):
-                found[FIXED].append(Change(f"{key}, {name}", _short(before.get(name)), _short(after.get(name))))
+                found[FIXED].append(Change(f"{key}, {name}", before.get(name), after.get(name)))
         files = before.get("files", {}), after.get("files", {})
         for name in sorted({*files[0], *files[1]}):
             if files[0].get(name) != files[1].get(name):
-                found[RECORDED].append(Change(f"{key}, {name}", _short(files[0].get(name)), _short(files[1].get(name))))
+                found[RECORDED].append(Change(f"{key}, {name}", files[0].get(name), files[1].get(name)))
     return found
 
 
@@ -92,8 +92,3 @@ def _hash(parts: Iterable[bytes]) -> str:
     for part in parts:
         total.update(part)
     return total.hexdigest()
-
-
-def _short(value: Any) -> Any:
-    """Shorten a hash for a message."""
-    return f"{value[:12]}.." if isinstance(value, str) and len(value) > 12 else value

@@ -7,6 +7,7 @@ FIXED     figures from before and after would mean different things: the resume 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +15,7 @@ from typing import Any
 from configs.load import config_to_dict
 from configs.schema import RunConfig
 
+_HASH = re.compile(r"[0-9a-f]{64}")
 FREE, RECORDED, FIXED = "free", "recorded", "fixed"
 GRPO, COLD_START, EVALUATION = range(3)  # columns of RULES
 
@@ -221,4 +223,7 @@ def pattern(key: str) -> str:
 
 
 def _shown(value: Any) -> str:
+    """Return a value as messages show it; of a hash only the beginning."""
+    if isinstance(value, str) and _HASH.fullmatch(value):
+        return f"{value[:12]}.."
     return "absent" if value is None else repr(value)

@@ -16,7 +16,6 @@ import json
 import os
 import random
 import shutil
-import signal
 import subprocess
 import sys
 import time
@@ -30,80 +29,75 @@ import psutil
 from tests.helpers.rl_parts import MICRO, Micro, train_micro
 
 TIMED = ("time/", "seconds", "_per_s", "wall", "worker_", "peak_bytes", "provenance", "rollout/failures")
-RESUMED = "--resume"
+RUN = "<run>"  # stands for the folder of the run
 PATIENCE = 600.0  # seconds for one undisturbed run
-FULL_SIZE = 96 << 20  # bytes of the small file system
+FULL_SIZE = 768 << 20  # bytes of the small file system
+MOUNTED = "KILL_SWEEP_MOUNTED"  # environment variable: the folder that is a small file system
 MACHINE = ("cannot be written", "No space left", "free some space")
 
 
 @dataclass(frozen=True)
 class Kind:
-    """One command of the sweep. `{run}` in its arguments is the folder of the run."""
+    """One command of the sweep. `RUN` in its arguments is the folder of the run."""
 
     name: str
     arguments: list[str]
     figures: tuple[str, ...]  # glob patterns of the files that are compared
-    resume: tuple[str, ...] = (RESUMED,)
+    resume: tuple[str, ...] = ("--resume",)
 
     def command(self, run: Path, again: bool) -> list[str]:
         """Return the command line of a first start, or of a later one."""
-        words = [word.format(run=run) for word in self.arguments]
+        words = [word.replace(RUN, str(run)) for word in self.arguments]
         return [sys.executable, "-m", *words, *(self.resume if again else ())]
+
+
+def sets(*texts: str) -> list[str]:
+    return [word for text in texts for word in ("--set", text)]
+
+
+STAGES = (
+    "cold_start.stages=[{kind: masks, steps: 6, batch_size: 2, lr: 1.0e-3, mask_points: 64}, "
+    "{kind: vision, steps: 4, batch_size: 2, lr: 1.0e-3}, {kind: captions, steps: 6, batch_size: 2, lr: 1.0e-3}, "
+    "{kind: dialogue, steps: 10, batch_size: 2, lr: 1.0e-3, align_coef: 0.5}]"
+)
+STEPS = ("grpo.steps=4", "grpo.tasks_per_step=2", "grpo.group_size=2", "grpo.save_every=2", "grpo.lr=3.0e-4")
+PATIENT = ("env.max_seconds=3600", "env.max_turn_seconds=3600", "sampler.kind=hf")
 
 
 def kinds(micro: Micro) -> dict[str, Kind]:
     """Return all kinds: small configs that use every writer."""
-
-    def sets(*texts: str) -> list[str]:
-        return [word for text in texts for word in ("--set", text)]
-
+    smoke, run_dir, checkpoint = ["--config", "smoke"], f"run_dir={RUN}", f"policy.path={micro.policy}"
     data = (f"data.train_root={micro.data}", f"data.eval_root={micro.data}")
-    patient = ("env.max_seconds=3600", "env.max_turn_seconds=3600", "sampler.kind=hf")
-    grpo = (
-        "grpo.steps=4", "grpo.tasks_per_step=2", "grpo.group_size=2", "grpo.save_every=2", "grpo.lr=3.0e-4",
-    )  # fmt: skip
-    stages = (
-        "cold_start.stages=[{kind: masks, steps: 6, batch_size: 2, lr: 1.0e-3, mask_points: 64}, "
-        "{kind: vision, steps: 4, batch_size: 2, lr: 1.0e-3}, {kind: captions, steps: 6, batch_size: 2, lr: 1.0e-3}, "
-        "{kind: dialogue, steps: 10, batch_size: 2, lr: 1.0e-3, align_coef: 0.5}]"
-    )
-    run_dir, smoke = "run_dir={run}", ["--config", "smoke"]
-    policy = f"policy.path={micro.policy}"
-    trained = ("**/metrics.jsonl", "trajectories/*.jsonl", "checkpoints/*/policy/**/*.safetensors")
-    micro_sets = [text.replace("{", "{{").replace("}", "}}") for text in MICRO]
+    own_data = (f"data.train_root={RUN}/data/train", f"data.eval_root={RUN}/data/heldout")
+    weights = "policy/**/*.safetensors"
+    grpo = sets(*MICRO, run_dir, *data, checkpoint, *PATIENT, *STEPS)
+    cold = sets(*MICRO, run_dir, *data, "cold_start.save_every=2", "cold_start.log_every=1", STAGES)
+    held_out = sets(*MICRO, *data, *PATIENT, "eval.num_tasks=8", "sampler.max_sequences=2")
+    demo = sets(run_dir, *own_data, *PATIENT)
+    stores = ("trajectories/*.jsonl", "trajectories_blind/*.jsonl")
     found = [
-        Kind("grpo", ["rl.grpo", *smoke, *sets(*micro_sets, run_dir, *data, policy, *patient, *grpo)], trained),
+        Kind("grpo", ["rl.grpo", *smoke, *grpo], ("metrics.jsonl", "trajectories/*.jsonl", f"checkpoints/*/{weights}")),
         Kind(
             "cold_start",
-            ["rl.sft_coldstart", *smoke]
-            + sets(*micro_sets, run_dir, *data, "cold_start.save_every=2", "cold_start.log_every=1")
-            + sets(stages.replace("{", "{{").replace("}", "}}")),
-            ("**/metrics.jsonl", "policy/**/*.safetensors", "untrained/**/*.safetensors"),
+            ["rl.sft_coldstart", *smoke, *cold],
+            ("**/metrics.jsonl", weights, "untrained/seg.safetensors"),
         ),
         Kind(
             "evaluate",
-            ["rl.evaluate", *smoke, "--checkpoint", str(micro.policy), "--out", "{run}"]
-            + sets(*micro_sets, *data, *patient, "eval.num_tasks=8", "sampler.max_sequences=2"),
-            ("results.json", "trajectories/*.jsonl", "trajectories_blind/*.jsonl"),
+            ["rl.evaluate", *smoke, "--checkpoint", str(micro.policy), "--out", RUN, *held_out],
+            ("results.json", *stores),
             (),
         ),
         Kind(
             "traces",
-            ["cot_data.build", str(micro.data), "--out", "{run}/traces.json", "--config", "tiny"],
+            ["cot_data.build", str(micro.data), "--out", f"{RUN}/traces.json", "--config", "tiny"],
             ("traces.json", "traces.left_out.json"),
             (),
         ),
         Kind(
             "demo",
-            ["rl.demo", *smoke, "--train-videos", "2", "--eval-videos", "1"]
-            + sets(run_dir, "data.train_root={run}/data/train", "data.eval_root={run}/data/heldout", *patient)
-            + sets("grpo.steps=2", "grpo.save_every=1", "sampler.kind=hf"),
-            (
-                "data/*/*.json",
-                "grpo/metrics.jsonl",
-                "grpo/checkpoints/*/policy/**/*.safetensors",
-                "eval/*/results.json",
-            ),
+            ["rl.demo", *smoke, "--train-videos", "2", "--eval-videos", "1", *demo],
+            ("data/*/*.json", "grpo/metrics.jsonl", f"grpo/checkpoints/*/{weights}", "eval/*/results.json"),
         ),
     ]
     return {kind.name: kind for kind in found}
@@ -135,7 +129,7 @@ def figures(kind: Kind, run: Path) -> dict[str, Any]:
 
 
 def leaves(value: Any, run: str, place: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield (place, value) of a JSON value; the run's own folder is written as RUN."""
+    """Yield (place, value) of a JSON value; the run's own folder is written as `RUN`."""
     if isinstance(value, dict):
         for key, part in value.items():
             yield from leaves(part, run, f"{place}/{key}")
@@ -143,7 +137,7 @@ def leaves(value: Any, run: str, place: str = "") -> Iterator[tuple[str, Any]]:
         for at, part in enumerate(value):
             yield from leaves(part, run, f"{place}/{at}")
     else:
-        yield place, value.replace(run, "RUN") if isinstance(value, str) else value
+        yield place, value.replace(run, RUN) if isinstance(value, str) else value
 
 
 def differences(ours: dict[str, Any], theirs: dict[str, Any]) -> list[str]:
@@ -198,7 +192,7 @@ class Outcome:
         return (
             f"{self.name}: {self.kills} kills, {self.full} full disks, {self.runs} runs compared, "
             f"{self.begun_anew} begun anew, {len(self.failures)} failures, {self.seconds:.0f} s undisturbed, "
-            f"{len(self.not_compared)} places differ between undisturbed runs"
+            f"{len(self.not_compared)} places differ between undisturbed runs {self.not_compared[:3]}"
         )
 
 
@@ -328,12 +322,14 @@ def fill(path: Path) -> None:
 # ---- the command ----
 
 
-def in_small_file_system(arguments: list[str], folder: Path) -> int:
-    """Run this module again where `folder` is a small file system of its own; return its exit code."""
+def in_small_file_system(folder: Path) -> None:
+    """Go on as a process for which `folder` is a small file system, so that it can be filled."""
+    if os.environ.get(MOUNTED) == str(folder):
+        return
     folder.mkdir(parents=True, exist_ok=True)
-    mount = f'mount -t tmpfs -o size={FULL_SIZE} none {folder} && exec "$@"'
-    command = ["unshare", "-Urm", "sh", "-c", mount, "sh", sys.executable, "-m", "tests.chaos.kill_sweep", *arguments]
-    return subprocess.run(command, check=False).returncode
+    mount = f'mount -t tmpfs -o size={FULL_SIZE} none "{folder}" && exec "$@"'
+    command = ["unshare", "-Urm", "sh", "-c", mount, "sh", sys.executable, "-m", "tests.chaos.kill_sweep"]
+    os.execvpe("unshare", [*command, *sys.argv[1:]], os.environ | {MOUNTED: str(folder)})
 
 
 def main() -> None:
@@ -347,24 +343,21 @@ def main() -> None:
     args = parser.parse_args()
     out = args.out.absolute()
     os.environ.update(RAY_USAGE_STATS_ENABLED="0", TOKENIZERS_PARALLELISM="false", HF_HUB_OFFLINE="1")
+    if args.full_disks:
+        in_small_file_system(out / "runs")
     micro = train_micro(out / "micro") if args.micro is None else Micro(args.micro / "data", args.micro / "cold/policy")
-    chosen = {name: kind for name, kind in kinds(micro).items() if not args.only or name in args.only}
+    chosen = [kind for name, kind in kinds(micro).items() if not args.only or name in args.only]
     failed = False
-    for number, (name, kind) in enumerate(chosen.items()):
-        share = [count // len(chosen) + (number < count % len(chosen)) for count in (args.kills, args.full_disks)]
-        sweep = Sweep(kind, out / "runs", random.Random(f"{args.seed} {name}"))
+    for number, kind in enumerate(chosen):
+        kills, full = (count // len(chosen) + (number < count % len(chosen)) for count in (args.kills, args.full_disks))
+        sweep = Sweep(kind, out / "runs", random.Random(f"{args.seed} {kind.name}"))
         sweep.undisturbed()
-        sweep.outcome.kills = sweep.disturb(share[0], kill_after)
-        sweep.outcome.full = sweep.disturb(share[1], FullDisk(sweep))
-        print(sweep.outcome.line(), flush=True)
-        for failure in sweep.outcome.failures:
-            print(f"  {failure}", flush=True)
+        sweep.outcome.kills = sweep.disturb(kills, kill_after)
+        sweep.outcome.full = sweep.disturb(full, FullDisk(sweep))
+        print("\n  ".join([sweep.outcome.line(), *sweep.outcome.failures]), flush=True)
         failed |= bool(sweep.outcome.failures)
-        if sweep.outcome.not_compared:
-            print(f"  not compared: {sweep.outcome.not_compared[:5]}", flush=True)
     raise SystemExit(1 if failed else 0)
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     main()
