@@ -205,10 +205,10 @@ class Sweep:
         self.outcome = Outcome(kind.name)
         folder.mkdir(parents=True, exist_ok=True)
 
-    def undisturbed(self) -> None:
-        """Run twice; what differs is not compared."""
+    def undisturbed(self, times: int = 2) -> None:
+        """Run so many times; what differs between two runs is not compared."""
         found = []
-        for number in range(2):
+        for number in range(times):
             run = self.folder / f"{self.kind.name}-whole-{number}"
             began = time.monotonic()
             code = start(self.kind.command(run, False), self.log).wait(PATIENCE)
@@ -216,7 +216,7 @@ class Sweep:
             assert code == 0, self.tail()
             found.append(figures(self.kind, run))
         self.expected = found[0]
-        self.outcome.not_compared = differences(*found)
+        self.outcome.not_compared = differences(found[0], found[-1])
 
     def disturb(self, wanted: int, disturbance: Callable[[subprocess.Popen[bytes], Path, float], bool]) -> int:
         """Start, disturb and start again until `wanted` disturbances have happened; compare every run that ends.
