@@ -1,4 +1,4 @@
-"""GRPO on Ray: `ray job submit -- python -m rl.grpo --config NAME`, or plain `python -m rl.grpo` (starts a local Ray).
+"""GRPO on Ray: `python -m rl.grpo --config NAME` starts a local one; docs/train.md submits it as a job to a cluster.
 
 `train` is the whole algorithm. Every step is a rollout, the learner's score and update, and a record.
 """

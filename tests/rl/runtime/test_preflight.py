@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import signal
 import socket
@@ -113,10 +114,7 @@ def run(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
     ("module", "option"),
     [
         ("rl.grpo", "--set=run_dir={}"),
-        ("rl.sft_coldstart", "--set=run_dir={}"),
-        ("rl.demo", "--set=run_dir={}"),
         ("rl.evaluate", "--out={}"),
-        ("rl.predict", "--out={}"),
         ("cot_data.moving_shapes", "--out={}"),
         ("cot_data.build", "--out={}/traces.json"),
     ],
@@ -126,13 +124,19 @@ def test_an_output_folder_that_is_a_file_is_one_sentence(tmp_path: Path, module:
     file.write_text("mine")
     more = {
         "rl.evaluate": ["--checkpoint", "policy/tiny"],
-        "rl.predict": ["--checkpoint", "policy/tiny", "--video", "v", "--query", "q"],
         "cot_data.build": [str(shapes)],
     }
     done = run(module, option.format(file), *more.get(module, []))
     assert done.returncode == 1 and file.read_text() == "mine"
     assert done.stderr.strip().splitlines()[-1].startswith(f"error: {file}"), done.stderr
     assert "Traceback" not in done.stderr and "cannot be written" in done.stderr
+
+
+@pytest.mark.parametrize("name", ["grpo", "sft_coldstart", "demo", "evaluate", "predict"])
+def test_every_command_with_a_folder_of_its_own_checks_the_machine_first(name: str):
+    tree = ast.parse((Path(preflight.__file__).parents[1] / f"{name}.py").read_text())
+    (main,) = [node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == "main"]
+    assert "with prepare_machine(" in ast.unparse(main) and ast.unparse(main.decorator_list[0]) == "command"
 
 
 INTERRUPTED_WORK = """
