@@ -2,7 +2,6 @@
 
 import json
 import os
-import resource
 import subprocess
 import sys
 import time
@@ -30,6 +29,7 @@ from env.types import (
     Turn,
     VideoRef,
 )
+from tests.helpers.full_disk import no_file_longer_than
 
 MASK = {"size": [48, 80], "counts": "Ti4b0M3"}
 FULL_TASK = Task(
@@ -199,13 +199,9 @@ def test_a_full_disk_is_an_error_that_loses_nothing(tmp_path):
     store = TrajectoryStore(tmp_path)
     store.append([full_trajectory("a")])
     size = store.trajectories_path.stat().st_size
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size + size // 2, before[1]))  # no file may become larger
-    try:
-        with pytest.raises(MachineError, match=r"trajectories\.jsonl: cannot be written \(.+\); "):
-            store.append([full_trajectory("b")])
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    told = pytest.raises(MachineError, match=r"trajectories\.jsonl: cannot be written \(.+\); ")
+    with no_file_longer_than(size + size // 2), told:
+        store.append([full_trajectory("b")])
     store.append([full_trajectory("b")])
     assert [trajectory.trajectory_id for trajectory in TrajectoryStore(tmp_path).read()] == ["a", "b"]
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +14,7 @@ from env.errors import CheckpointError, MachineError
 from env.files import write_text
 from rl.runtime import checkpoint
 from rl.runtime.checkpoint import complete_checkpoints, latest_checkpoint, load_state, save_checkpoint
+from tests.helpers.full_disk import no_file_longer_than
 
 
 def write_policy(folder: Path) -> None:
@@ -79,13 +79,9 @@ def test_the_folder_gets_its_name_by_a_rename(tmp_path: Path):
 def test_a_full_disk_keeps_the_last_checkpoint_and_nothing_else(tmp_path: Path, limit: int):
     state = {"weights": torch.ones(2000)}
     save_checkpoint(tmp_path, 2, write_policy, state)
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, before[1]))
-    try:
-        with pytest.raises(MachineError, match=r"step-000004.*: cannot be written \(.+\); .*start again"):
-            save_checkpoint(tmp_path, 4, write_policy, state)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    told = r"step-000004.*: cannot be written \(.+\); .*start again"
+    with no_file_longer_than(limit), pytest.raises(MachineError, match=told):
+        save_checkpoint(tmp_path, 4, write_policy, state)
     assert names(tmp_path / "checkpoints") == ["step-000002"]
     assert torch.equal(load_state(latest_checkpoint(tmp_path))["weights"], state["weights"])
 
