@@ -18,7 +18,7 @@ from rich.text import Text
 
 from configs.load import ConfigError, load_config
 from configs.schema import RunConfig
-from env.errors import DataError, VideoSegError
+from env.errors import INTERRUPTED, DataError, VideoSegError
 from env.frames import FrameCache
 from env.store import TrajectoryStore
 from env.types import Scores, StopReason, Task, Trajectory
@@ -44,6 +44,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (VideoSegError, ConfigError) as error:
         Console(stderr=True, highlight=False).print(Text(plain(str(error), 2000), style="red"), soft_wrap=True)
         return 2
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return INTERRUPTED
 
 
 def _replay(args: argparse.Namespace, wanted: Filter, console: Console) -> int:

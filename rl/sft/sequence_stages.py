@@ -13,7 +13,7 @@ import numpy as np
 from cot_data.moving_shapes.captions import caption_trajectories
 from rl.sft.collator import Sequences
 from rl.sft.context import StageContext
-from rl.sft.trainer import ColdStartTrainer, checkpoints, steps_done
+from rl.sft.trainer import ColdStartTrainer, newest_checkpoint, steps_done
 
 NUM_CAPTIONS = 4000  # sequences sampled for a stage of captions
 
@@ -40,6 +40,6 @@ def train_sequences(context: StageContext, sequences: Sequences) -> None:
         steps = math.ceil(stage.epochs * sequences.num_rows / rows_per_step)
         context = replace(context, stage=replace(stage, steps=steps))
     trainer = ColdStartTrainer(context, sequences)
-    newest = next(reversed(checkpoints(context.folder)), None)
+    newest = newest_checkpoint(context.folder)
     context.journal.drop_from(steps_done(newest) + 1 if newest else 1)  # records behind it are written again
     trainer.train(resume_from_checkpoint=str(newest) if newest else None)

@@ -11,10 +11,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, load_model, save_file, save_model
+from safetensors import SafetensorError
+from safetensors.torch import load_model, save_file, save_model
+from torch import nn
 
 from configs.schema import RunConfig
+from env.errors import CheckpointError
 from env.files import replace_path
+from policy.checkpoint_io import read_safetensors
 from policy.videoseg.model import SegPolicy
 from rl.sft.caption_prompts import CaptionPrompts
 from rl.sft.context import StageContext
@@ -68,7 +72,16 @@ def load_stage(folder: Path, policy: SegPolicy, prompts: CaptionPrompts | None) 
         prompts: Receives those of the caption prompts, if the cold start has them.
     """
     if (folder / "rng.safetensors").is_file():  # older runs have none
-        torch.set_rng_state(load_file(folder / "rng.safetensors")["torch"])
-    load_model(policy, str(folder / "policy.safetensors"))
+        torch.set_rng_state(read_safetensors(folder / "rng.safetensors")["torch"])
+    _load(policy, folder / "policy.safetensors")
     if prompts is not None:
-        load_model(prompts, str(folder / "prompts.safetensors"))
+        _load(prompts, folder / "prompts.safetensors")
+
+
+def _load(module: nn.Module, path: Path) -> None:
+    """Load the weights of a finished stage. CheckpointError where the file is damaged or of another model."""
+    try:
+        load_model(module, str(path))
+    except (OSError, RuntimeError, SafetensorError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise CheckpointError(f"{path}: cannot be loaded ({reason}); remove {path.parent} to train it again") from error

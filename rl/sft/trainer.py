@@ -22,12 +22,22 @@ from configs.load import ConfigError
 from configs.schema import ColdStartConfig, StageConfig
 from env.errors import CheckpointError
 from env.files import remove_folder, replace_folder
+from env.json_text import parse_json
 from policy.sam.model import SegSam2
 from rl.sft.collator import Sequences, SftCollator
 from rl.sft.context import StageContext
 from rl.sft.loss import StepTotals, sft_loss
 
 WEIGHTS = "model.safetensors"  # of a checkpoint inside a stage
+
+
+def newest_checkpoint(folder: Path) -> Path | None:
+    """Return the newest checkpoint inside a stage's folder, if there is one. CheckpointError where it is damaged."""
+    newest = next(reversed(checkpoints(folder)), None)
+    if newest is not None:
+        with _loading(newest):
+            parse_json((newest / "trainer_state.json").read_bytes())
+    return newest
 
 
 def checkpoints(folder: Path) -> list[Path]:
@@ -97,6 +107,10 @@ class ColdStartTrainer(SFTTrainer):
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         with _loading(Path(resume_from_checkpoint)):
             load_model(self.context.policy, str(Path(resume_from_checkpoint) / WEIGHTS))
+
+    def _load_rng_state(self, checkpoint: str | None) -> None:
+        with _loading(Path(checkpoint or "")):
+            super()._load_rng_state(checkpoint)
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         """Load both states, and then apply the learning rate and weight decay of the config, which may have changed."""

@@ -12,9 +12,12 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 
 from configs.schema import RunConfig
 from env.errors import INTERRUPTED, MachineError
+from env.folder_lock import lock_folder
+from rl.learner.collectives import init_process_group
 from rl.runtime import preflight
 from rl.runtime.cluster import connect_ray, make_token_private
 from rl.runtime.preflight import check_ray, prepare_machine
@@ -130,6 +133,32 @@ def test_an_output_folder_that_is_a_file_is_one_sentence(tmp_path: Path, module:
     assert done.returncode == 1 and file.read_text() == "mine"
     assert done.stderr.strip().splitlines()[-1].startswith(f"error: {file}"), done.stderr
     assert "Traceback" not in done.stderr and "cannot be written" in done.stderr
+
+
+def test_a_second_evaluation_in_a_folder_is_told_and_touches_nothing(tmp_path: Path):
+    (tmp_path / "results.json").write_text("mine")
+    with lock_folder(tmp_path):
+        done = run("rl.evaluate", f"--out={tmp_path}", "--checkpoint=policy/tiny")
+    assert done.returncode == 1 and f"error: {tmp_path}: in use by process {os.getpid()} on" in done.stderr
+    assert (tmp_path / "results.json").read_text() == "mine" and "Traceback" not in done.stderr
+
+
+def test_a_folder_on_a_file_system_that_cannot_be_written_is_one_sentence(tmp_path: Path):
+    mount = f'mount -t tmpfs -o ro none "{tmp_path}" && exec "$@"'
+    space = ["unshare", "-Urm", "sh", "-c", mount, "sh"]
+    if subprocess.run([*space, "true"], capture_output=True, check=False).returncode != 0:
+        pytest.skip("skipped: this machine lets nobody mount a file system in a namespace of its own")
+    command = [sys.executable, "-m", "cot_data.moving_shapes", f"--out={tmp_path}/shapes", "--videos=1"]
+    done = subprocess.run([*space, *command], capture_output=True, text=True, timeout=120, check=False)
+    told = f"error: {tmp_path}/shapes: cannot be written (Read-only file system); name a folder that can be written to"
+    assert done.stderr.strip() == told and done.returncode == 1
+
+
+def test_a_port_that_is_taken_is_one_sentence():
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+        with pytest.raises(MachineError, match=rf"{address}: the learner's ranks cannot meet there \(.*; start again"):
+            init_process_group(address, 0, 1, torch.device("cpu"))
 
 
 @pytest.mark.parametrize("name", ["grpo", "sft_coldstart", "demo", "evaluate", "predict"])
