@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from cot_data.datasets import held_out_tasks
 from cot_data.datasets.mixture import Mixture
 from cot_data.datasets.training_sources import load_source, training_sources
 from env.errors import command
-from env.files import replace_folder
+from env.files import remove_folder, replace_folder
 from env.store import TrajectoryStore
 from env.tools import enabled_tools
 from env.types import StopReason
@@ -38,12 +39,12 @@ from rl.rollout.task_stream import TaskStream
 from rl.runtime.archive import set_aside
 from rl.runtime.checkpoint import complete_checkpoints, load_state, save_checkpoint
 from rl.runtime.cluster import check_job_paths, connect_ray
-from rl.runtime.data_identity import Identity, data_identity
+from rl.runtime.data_identity import Identity, check_trained_tasks, data_identity
 from rl.runtime.frame_caches import learner_frames
 from rl.runtime.journal import Journal, Timer
 from rl.runtime.preflight import prepare_machine
 from rl.runtime.resume import check_resume, record_resume, started_with, write_start
-from rl.runtime.resume_rules import GRPO
+from rl.runtime.resume_rules import GRPO, Change
 from rl.runtime.threads import SharedCores
 
 WRITTEN = (
@@ -80,7 +81,7 @@ def train(config: RunConfig, resume: bool = False) -> None:
     frames = learner_frames(config)
     local = LocalLearner(policy, config, frames)
     if resume:
-        record_resume(run_dir, config, data, found, f"step {first_step}")
+        _continue_run_dir(config, tasks, data, found, first_step)
     else:
         _begin_run_dir(config, policy, family, data)
 
@@ -148,6 +149,18 @@ def _begin_run_dir(config: RunConfig, policy: SegPolicy, family: Family, data: I
     with replace_folder(initial) as draft:
         family.save(policy, draft)
     write_start(run_dir, config, data)
+
+
+def _continue_run_dir(
+    config: RunConfig, tasks: Mixture, data: Identity, found: Sequence[Change], first_step: int
+) -> None:
+    """Record what has changed. Rollouts of later steps, which were sampled without the changes, are dropped."""
+    run_dir = Path(config.run_dir)
+    if found:
+        check_trained_tasks(TrajectoryStore(run_dir / "trajectories"), tasks.parts)
+        if (run_dir / "pending").is_dir():
+            remove_folder(run_dir / "pending")
+    record_resume(run_dir, config, data, found, f"step {first_step}")
 
 
 class _Recorder:

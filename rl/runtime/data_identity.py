@@ -10,8 +10,9 @@ from typing import Any
 from configs.schema import SourceConfig
 from cot_data.formats.mask_table import TableGold
 from cot_data.tasks import Entry, Tasks
-from env.errors import CheckpointError
+from env.errors import CheckpointError, DataError
 from env.json_text import parse_json
+from env.store import TrajectoryStore
 from rl.runtime.resume_rules import FIXED, RECORDED, Change
 
 Identity = dict[str, dict[str, Any]]  # data set -> "tasks", "outlines", "traces", "only", "files"
@@ -58,6 +59,29 @@ def data_changes(old: Mapping[str, Any], new: Identity) -> dict[str, list[Change
             if files[0].get(name) != files[1].get(name):
                 found[RECORDED].append(Change(f"{key}, {name}", files[0].get(name), files[1].get(name)))
     return found
+
+
+def check_trained_tasks(store: TrajectoryStore, parts: Sequence[Tasks]) -> None:
+    """Raise CheckpointError where a task that a run has trained on has other frames or masks now.
+
+    The run's store has one form of every task, so that its rewards can be computed again.
+    """
+    stored = store.tasks().keys()
+    for part in parts:
+        for at, outline in enumerate(part.outlines):
+            if outline.task_id in stored and not _is_as_stored(store, part, at):
+                raise CheckpointError(
+                    f"{store.tasks_path}: the run has trained on task {outline.task_id}, which has other frames or "
+                    "masks now; put the former ones back, or start a new run in another folder"
+                )
+
+
+def _is_as_stored(store: TrajectoryStore, part: Tasks, at: int) -> bool:
+    """Return whether a task is the stored one. One that cannot be read now fails when it is sampled, and alone."""
+    try:
+        return store.accepts(part[at])
+    except DataError:
+        return True
 
 
 def read_identity(path: Path) -> dict[str, Any] | None:

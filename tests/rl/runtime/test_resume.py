@@ -15,7 +15,9 @@ from configs.load import config_text, config_to_dict, load_config
 from configs.schema import RunConfig, SourceConfig, StageConfig
 from cot_data.datasets import load_tasks
 from env.errors import CheckpointError
-from rl.runtime.data_identity import data_changes, data_identity
+from env.store import TrajectoryStore
+from env.types import Trajectory
+from rl.runtime.data_identity import check_trained_tasks, data_changes, data_identity
 from rl.runtime.resume import check_resume, record_resume, write_start
 from rl.runtime.resume_rules import COLD_START, EVALUATION, FIXED, FREE, GRPO, RECORDED, RULES, changes, flat, pattern
 from tests.helpers.rl_parts import Micro, read_lines, write_shapes
@@ -87,6 +89,28 @@ def test_other_tasks_are_fixed_and_other_masks_recorded(tmp_path: Path):
     (data / "meta_expressions.json").write_text(json.dumps(meta))
     found = data_changes(whole, identity_of(data))
     assert [change.key for change in found[FIXED]] == ["data.train.0, tasks", "data.train.0, outlines"]
+
+
+def test_a_trained_task_with_other_masks_is_refused_and_a_repaired_one_is_not(tmp_path: Path):
+    data, store = write_shapes(tmp_path / "data"), TrajectoryStore(tmp_path / "trajectories")
+    tasks = load_tasks("mevis", data)
+    trained, repaired = (next(at for at, task in enumerate(tasks) if task.gold and task.gold != tasks[0].gold), 0)
+    store.append([Trajectory("0/a/0", tasks[trained], 0, 0)])
+    check_trained_tasks(store, [load_tasks("mevis", shutil.move(data, tmp_path / "moved" / "data"))])
+    data, masks_file = tmp_path / "moved" / "data", tmp_path / "moved" / "data" / "mask_dict.json"
+    assert repaired != trained
+    masks = json.loads(masks_file.read_text())
+    meta = json.loads((data / "meta_expressions.json").read_text())["videos"]
+    ids = [expression["anno_id"] for video in meta.values() for expression in video["expressions"].values()]
+    for at, is_refused in ((repaired, False), (trained, True)):
+        for anno_id in ids[at]:
+            masks[str(anno_id)] = [None] * len(masks[str(anno_id)])
+        masks_file.write_text(json.dumps(masks))
+        if is_refused:
+            with pytest.raises(CheckpointError, match="has trained on task .*, which has other frames or masks now"):
+                check_trained_tasks(TrajectoryStore(store.folder), [load_tasks("mevis", data)])
+        else:
+            check_trained_tasks(TrajectoryStore(store.folder), [load_tasks("mevis", data)])
 
 
 def test_other_traces_are_fixed(tmp_path: Path):

@@ -61,7 +61,7 @@ def test_a_resumed_stage_has_the_rate_and_decay_of_its_config(micro: Micro, tmp_
     assert {group["initial_lr"] for group in state["param_groups"]} == {lr}
 
 
-@pytest.mark.parametrize("limit", [10, 10_000, 1_000_000])
+@pytest.mark.parametrize("limit", [200_000, 1_000_000])
 def test_a_full_disk_keeps_the_checkpoint_before(micro: Micro, tmp_path: Path, limit: int):
     train_dialogue(context_in(micro, tmp_path))
     told = pytest.raises(MachineError, match=r"cannot be written \(.+start again")
