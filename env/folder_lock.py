@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import socket
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -41,6 +43,10 @@ def lock_folder(folder: Path, name: str = NAME) -> Iterator[None]:
                 raise MachineError(
                     f"{folder}: in use by {owner}; wait until that has ended, or name another folder"
                 ) from None
+            except OSError as error:
+                if error.errno not in (errno.ENOTSUP, errno.ENOSYS, errno.ENOLCK):
+                    raise
+                warnings.warn(f"{path}: this file system has no locks; start no second process here", stacklevel=3)
             os.ftruncate(handle, 0)
             os.pwrite(handle, f"process {os.getpid()} on {socket.gethostname()}\n".encode(), 0)
             os.fsync(handle)

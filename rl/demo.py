@@ -43,7 +43,7 @@ from rl.runtime.resume_rules import COLD_START, EVALUATION, FIXED, GRPO, RECORDE
 
 TRAIN_SEED, EVAL_SEED = 1, 2
 # What a new start moves to a folder `earlier-N`; the data stay.
-OWN = ("cold_start", "grpo", "eval", "configs", "stages.json", "*.html")
+OWN = ("configs", "stages.json", "cold_start", "grpo", "eval", "*.html")
 
 
 @dataclass(frozen=True)

@@ -48,8 +48,8 @@ from rl.runtime.resume_rules import GRPO, Change
 from rl.runtime.threads import SharedCores
 
 WRITTEN = (
+    "config.yaml",  # first: without it there is nothing to resume from
     "initial",
-    "config.yaml",
     "data.json",
     "changes.jsonl",
     "metrics.jsonl",

@@ -18,7 +18,8 @@ def set_aside(run_dir: Path, names: Sequence[str], start: Path) -> None:
 
     Args:
         run_dir: Folder of both runs.
-        names: Names of the files and folders that a run writes, as glob patterns.
+        names: Names of the files and folders that a run writes, as glob patterns. They are moved in this order: with
+            the first one in its place, a run can be resumed.
         start: Checkpoint folder of the policy that the new run begins with.
 
     Raises:

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -32,7 +33,7 @@ def save_checkpoint(run_dir: Path, step: int, write_policy: Callable[[Path], Non
     """
     folder = run_dir / "checkpoints" / f"step-{step:06d}"
     for left in folder.parent.glob(f".step-*{PARTIAL}"):  # of a killed save; one process writes to a run
-        remove_folder(left)
+        shutil.rmtree(left, ignore_errors=True)
     with replace_folder(folder) as draft:
         write_policy(draft / "policy")
         torch.save({"step": step, **state}, draft / "state.pt")

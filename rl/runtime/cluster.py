@@ -65,7 +65,7 @@ def connect_ray(config: RunConfig, has_gpu: bool = False) -> None:
     check_ray()
     make_token_private(may_create=not os.environ.get("RAY_ADDRESS"))
     quiet = {"logging_level": "warning", "log_to_driver": False}
-    if os.environ.get("RAY_ADDRESS"):
+    if os.environ.get("RAY_ADDRESS", "local") not in ("", "local"):
         with _ray_errors(f"RAY_ADDRESS={os.environ['RAY_ADDRESS']}: the cluster cannot be joined"):
             ray.init(address="auto", **quiet)
     else:

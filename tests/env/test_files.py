@@ -274,3 +274,20 @@ def test_a_kept_file_is_replaced_as_a_whole(tmp_path):
 
 def _fail(place: str) -> bool:
     raise DataError(place, "bad")
+
+
+def test_a_file_system_that_flushes_no_folders_is_written_to(tmp_path, monkeypatch):
+    real = os.fsync
+
+    def refuse_folders(handle: int) -> None:
+        if Path(f"/proc/self/fd/{handle}").resolve().is_dir():
+            raise OSError(errno.EINVAL, "Invalid argument")
+        real(handle)
+
+    monkeypatch.setattr(os, "fsync", refuse_folders)
+    write_text(tmp_path / "a", "1")
+    assert (tmp_path / "a").read_text() == "1"
+    monkeypatch.setattr(os, "fsync", lambda handle: (_ for _ in ()).throw(OSError(errno.EIO, "Input/output error")))
+    with pytest.raises(MachineError, match="Input/output error"):
+        write_text(tmp_path / "a", "2")
+    assert (tmp_path / "a").read_text() == "1"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import os
 import signal
 import subprocess
@@ -68,4 +70,13 @@ def test_locks_of_different_names_in_one_folder_do_not_meet(tmp_path: Path):
 def test_a_folder_that_cannot_be_made_is_one_sentence(tmp_path: Path, place: str):
     (tmp_path / "file").write_text("")
     with pytest.raises(MachineError, match=r"cannot be written \("), lock_folder(tmp_path / place):
+        pass
+
+
+def test_a_file_system_without_locks_is_told_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def refuse(handle: int, operation: int) -> None:
+        raise OSError(errno.ENOTSUP, "Operation not supported")
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    with pytest.warns(UserWarning, match="has no locks; start no second process"), lock_folder(tmp_path):
         pass

@@ -107,7 +107,7 @@ def test_a_trained_task_with_other_masks_is_refused_and_a_repaired_one_is_not(tm
             masks[str(anno_id)] = [None] * len(masks[str(anno_id)])
         masks_file.write_text(json.dumps(masks))
         if is_refused:
-            with pytest.raises(CheckpointError, match="has trained on task .*, which has other frames or masks now"):
+            with pytest.raises(CheckpointError, match=r"has trained on task .*, which has other frames or masks now"):
                 check_trained_tasks(TrajectoryStore(store.folder), [load_tasks("mevis", data)])
         else:
             check_trained_tasks(TrajectoryStore(store.folder), [load_tasks("mevis", data)])
