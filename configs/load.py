@@ -6,9 +6,11 @@ import argparse
 import difflib
 import math
 import re
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, is_dataclass, replace
 from pathlib import Path
+from types import TracebackType
 from typing import Any, get_args, get_origin, get_type_hints
 
 import yaml
@@ -116,11 +118,21 @@ def config_from_args(args: argparse.Namespace) -> RunConfig:
 def check_command_line() -> None:
     """Read the config that this program's arguments ask for, so that a mistake in it ends the program at once.
 
-    A command calls it before the imports that load torch, and reads the config again when all of them are done.
+    A command calls it before the imports that load torch, and reads the config again when all of them are done. From
+    here on Ctrl-C ends the program with one line, also inside those imports.
     """
+    sys.excepthook = _excepthook
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     add_config_arguments(parser)
     config_from_args(parser.parse_known_args()[0])
+
+
+def _excepthook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """Print one line for Ctrl-C and the traceback of anything else."""
+    if issubclass(kind, KeyboardInterrupt):
+        print("interrupted", file=sys.stderr)
+    else:
+        sys.__excepthook__(kind, error, trace)
 
 
 def _chain(file: Path) -> list[tuple[Path, dict[Any, Any]]]:

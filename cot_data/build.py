@@ -32,8 +32,9 @@ from cot_data.traces.teacher import Teacher
 from cot_data.traces.validate import find_faults
 from cot_data.traces.visibility import visible_frames
 from cot_data.traces.write import prose_turns, to_record
-from env.errors import DataError, command
+from env.errors import DataError, MachineError, command
 from env.files import write_json
+from env.folder_lock import lock_folder
 from env.prompts import find_prompt, prompt_identity
 from env.types import Task, names_in
 
@@ -92,15 +93,12 @@ def build(tasks: Tasks, out: Path, options: BuildOptions) -> list[Built]:
     if teacher and journal.done:
         teacher.spent = journal.done[-1].spent
     rows = range(len(journal.done), min(options.limit or len(tasks), len(tasks)))
-    try:
-        with Progress(console=Console(stderr=True)) as bar, ThreadPoolExecutor(CONCURRENT_REQUESTS) as pool:
-            job = bar.add_task("Traces", total=len(rows) + len(journal.done), completed=len(journal.done))
-            for drafts in _batches(_drafts(tasks, rows, config, options.seed)):
-                for built in pool.map(lambda draft: _reword_draft(draft, config, teacher), drafts):
-                    journal.add(built)
-                    bar.advance(job)
-    finally:
-        journal.close()
+    with Progress(console=Console(stderr=True)) as bar, ThreadPoolExecutor(CONCURRENT_REQUESTS) as pool:
+        job = bar.add_task("Traces", total=len(rows) + len(journal.done), completed=len(journal.done))
+        for drafts in _batches(_drafts(tasks, rows, config, options.seed)):
+            for built in pool.map(lambda draft: _reword_draft(draft, config, teacher), drafts):
+                journal.add(built)
+                bar.advance(job)
     _write_output(out, journal.done)
     journal.path.unlink()
     return journal.done
@@ -231,7 +229,10 @@ def main() -> None:
     teacher = Teacher(args.teacher, args.teacher_model, args.max_tokens) if args.teacher else None
     tasks = load_tasks(args.dataset, args.root)
     source = {"root": str(args.root.absolute()), "dataset": args.dataset, "tasks": len(tasks)}
-    done = build(tasks, args.out, BuildOptions(config, args.seed, args.limit, teacher, source))
+    with lock_folder(args.out.parent, f".{args.out.name}.lock"):
+        if args.out.is_dir():
+            raise MachineError(f"{args.out}: is a folder; name a JSON file in --out")
+        done = build(tasks, args.out, BuildOptions(config, args.seed, args.limit, teacher, source))
     if teacher:
         teacher.close()
     print(summary(args.out, done, teacher))

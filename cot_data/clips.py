@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ import numpy as np
 from cot_data.formats.json_fields import field, read_json
 from cot_data.formats.png_masks import read_ids
 from env.errors import DataError, command
-from env.files import write_json
+from env.files import make_folder, write_bytes, write_json
 from env.rle import encode
 from env.types import RLE
 
@@ -40,9 +39,9 @@ def convert_clips(source: Path, out: Path) -> None:
         meta = read_json(clip / "meta.json")
         frames = sorted(path.stem for path in (clip / "frames").glob("*.jpg"))
         folder = Path(out) / "JPEGImages" / clip.name
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         for frame in frames:
-            shutil.copyfile(clip / "frames" / f"{frame}.jpg", folder / f"{frame}.jpg")
+            write_bytes(folder / f"{frame}.jpg", (clip / "frames" / f"{frame}.jpg").read_bytes())
         anno_ids = {obj_id: len(masks) + i for i, obj_id in enumerate(_object_ids(meta, clip))}
         ids_THW = np.stack([read_ids(clip / "masks" / f"{frame}.png") for frame in frames])
         for obj_id, anno_id in anno_ids.items():

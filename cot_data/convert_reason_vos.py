@@ -14,7 +14,7 @@ from rich.progress import track
 
 from cot_data.datasets.reason_vos import load_reason_vos
 from env.errors import command
-from env.files import write_json
+from env.files import make_folder, write_json
 from env.types import RLE
 
 
@@ -31,7 +31,7 @@ def convert(root: Path, out: Path) -> None:
             masks[str(anno_id)] = entry.task().gold
         record = videos.setdefault(name, {"frames": video.frames, "height": video.height, "width": video.width})
         record.setdefault("expressions", {})[exp_id] = {"exp": entry.outline.expression, "anno_id": anno_id}
-    out.mkdir(parents=True, exist_ok=True)
+    make_folder(out)
     write_json(out / "meta_expressions_format.json", {"videos": videos}, indent=None)
     write_json(out / "mask_dict.json", masks, indent=None)
 

@@ -12,6 +12,9 @@ Every message says what was expected, what came, and where to mend it.
 
 from __future__ import annotations
 
+import errno
+import signal
+import sys
 from collections.abc import Callable
 from functools import wraps
 
@@ -51,7 +54,10 @@ class EnvError(VideoSegError):
 
 
 def command(main: Callable[[], None]) -> Callable[[], None]:
-    """Wrap a command's `main`, so that an error which its user can mend ends it with the message and no traceback."""
+    """Wrap a command's `main`, so that what its user or the machine has caused ends it with one line and no traceback.
+
+    Ctrl-C stops a local Ray and exits with 130, as a shell reports it.
+    """
 
     @wraps(main)
     def run() -> None:
@@ -59,5 +65,19 @@ def command(main: Callable[[], None]) -> Callable[[], None]:
             main()
         except (VideoSegError, ConfigError) as error:
             raise SystemExit(f"error: {plain(str(error), MAX_MESSAGE)}") from None
+        except OSError as error:
+            if error.errno not in _FULL:
+                raise
+            raise SystemExit(f"error: {error.filename or 'the disk'}: {error.strerror}; free some space") from None
+        except KeyboardInterrupt:
+            signal.signal(signal.SIGINT, signal.SIG_DFL)  # a second Ctrl-C ends the process at once
+            if ray := sys.modules.get("ray"):
+                ray.shutdown()
+            print("interrupted; what is finished is kept", file=sys.stderr)
+            raise SystemExit(INTERRUPTED) from None
 
     return run
+
+
+INTERRUPTED = 128 + signal.SIGINT
+_FULL = (errno.ENOSPC, errno.EDQUOT)  # outside `env.files` only what libraries write by themselves, such as caches

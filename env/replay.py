@@ -21,7 +21,7 @@ from configs.load import ConfigError, load_config
 from configs.plain_text import MAX_MESSAGE, plain
 from configs.prompt_file import FILE_NAME
 from configs.schema import RunConfig
-from env.errors import DataError, VideoSegError
+from env.errors import INTERRUPTED, DataError, VideoSegError
 from env.frames import FrameCache
 from env.store import TrajectoryStore
 from env.terminal import shown
@@ -48,6 +48,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (VideoSegError, ConfigError) as error:
         Console(stderr=True, highlight=False).print(shown(error, MAX_MESSAGE, "red"), soft_wrap=True)
         return 2
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return INTERRUPTED
 
 
 def _replay(args: argparse.Namespace, wanted: Filter, console: Console) -> int:

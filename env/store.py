@@ -14,10 +14,10 @@ from typing import TypeVar
 
 from configs.plain_text import plain
 from env.errors import DataError
-from env.files import append_lines, keep_lines, read_lines
+from env.files import append_lines, keep_lines, make_folder, read_lines
 from env.json_text import check_surrogates, parse_json
 from env.rows import Row, check_version, take, task_from_row, task_to_row, trajectory_from_row, trajectory_to_row
-from env.types import StopReason, Trajectory
+from env.types import StopReason, Task, Trajectory
 
 __all__ = ["TrajectoryStore", "task_from_row", "task_to_row", "trajectory_from_row", "trajectory_to_row"]
 
@@ -31,7 +31,7 @@ class TrajectoryStore:
         self.folder = Path(folder)
         self.tasks_path = self.folder / "tasks.jsonl"
         self.trajectories_path = self.folder / "trajectories.jsonl"
-        self._task_lines: dict[str, int] | None = None  # task id -> hash of its line; None: not read yet
+        self._task_lines: dict[str, int] | None = None  # task id -> hash of its content; None: not read yet
         self._trajectory_ids: set[str] = set()
 
     def append(self, trajectories: Sequence[Trajectory]) -> None:
@@ -53,13 +53,14 @@ class TrajectoryStore:
             lines[trajectory.trajectory_id] = _line(where, trajectory_to_row, trajectory)
             task_id = trajectory.task.task_id
             task = _line(f"task {task_id}", task_to_row, trajectory.task)
-            if known.get(task_id, hash(task)) != hash(task) or tasks.setdefault(task_id, task) != task:
+            content = _content(trajectory.task)
+            if known.get(task_id, content) != content or tasks.setdefault(task_id, task) != task:
                 raise DataError(f"task {task_id}", f"differs from that in {self.tasks_path}; write to another folder")
-        self.folder.mkdir(parents=True, exist_ok=True)
+        make_folder(self.folder)
         # Tasks first: a writer killed in between leaves a task without trajectories, never the reverse.
         append_lines(self.tasks_path, [line for task_id, line in tasks.items() if task_id not in known])
         append_lines(self.trajectories_path, list(lines.values()))
-        known.update({task_id: hash(line) for task_id, line in tasks.items()})
+        known.update({item.task.task_id: _content(item.task) for item in trajectories})
         self._trajectory_ids.update(lines)
 
     def read(self) -> Iterator[Trajectory]:
@@ -68,12 +69,19 @@ class TrajectoryStore:
         An unfinished last line (its writer was killed) is skipped with a warning. DataError names file and line.
         """
         trajectories_size = _size(self.trajectories_path)  # before the tasks, so that every task named is there
-        tasks = {}
-        for where, line in read_lines(self.tasks_path, _size(self.tasks_path)):
-            task = _parse(where, line, task_from_row)
-            tasks[task.task_id] = task
+        tasks = self.tasks()
         for where, line in read_lines(self.trajectories_path, trajectories_size):
             yield _parse(where, line, lambda row: trajectory_from_row(row, tasks))
+
+    def tasks(self) -> dict[str, Task]:
+        """Return the stored tasks by id."""
+        rows = read_lines(self.tasks_path, _size(self.tasks_path))
+        found = (_parse(where, line, task_from_row) for where, line in rows)
+        return {task.task_id: task for task in found}
+
+    def accepts(self, task: Task) -> bool:
+        """Return whether trajectories of this task could be appended: no other task is stored under its id."""
+        return self._known_tasks().get(task.task_id, _content(task)) == _content(task)
 
     def drop_from(self, step: int) -> None:
         """Remove the trajectories of `step` and later, and tasks that no other names; they can then be written again.
@@ -105,12 +113,18 @@ class TrajectoryStore:
             self._task_lines = {}
             for where, line in read_lines(self.tasks_path, _size(self.tasks_path)):
                 task = _parse(where, line, task_from_row)
-                self._task_lines[task.task_id] = hash(_line(where, task_to_row, task))  # as this version writes it
+                self._task_lines[task.task_id] = _content(task)
             self._trajectory_ids = {
                 _parse(where, line, lambda row: take(row, "trajectory_id", str))
                 for where, line in read_lines(self.trajectories_path, _size(self.trajectories_path))
             }
         return self._task_lines
+
+
+def _content(task: Task) -> int:
+    """Return a hash of a task as this version writes it, without the folder of its data, which may move."""
+    row = task_to_row(task)
+    return hash(json.dumps({**row, "video": {**row["video"], "root": ""}}))
 
 
 def _line(where: str, to_row: Callable[[_Value], Row], value: _Value) -> str:

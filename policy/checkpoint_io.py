@@ -19,6 +19,7 @@ from torch import Tensor
 
 from configs.load import ConfigError
 from env.errors import CheckpointError, VideoSegError
+from env.files import replace_path
 from env.json_text import parse_json
 
 INDEX, SINGLE = "model.safetensors.index.json", "model.safetensors"
@@ -141,7 +142,8 @@ def write_safetensors(weights: Mapping[str, Tensor], path: Path) -> None:
     Raises CheckpointError where one is not finite: such a checkpoint could only be thrown away.
     """
     require_finite(weights, path)
-    save_file({name: tensor.cpu().contiguous() for name, tensor in weights.items()}, path, metadata={"format": "pt"})
+    with replace_path(path) as draft:
+        save_file({name: each.cpu().contiguous() for name, each in weights.items()}, draft, metadata={"format": "pt"})
 
 
 def require_finite(weights: Mapping[str, Tensor], where: object) -> None:

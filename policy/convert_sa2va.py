@@ -29,7 +29,7 @@ from transformers import Qwen3VLConfig, Qwen3VLForConditionalGeneration
 
 from configs.schema import SamConfig
 from env.errors import CheckpointError, command
-from env.files import write_json
+from env.files import replace_folder, write_json
 from policy.checkpoint_io import read_folder, read_json, reading, require_finite, require_fit
 from policy.folder_kinds import RELEASED_TYPE
 from policy.sam.build import build_sam
@@ -152,13 +152,16 @@ def main() -> None:
     parser.add_argument("target", type=Path, help="folder to write")
     parser.add_argument("--back", action="store_true", help="convert from our layout to the published one")
     args = parser.parse_args()
-    if args.back:
-        policy = load_policy(args.source)
-        write_released(policy, args.target)
-        if differs := other_masks(policy.sam.built_from):
-            print(f"{args.target}: {differs}")
-    else:
-        save_policy(read_released(args.source), args.target)
+    if args.target.is_dir() and any(args.target.iterdir()):
+        raise CheckpointError(f"{args.target}: expected a new folder, found one with files in it; name another")
+    with replace_folder(args.target) as draft:
+        if args.back:
+            policy = load_policy(args.source)
+            write_released(policy, draft)
+            if differs := other_masks(policy.sam.built_from):
+                print(f"{args.target}: {differs}")
+        else:
+            save_policy(read_released(args.source), draft)
     print(f"{args.target}: written")
 
 

@@ -15,6 +15,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from env.errors import CheckpointError, command
+from env.files import replace_folder
 
 
 def ship(source: Path, target: Path) -> None:
@@ -24,11 +25,14 @@ def ship(source: Path, target: Path) -> None:
     """
     if not (source / "policy.json").is_file():
         raise CheckpointError(f"{source}: no policy.json; expected the folder of a policy")
-    shutil.copytree(source, target, dirs_exist_ok=True)
-    for path in target.rglob("*.safetensors"):
-        tensors = load_file(path)
-        halved = {name: t.to(torch.float16) if t.dtype == torch.float32 else t for name, t in tensors.items()}
-        save_file(halved, path, metadata={"format": "pt"})
+    with replace_folder(target) as draft:
+        for folder in (target, source):
+            if folder.is_dir():
+                shutil.copytree(folder, draft, dirs_exist_ok=True)
+        for path in draft.rglob("*.safetensors"):
+            tensors = load_file(path)
+            halved = {name: t.to(torch.float16) if t.dtype == torch.float32 else t for name, t in tensors.items()}
+            save_file(halved, path, metadata={"format": "pt"})
 
 
 @command

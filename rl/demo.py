@@ -12,7 +12,14 @@ import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from configs.load import add_config_arguments, check_command_line, config_from_args, config_text, load_config
+from configs.load import (
+    ConfigError,
+    add_config_arguments,
+    check_command_line,
+    config_from_args,
+    config_text,
+    load_config,
+)
 
 if __name__ == "__main__":
     check_command_line()  # a mistake ends the command here, before the imports below load torch
@@ -22,7 +29,7 @@ from rich.console import Console
 from configs.schema import RunConfig
 from cot_data.moving_shapes.labels_file import LABELS, size_and_seed
 from env.errors import CheckpointError, DataError, command
-from env.files import write_text
+from env.files import make_folder, write_text
 from env.frames import FrameCache
 from env.terminal import shown
 from env.viewer.page import write_page
@@ -32,10 +39,12 @@ from rl.report.page import render_report
 from rl.runtime.archive import set_aside
 from rl.runtime.memory import MemoryWatch
 from rl.runtime.phases import Phase, PhaseLog, run_phase
+from rl.runtime.preflight import prepare_machine
+from rl.runtime.resume_rules import COLD_START, EVALUATION, FIXED, GRPO, RECORDED, changes
 
 TRAIN_SEED, EVAL_SEED = 1, 2
 # What a new start moves to a folder `earlier-N`; the data stay.
-OWN = ("cold_start", "grpo", "eval", "configs", "stages.json", "*.html")
+OWN = ("configs", "stages.json", "cold_start", "grpo", "eval", "*.html")
 
 
 @dataclass(frozen=True)
@@ -101,22 +110,40 @@ def prepare(config: RunConfig, run_dir: Path, start: Path, resume: bool) -> None
     saved = run_dir / "configs" / "demo.yaml"
     if resume and not saved.is_file():
         raise CheckpointError(f"{run_dir}: nothing to resume from (no configs/demo.yaml); start without --resume")
-    if resume and load_config(saved) != config:
-        raise CheckpointError(f"{saved}: differs from the given config; give the same one, or start without --resume")
-    if resume and load_config(saved.with_name("grpo.yaml")).policy.path != str(start):
-        raise CheckpointError(f"{run_dir}: started with the other --from-nothing; repeat that choice, or start anew")
+    if resume:
+        _check_demo(saved, config, start)
     if not resume:
         set_aside(run_dir, OWN, SHIPPED)
-    saved.parent.mkdir(parents=True, exist_ok=True)
-    write_text(saved, config_text(config))
+    make_folder(saved.parent)
     write_text(saved.with_name("cold_start.yaml"), config_text(replace(config, run_dir=str(run_dir / "cold_start"))))
     policy = replace(config.policy, path=str(start))
     write_text(saved.with_name("grpo.yaml"), config_text(replace(config, run_dir=str(run_dir / "grpo"), policy=policy)))
     for key in EVALUATIONS:
         out = run_dir / "eval" / key
-        out.mkdir(parents=True, exist_ok=True)
+        make_folder(out)
         write_text(saved.with_name(f"eval_{key}.yaml"), config_text(replace(config, run_dir=str(out))))
         write_text(out / "config.yaml", config_text(replace(config, run_dir=str(out))))  # which env.replay reads
+    write_text(saved, config_text(config))  # last: with it the demo can be resumed
+
+
+def _check_demo(saved: Path, config: RunConfig, start: Path) -> None:
+    """Raise CheckpointError where a demo was started with another config or another choice of --from-nothing."""
+    try:
+        before, grpo = load_config(saved), load_config(saved.with_name("grpo.yaml"))
+    except ConfigError as error:
+        reason = " ".join(str(error).split())
+        raise CheckpointError(f"{reason}; put back that file, or start without --resume") from error
+    if grpo.policy.path != str(start):
+        raise CheckpointError(
+            f"{saved.parents[1]}: started with the other --from-nothing; repeat that choice, or start anew"
+        )
+    commands, kinds = (GRPO, COLD_START, EVALUATION), (FIXED, RECORDED)
+    differing = {str(each) for command in commands for kind in kinds for each in changes(before, config, command)[kind]}
+    if differing:
+        raise CheckpointError(
+            f"{saved}: differs from the given config ({'; '.join(sorted(differing))}); "
+            "give the same one, or start without --resume"
+        )
 
 
 def data_stages(config: RunConfig, num_train: int, num_eval: int) -> list[Phase]:
@@ -159,9 +186,11 @@ def has_data(root: Path, num_videos: int, seed: int) -> bool:
     Raises:
         DataError: The folder holds Moving Shapes of another size or seed.
     """
-    labels = root / LABELS  # written last
+    labels = root / LABELS
+    if not (root / "meta_expressions.json").is_file():  # written last
+        return False
     if not labels.is_file():
-        return (root / "meta_expressions.json").is_file()
+        return True
     found_videos, found_seed = size_and_seed(root)
     if (found_videos, found_seed) != (num_videos, seed):
         raise DataError(
@@ -209,7 +238,7 @@ def with_resume(stage: Phase, run_dir: Path) -> list[str]:
     """Return the stage's command, with --resume where an interrupted attempt left something to resume from."""
     begun = {
         "cold_start": (run_dir / "cold_start" / "config.yaml").is_file(),
-        "grpo": any((run_dir / "grpo" / "checkpoints").glob("step-*/state.pt")),
+        "grpo": (run_dir / "grpo" / "config.yaml").is_file(),
     }
     return [*stage.command, "--resume"] if begun.get(stage.key) else stage.command
 
@@ -224,7 +253,9 @@ def main() -> None:
     parser.add_argument("--eval-videos", type=int, default=60, help="videos generated for held-out tasks")
     args = parser.parse_args()
     options = DemoOptions(args.from_nothing, args.resume, args.train_videos, args.eval_videos)
-    run_demo(config_from_args(args), options, Console(highlight=False))
+    config = config_from_args(args)
+    with prepare_machine(Path(config.run_dir), uses_ray=True, resume=args.resume):
+        run_demo(config, options, Console(highlight=False))
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ hidden. `--set eval.workers=N` segments with N Ray workers. `--compare` is `rl.e
 from __future__ import annotations
 
 import argparse
+import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,7 @@ from rich.table import Table
 from configs.schema import RunConfig
 from cot_data.datasets import held_out_tasks, load_tasks
 from env.errors import DataError, command
-from env.files import write_json
+from env.files import write_json, write_text
 from env.store import TrajectoryStore
 from env.types import Task, names_in
 from rl.benchmarks.expression_scores import frame_names
@@ -42,6 +43,7 @@ from rl.evaluation.identity import STORES
 from rl.evaluation.runner import measure_tasks, segment_tasks
 from rl.evaluation.table import results_table
 from rl.families import family_name
+from rl.runtime.preflight import prepare_machine
 
 
 def evaluate(config: RunConfig, checkpoint: Path, tasks: Sequence[Task], out: Path) -> dict[str, Any]:
@@ -135,6 +137,12 @@ def _write(results: dict[str, Any], out: Path) -> None:
 def main() -> None:
     args = _parser().parse_args()
     config = config_from_args(args)
+    with prepare_machine(args.out, uses_ray=bool(args.checkpoint and config.eval.workers)):
+        _run(args, config)
+
+
+def _run(args: argparse.Namespace, config: RunConfig) -> None:
+    """Do what the command line asks for, in the folder `--out`."""
     if args.compare:
         first, second = args.compare
         differences = compare(first, second, config.eval.num_bootstrap, config.seed)
@@ -174,8 +182,9 @@ def _parser() -> argparse.ArgumentParser:
 def show(tables: Sequence[Table | Group], path: Path) -> None:
     """Print tables, and write them to a file that is wide enough."""
     Console().print(*tables)
-    with path.open("w") as file:
-        Console(file=file, width=160).print(*tables)
+    text = io.StringIO()
+    Console(file=text, width=160).print(*tables)
+    write_text(path, text.getvalue())
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""GRPO on Ray: `ray job submit -- python -m rl.grpo --config NAME`, or plain `python -m rl.grpo` (starts a local Ray).
+"""GRPO on Ray: `python -m rl.grpo --config NAME` starts a local one; docs/train.md submits it as a job to a cluster.
 
 `train` is the whole algorithm. Every step is a rollout, the learner's score and update, and a record.
 """
@@ -6,11 +6,12 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from configs.load import ConfigError, add_config_arguments, check_command_line, config_from_args, config_text
+from configs.load import ConfigError, add_config_arguments, check_command_line, config_from_args
 
 if __name__ == "__main__":
     check_command_line()  # a mistake ends the command here, before the imports below load torch
@@ -20,7 +21,7 @@ from cot_data.datasets import held_out_tasks
 from cot_data.datasets.mixture import Mixture
 from cot_data.datasets.training_sources import load_source, training_sources
 from env.errors import command
-from env.files import write_text
+from env.files import remove_folder, replace_folder
 from env.prompts import find_prompt
 from env.store import TrajectoryStore
 from env.tools import enabled_tools
@@ -37,24 +38,43 @@ from rl.rollout.prefetch import RolloutPrefetcher
 from rl.rollout.rollout_worker import RolloutPool
 from rl.rollout.task_stream import TaskStream
 from rl.runtime.archive import set_aside
-from rl.runtime.checkpoint import latest_checkpoint, load_state, save_checkpoint
+from rl.runtime.checkpoint import complete_checkpoints, load_state, save_checkpoint
 from rl.runtime.cluster import check_job_paths, connect_ray
+from rl.runtime.data_identity import Identity, check_trained_tasks, data_identity
 from rl.runtime.frame_caches import learner_frames
 from rl.runtime.journal import Journal, Timer
+from rl.runtime.preflight import prepare_machine
+from rl.runtime.resume import check_resume, record_resume, started_with, write_start
+from rl.runtime.resume_rules import GRPO, Change
 from rl.runtime.threads import SharedCores
 
-WRITTEN = ("initial", "config.yaml", "metrics.jsonl", "events.*", "trajectories", "pending", "checkpoints")
+WRITTEN = (
+    "config.yaml",  # first: without it there is nothing to resume from
+    "initial",
+    "data.json",
+    "changes.jsonl",
+    "metrics.jsonl",
+    "events.*",
+    "trajectories",
+    "pending",
+    "checkpoints",
+)
 
 
 def train(config: RunConfig, resume: bool = False) -> None:
     """Run GRPO until `grpo.steps`; with `resume`, from the newest checkpoint of `run_dir`."""
     check_job_paths(config)
     run_dir = Path(config.run_dir)
+    if resume:
+        started_with(run_dir)
     initial = run_dir / "initial" if resume else Path(config.policy.path)
     family = family_of(initial, config.policy.kind)
-    state = load_state(latest_checkpoint(run_dir)) if resume else None
+    tasks, data = _training_data(config)
+    found = check_resume(run_dir, config, GRPO, data) if resume else []
+    newest = next(reversed(complete_checkpoints(run_dir)), None) if resume else None  # None: killed before the first
+    state = load_state(newest) if newest else None
     first_step, cursor = _position(state, config)
-    stream = _task_stream(config)
+    stream = TaskStream(tasks, config.grpo.tasks_per_step, config.seed)
     held_out = held_out_tasks(config) if config.grpo.eval_every else []
     policy, config = family.load(initial, config.policy), as_trained(config, initial)
     if not isinstance(policy, SegPolicy):
@@ -62,13 +82,15 @@ def train(config: RunConfig, resume: bool = False) -> None:
     frames = learner_frames(config)
     local = LocalLearner(policy, config, frames)
     policy.prompt = find_prompt(config.env.prompt)
-    if not resume:
-        config = _begin_run_dir(config, policy, family)
+    if resume:
+        _continue_run_dir(config, tasks, data, found, first_step)
+    else:
+        config = _begin_run_dir(config, policy, family, data)
 
     connect_ray(config, has_gpu=policy.device.type == "cuda")
     learner = with_ranks(local, config, run_dir / "initial")
-    if state is not None:
-        learner.load_state(state, latest_checkpoint(run_dir))
+    if state is not None and newest is not None:
+        learner.load_state(state, newest)
     pool = RolloutPool(config, run_dir / "initial" / "vlm")
     recorder = _Recorder(config, first_step)
     write_policy = partial(family.save, policy)
@@ -102,7 +124,6 @@ def train(config: RunConfig, resume: bool = False) -> None:
         recorder.record(step, step_groups, pool, metrics | timer.seconds)
         if (step + 1) % config.grpo.save_every == 0 or step + 1 == config.grpo.steps:
             save_checkpoint(run_dir, step + 1, write_policy, learner.state() | {"cursor": step_groups.cursor})
-    recorder.close()
     pool.close()
     learner.close()
 
@@ -115,21 +136,39 @@ def _position(state: dict[str, Any] | None, config: RunConfig) -> tuple[int, int
     return step, state.get("cursor", step * config.grpo.tasks_per_step)  # older versions saved no cursor
 
 
-def _task_stream(config: RunConfig) -> TaskStream:
+def _training_data(config: RunConfig) -> tuple[Mixture, Identity]:
+    """Open the data sets of the run; return them with what identifies them."""
     sources = training_sources(config.data)
-    tasks = Mixture([load_source(source) for source in sources], [source.weight for source in sources])
-    return TaskStream(tasks, config.grpo.tasks_per_step, config.seed)
+    parts = [load_source(source) for source in sources]
+    return Mixture(parts, [source.weight for source in sources]), data_identity(sources, parts)
 
 
-def _begin_run_dir(config: RunConfig, policy: SegPolicy, family: Family) -> RunConfig:
-    """Move what an earlier run wrote aside, and write the initial policy and the config; return what was written."""
+def _begin_run_dir(config: RunConfig, policy: SegPolicy, family: Family, data: Identity) -> RunConfig:
+    """Move what an earlier run wrote aside, and write the initial policy, the config and the data's identity.
+
+    Returns:
+        The config that was written: its prompt is the copy that the run keeps.
+    """
     run_dir = Path(config.run_dir)
     initial = run_dir / "initial"  # the KL reference; workers and ranks load it too
     set_aside(run_dir, WRITTEN, Path(config.policy.path))
-    family.save(policy, initial)
-    config = as_trained(config, initial)  # whose copy of the prompt the run keeps
-    write_text(run_dir / "config.yaml", config_text(config))
+    with replace_folder(initial) as draft:
+        family.save(policy, draft)
+    config = as_trained(config, initial)
+    write_start(run_dir, config, data)
     return config
+
+
+def _continue_run_dir(
+    config: RunConfig, tasks: Mixture, data: Identity, found: Sequence[Change], first_step: int
+) -> None:
+    """Record what has changed. Rollouts of later steps, which were sampled without the changes, are dropped."""
+    run_dir = Path(config.run_dir)
+    if found:
+        check_trained_tasks(TrajectoryStore(run_dir / "trajectories"), tasks.parts)
+        if (run_dir / "pending").is_dir():
+            remove_folder(run_dir / "pending")
+    record_resume(run_dir, config, data, found, f"step {first_step}")
 
 
 class _Recorder:
@@ -168,10 +207,6 @@ class _Recorder:
             | worker_metrics(stats, pool.failures),
         )
 
-    def close(self) -> None:
-        """Close the files."""
-        self._journal.close()
-
 
 @command
 def main() -> None:
@@ -179,7 +214,9 @@ def main() -> None:
     add_config_arguments(parser)
     parser.add_argument("--resume", action="store_true", help="continue from the newest checkpoint of run_dir")
     args = parser.parse_args()
-    train(config_from_args(args), args.resume)
+    config = config_from_args(args)
+    with prepare_machine(Path(config.run_dir), uses_ray=True, resume=args.resume):
+        train(config, args.resume)
 
 
 if __name__ == "__main__":

@@ -31,6 +31,7 @@ from env.types import StopReason, Task, Trajectory
 from policy.segmenter import Segmenter
 from rl.families import as_trained, family_of
 from rl.report.overlay_video import remove_prediction, write_masks, write_overlay
+from rl.runtime.preflight import prepare_machine
 
 
 def predict(config: RunConfig, video: Path, query: str, checkpoint: Path, out: Path) -> Trajectory:
@@ -150,8 +151,10 @@ def main() -> None:
         raise ConfigError("--video: two videos have one name, which their folders below --out take; predict them apart")
     several = len(args.video) > 1
     videos = {args.out / video.name if several else args.out: video for video in args.video}
-    predictions = predict_each(config_from_args(args), videos, args.query, args.checkpoint)
-    are_there = [_report(video, out, found) for (out, video), found in zip(videos.items(), predictions, strict=True)]
+    config = config_from_args(args)
+    with prepare_machine(args.out):
+        predictions = predict_each(config, videos, args.query, args.checkpoint)
+        are_there = [_report(video, out, it) for (out, video), it in zip(videos.items(), predictions, strict=True)]
     if not all(are_there):
         sys.exit(1)
 

@@ -20,7 +20,8 @@ import pyarrow as pa
 from configs.plain_text import plain
 from cot_data.faults import RAISE, Faults
 from cot_data.formats.mask_rows import FORMAT, write_rows
-from env.errors import DataError
+from env.errors import DataError, MachineError
+from env.files import make_folder, replace_path
 from env.rle import decode, encode, union
 from env.types import RLE, VideoRef
 
@@ -130,7 +131,12 @@ class TableGold:
 
 
 def convert_to_arrow(source: Path) -> Path:
-    """Return the Arrow file of a dictionary; if it does not exist yet, write it atomically. DataError if that fails."""
+    """Return the Arrow file of a dictionary; if it does not exist yet, write it as a whole.
+
+    Raises:
+        DataError: `source` is not a dictionary of masks.
+        MachineError: The Arrow file cannot be written.
+    """
     if not source.is_file():
         raise DataError(str(source), "expected a dictionary of masks, found no such file")
     found = source.stat()
@@ -141,17 +147,12 @@ def convert_to_arrow(source: Path) -> Path:
     path = folder / f"{stem}.{found.st_size:x}-{found.st_mtime_ns:x}.{FORMAT}.arrow"
     if path.is_file():
         return path
-    temporary = path.with_suffix(f".tmp{os.getpid()}")
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        write_rows(source, temporary)
-        os.replace(temporary, path)
-    except OSError as error:
-        problem = f"cannot be written ({error}); name a folder for converted masks in {CACHE_ENV}"
-        raise DataError(str(folder), problem) from error
-    finally:
-        if temporary.exists():
-            temporary.unlink()
+        make_folder(folder)
+        with replace_path(path) as draft:
+            write_rows(source, draft)
+    except MachineError as error:
+        raise MachineError(f"{error}, or name a folder for converted masks in {CACHE_ENV}") from error
     for stale in folder.glob(f"{stem}.*.arrow"):
         if stale != path:
             stale.unlink(missing_ok=True)

@@ -9,6 +9,7 @@ from rich.progress import Progress
 
 from cot_data.moving_shapes.generate import ShapesConfig, write_moving_shapes
 from env.errors import command
+from env.folder_lock import lock_folder
 
 
 @command
@@ -21,7 +22,7 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=ShapesConfig.size, help="side of a frame in pixels")
     parser.add_argument("--processes", type=int, default=2, help="worker processes")
     args = parser.parse_args()
-    with Progress() as bar:
+    with lock_folder(args.out), Progress() as bar:
         job = bar.add_task("Moving Shapes", total=args.videos)
         config = ShapesConfig(size=args.size)
         write_moving_shapes(

@@ -25,7 +25,7 @@ from cot_data.moving_shapes.predicates import Track
 from cot_data.moving_shapes.render import background, draw_scene, scene_masks
 from cot_data.moving_shapes.scene import Scene, sample_num_frames, sample_scene
 from env.errors import DataError
-from env.files import write_text
+from env.files import machine_errors, make_folder, sync_all, write_text
 from env.frames import sample_indices
 from env.rle import encode
 from env.types import RLE, Interval
@@ -92,7 +92,7 @@ def write_moving_shapes(
     """
     out = Path(out)
     config = config or ShapesConfig()
-    (out / "JPEGImages").mkdir(parents=True, exist_ok=True)
+    make_folder(out / "JPEGImages")
     make = partial(make_video, out, seed, config)
     videos = []
     if processes > 1 and num_videos >= 64:
@@ -106,10 +106,12 @@ def write_moving_shapes(
             videos.append(make(video_idx))
             if progress:
                 progress(len(videos))
-    _dump(out / "meta_expressions.json", {"videos": {video.name: video.meta for video in videos}})
+    sync_all()
     _dump(out / "mask_dict.json", {anno_id: rles for video in videos for anno_id, rles in video.masks.items()})
     labels = {video.name: video.labels for video in videos}
     _dump(out / "moving_shapes.json", {"version": 2, "seed": seed, "videos": labels})
+    # Last, since a data set is what has this file: without it nobody takes an unfinished one for a whole one.
+    _dump(out / "meta_expressions.json", {"videos": {video.name: video.meta for video in videos}})
 
 
 def _dump(path: Path, value: dict[str, Any]) -> None:
@@ -133,9 +135,10 @@ def make_video(out: Path, seed: int, config: ShapesConfig, video_idx: int) -> Vi
     frames_THW3 = draw_scene(scene, background(rng, scene.size))
     name = f"s{seed}_{video_idx:05d}"
     folder = out / "JPEGImages" / name
-    folder.mkdir(exist_ok=True)
-    for t, frame_HW3 in enumerate(frames_THW3):
-        Image.fromarray(frame_HW3).save(folder / f"{t:05d}.jpg", quality=95, subsampling=0)
+    with machine_errors(folder):
+        folder.mkdir(exist_ok=True)
+        for t, frame_HW3 in enumerate(frames_THW3):
+            Image.fromarray(frame_HW3).save(folder / f"{t:05d}.jpg", quality=95, subsampling=0)
     anno_ids = [video_idx * MAX_OBJECTS + i for i in range(len(scene.shapes))]
     return Video(
         name,

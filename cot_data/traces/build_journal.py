@@ -7,7 +7,6 @@ line that was cut off when the process was killed is dropped.
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from typing import Any
 from cot_data.formats.json_fields import all_of, field
 from cot_data.formats.vts_cot import Record, to_json, validate
 from env.errors import DataError
+from env.files import append_lines, make_folder, read_lines
 from env.json_text import parse_json
 
 
@@ -37,39 +37,27 @@ class BuildJournal:
         """Open the journal of the output file `out`, or start one. DataError if it was started with other settings."""
         self.path = out.with_name(f"{out.name}.partial.jsonl")
         self.done: list[Built] = []
-        out.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(out.parent)
         rows = self._rows()
         if rows:
             self._compare(rows[0], settings)
             self.done = [self._read(row, number) for number, row in enumerate(rows[1:], start=2)]
-        self._file = self.path.open("a", encoding="utf-8")
         if not rows:
             self._write(settings)
 
     def add(self, built: Built) -> None:
-        """Append one result and flush it."""
+        """Append one result and flush it to disk. MachineError where that cannot be done; it can be added again."""
         row = asdict(built) | {"record": to_json(built.record) if built.record else None}
         self._write(row)
         self.done.append(built)
 
     def _write(self, row: dict[str, Any]) -> None:
-        self._file.write(json.dumps(row) + "\n")
-        self._file.flush()
-
-    def close(self) -> None:
-        """Close the file and keep it."""
-        self._file.close()
+        append_lines(self.path, [json.dumps(row) + "\n"])
 
     def _rows(self) -> list[Any]:
-        """The complete lines of the file; an incomplete last line is cut off."""
-        if not self.path.is_file():
-            return []
-        whole = self.path.read_bytes()
-        end = whole.rfind(b"\n") + 1
-        if end < len(whole):
-            os.truncate(self.path, end)
+        """The complete lines of the file; an incomplete last line, whose writer was killed, is left out."""
         rows = []
-        for number, line in enumerate(whole[:end].splitlines(), start=1):
+        for number, (_, line) in enumerate(read_lines(self.path), start=1):
             try:
                 rows.append(parse_json(line))
             except ValueError as error:

@@ -14,7 +14,7 @@ from statistics import fmean
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from env.errors import DataError
-from env.files import write_text
+from env.files import make_folder, write_text
 from env.frames import FrameCache
 from env.rle import is_empty
 from env.tools import TOOLS
@@ -139,7 +139,7 @@ def render_page(
 
 def write_page(path: Path, html: str) -> None:
     """Write a page as UTF-8. Lone surrogates, which a model can write and JSON can hold, become `?`."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     write_text(path, html.encode("utf-8", "replace").decode("utf-8"))
 
 

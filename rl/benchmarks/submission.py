@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from env.files import replace_file
 from env.outside_names import check_path
 from env.rle import mask_or_empty
 from env.types import Task, names_in
@@ -31,8 +32,7 @@ def write_submission(protocol: BenchmarkProtocol, predicted: Iterable[tuple[Task
         How many predictions were missing.
     """
     num_missing = 0
-    partial = path.with_suffix(".partial")
-    with zipfile.ZipFile(partial, "w", zipfile.ZIP_STORED) as archive:
+    with replace_file(path) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
         for task, prediction in predicted:
             num_missing += prediction.is_missing
             folder = "/".join(filter(None, (protocol.zip_folder, *names_in(task.task_id))))
@@ -42,5 +42,4 @@ def write_submission(protocol: BenchmarkProtocol, predicted: Iterable[tuple[Task
                 Image.fromarray(pixels).save(png, "PNG")
                 check_path(f"{folder}/{name}", task.task_id)
                 archive.writestr(zipfile.ZipInfo(f"{folder}/{name}.png", _DATE), png.getvalue())
-    partial.replace(path)
     return num_missing

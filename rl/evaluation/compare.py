@@ -18,7 +18,7 @@ from rich.table import Table
 
 from cot_data.formats.json_fields import field, read_json
 from env.errors import DataError
-from env.files import write_json
+from env.files import make_folder, replace_path, write_json
 from env.terminal import shown
 from rl.evaluation.statistics import Estimate, paired_difference, slices_of
 
@@ -124,12 +124,13 @@ def plot(differences: Differences, path: Path) -> None:
     axis.set_yticks(range(len(names)), [f"{name} (n={differences[name]['n']})" for name in names])
     axis.set_xlabel("difference in percentage points, 95 % interval")
     axis.legend(loc="lower right")
-    figure.savefig(path, dpi=150)
+    with replace_path(path) as draft:
+        figure.savefig(draft, dpi=150)
     plt.close(figure)
 
 
 def write_comparison(differences: Differences, out: Path) -> None:
     """Write `compare.json` and `compare.png`."""
-    out.mkdir(parents=True, exist_ok=True)
+    make_folder(out)
     write_json(out / "compare.json", differences)
     plot(differences, out / "compare.png")

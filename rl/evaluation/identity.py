@@ -12,9 +12,10 @@ from typing import Any
 from configs.schema import EnvConfig, RunConfig
 from cot_data.formats.json_fields import read_json
 from env.errors import CheckpointError, DataError
-from env.files import write_json
+from env.files import make_folder, write_json
 from env.types import Task
 from rl.families import FAMILIES, family_name
+from rl.runtime.resume_rules import EVALUATION, FREE, RULES, Change, flat
 
 STORES = {"sighted": "trajectories", "blind": "trajectories_blind"}
 
@@ -36,11 +37,12 @@ def claim(out: Path, config: RunConfig, checkpoint: Path, tasks: Sequence[Task])
     identity = _identity(config, checkpoint, tasks)
     if path.is_file():
         found = _read_identity(path)
-        differing = [key for key in identity if found.get(key) != identity[key]]
+        before, after = flat(_compared(found)), flat(_compared(identity))
+        differing = [key for key in {**after, **before} if before.get(key) != after.get(key)]
         if differing:
+            named = "; ".join(str(Change(key, before.get(key), after.get(key))) for key in differing)
             raise DataError(
-                str(path),
-                f"belongs to an evaluation with another {', '.join(differing)}; name another --out, or remove {out}",
+                str(path), f"belongs to an evaluation with other settings: {named}; name another --out, or remove {out}"
             )
         return
     for folder in STORES.values():
@@ -50,7 +52,7 @@ def claim(out: Path, config: RunConfig, checkpoint: Path, tasks: Sequence[Task])
                 f"expected {path} beside it, which tells which evaluation it belongs to; "
                 "name another --out, or remove it",
             )
-    out.mkdir(parents=True, exist_ok=True)
+    make_folder(out)
     write_json(path, identity)
 
 
@@ -66,6 +68,14 @@ def _identity(config: RunConfig, checkpoint: Path, tasks: Sequence[Task]) -> dic
         "tasks": {"n": len(tasks), "sha256": _hash_tasks(tasks)},
     }
     return json.loads(json.dumps(identity))
+
+
+def _compared(identity: Mapping[str, Any]) -> dict[str, Any]:
+    """Return an identity without the limits of time, on which no mask of a finished episode depends."""
+    env = identity.get("env")
+    if not isinstance(env, Mapping):
+        return dict(identity)
+    return {**identity, "env": {key: value for key, value in env.items() if RULES[f"env.{key}"][EVALUATION] != FREE}}
 
 
 def _read_identity(path: Path) -> dict[str, Any]:

@@ -13,6 +13,8 @@ from datetime import timedelta
 import torch
 import torch.distributed as dist
 
+from env.errors import MachineError
+
 SECONDS = 600.0  # that a rank waits for the others in a collective operation
 
 
@@ -24,12 +26,19 @@ def init_process_group(address: str, rank: int, count: int, device: torch.device
         rank: Number of this rank, from 0.
         count: Number of ranks.
         device: Where the weights are: NCCL connects GPUs, Gloo connects CPUs.
+
+    Raises:
+        MachineError: The port is taken, or the address cannot be reached.
     """
     backend = "nccl" if device.type == "cuda" else "gloo"
     # Without it NCCL's watchdog kills this process when another rank is late; with it the operation raises.
     os.environ.setdefault("TORCH_NCCL_BLOCKING_WAIT", "1")
     limit = timedelta(seconds=SECONDS)
-    dist.init_process_group(backend, f"tcp://{address}", world_size=count, rank=rank, timeout=limit)
+    try:
+        dist.init_process_group(backend, f"tcp://{address}", world_size=count, rank=rank, timeout=limit)
+    except dist.DistNetworkError as error:  # the port was free a moment before
+        reason = str(error).strip().partition("\n")[0]
+        raise MachineError(f"{address}: the learner's ranks cannot meet there ({reason}); start again") from error
 
 
 def destroy_process_group() -> None:

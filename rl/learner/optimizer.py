@@ -69,6 +69,11 @@ class LearnerOptimizer:
         else:
             self.local.load_state_dict(state["optimizer"])
         self.schedule.load_state_dict(state["schedule"])
+        # Learning rate and weight decay are those of the config, which a resumed run may change.
+        self.schedule.base_lrs = [self._config.lr]
+        (group,) = self.local.param_groups
+        group["initial_lr"], group["weight_decay"] = self._config.lr, self._config.weight_decay
+        group["lr"] = self._config.lr * self.schedule.lr_lambdas[0](self.schedule.last_epoch)
 
 
 def lr_scale(config: GrpoConfig, step: int) -> float:

@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from env.errors import DataError
-from env.files import machine_errors, replace_file, replace_folder, write_json
+from env.files import machine_errors, replace_folder, replace_path, write_json
 from env.frames import FrameCache
 from env.rle import mask_or_empty
 from env.types import Trajectory
@@ -66,7 +66,7 @@ def write_overlay(trajectory: Trajectory, frames: FrameCache, path: Path) -> Non
     video = trajectory.task.video
     # The codec requires even sides: an odd one loses its last row or column, and a single one is doubled.
     height, width = max(2, video.height // 2 * 2), max(2, video.width // 2 * 2)
-    with replace_file(path) as file, av.open(file, "w", format="mp4") as container:
+    with replace_path(path) as draft, av.open(str(draft), "w", format="mp4") as container:
         stream = container.add_stream("libx264", rate=12)
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
         for at in range(video.num_frames):

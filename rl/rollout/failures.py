@@ -13,8 +13,8 @@
 
 The episodes that a worker had in flight when it DIED, raised (ENGINE) or got STUCK are run again, at most
 `grpo.max_attempts` times in all, the last time alone (`rl.rollout.dispatcher`). A group is trained on if at least
-`grpo.min_group` of its trajectories are valid. A full disk ends the run with a DataError (`env.store`); what was stored
-before stays, and `--resume` continues from it.
+`grpo.min_group` of its trajectories are valid. A full disk ends the run with a MachineError (`env.files`);
+what was stored before stays, and `--resume` continues from it.
 """
 
 from __future__ import annotations

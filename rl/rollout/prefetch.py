@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from functools import partial
 from pathlib import Path
 
 from configs.schema import RunConfig
+from env.files import remove_folder
 from env.store import TrajectoryStore
 from env.types import Task
 from rl.rollout.dynamic_sampling import Group, StepGroups, sample_groups
@@ -97,4 +97,4 @@ class RolloutPrefetcher:
         """Remove the pending rollouts of earlier steps, which are trained on and stored with their scores."""
         for folder in self.pending.glob("step-*"):
             if folder < self._folder(before):
-                shutil.rmtree(folder)
+                remove_folder(folder)

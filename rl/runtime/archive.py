@@ -7,6 +7,7 @@ from itertools import count
 from pathlib import Path
 
 from configs.load import ConfigError
+from env.files import machine_errors, make_folder
 
 
 def set_aside(run_dir: Path, names: Sequence[str], start: Path) -> None:
@@ -17,7 +18,8 @@ def set_aside(run_dir: Path, names: Sequence[str], start: Path) -> None:
 
     Args:
         run_dir: Folder of both runs.
-        names: Names of the files and folders that a run writes, as glob patterns.
+        names: Names of the files and folders that a run writes, as glob patterns. They are moved in this order: with
+            the first one in its place, a run can be resumed.
         start: Checkpoint folder of the policy that the new run begins with.
 
     Raises:
@@ -31,6 +33,7 @@ def set_aside(run_dir: Path, names: Sequence[str], start: Path) -> None:
         )
     if old:
         folder = next(path for number in count(1) if not (path := run_dir / f"earlier-{number}").exists())
-        folder.mkdir()
-        for path in old:
-            path.rename(folder / path.name)
+        make_folder(folder)
+        with machine_errors(folder):
+            for path in old:
+                path.rename(folder / path.name)

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any
 import torch
 
 from env.errors import CheckpointError
+from env.files import PARTIAL, remove_folder, replace_folder
 from policy.checkpoint_io import read_pickle, require_finite, require_fit
 
 KEEP = 2
@@ -34,20 +34,19 @@ def save_checkpoint(run_dir: Path, step: int, write_policy: Callable[[Path], Non
         The folder of the checkpoint.
     """
     folder = run_dir / "checkpoints" / f"step-{step:06d}"
-    partial = folder.with_name(folder.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    write_policy(partial / "policy")
-    torch.save({"step": step, **state}, partial / "state.pt")
-    shutil.rmtree(folder, ignore_errors=True)
-    os.replace(partial, folder)
-    for old in _complete(run_dir)[:-KEEP]:
-        shutil.rmtree(old)
+    for left in folder.parent.glob(f".step-*{PARTIAL}"):  # of a killed save; one process writes to a run
+        shutil.rmtree(left, ignore_errors=True)
+    with replace_folder(folder) as draft:
+        write_policy(draft / "policy")
+        torch.save({"step": step, **state}, draft / "state.pt")
+    for old in complete_checkpoints(run_dir)[:-KEEP]:
+        remove_folder(old)
     return folder
 
 
 def latest_checkpoint(run_dir: Path) -> Path:
     """Return the folder of the newest complete checkpoint. CheckpointError when there is none."""
-    found = _complete(run_dir)
+    found = complete_checkpoints(run_dir)
     if not found:
         raise CheckpointError(f"{run_dir}: no checkpoints/step-*/state.pt to resume from; start without --resume")
     return found[-1]
@@ -95,7 +94,7 @@ def restore(module: torch.nn.Module, weights: dict[str, torch.Tensor], where: st
     module.load_state_dict(weights)
 
 
-def _complete(run_dir: Path) -> list[Path]:
-    return sorted(
-        path.parent for path in (run_dir / "checkpoints").glob("step-*/state.pt") if ".partial" not in str(path)
-    )
+def complete_checkpoints(run_dir: Path) -> list[Path]:
+    """Return the folders of all complete checkpoints, oldest first."""
+    found = (run_dir / "checkpoints").glob("step-*/state.pt")
+    return sorted(path.parent for path in found if path.parent.name.removeprefix("step-").isdecimal())

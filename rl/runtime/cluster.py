@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,9 +14,13 @@ import ray
 
 from configs.load import ConfigError
 from configs.schema import PolicyConfig, RunConfig
+from env.errors import MachineError
+from env.files import machine_errors
+from rl.runtime.preflight import check_ray
 
 VISIBLE = "CUDA_VISIBLE_DEVICES"
 STARTS = 3  # attempts to start a local Ray
+TOKEN_SETTINGS = {"RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"}  # with one of these Ray is left to decide
 LEAST_STORE = 512 << 20  # bytes, for trajectories and other small objects
 VERSIONS = 3  # of the weights in the store at a time: in use, in transit, being written
 
@@ -53,17 +58,20 @@ def connect_ray(config: RunConfig, has_gpu: bool = False) -> None:
     """Join the cluster of `ray job submit` (or RAY_ADDRESS), else start a local Ray sized for this run.
 
     `has_gpu`: this process uses the first GPU that it sees. A local Ray then manages the others only, unless workers
-    share that one (`sampler.gpus_per_worker` below 1, one learner).
+    share that one (`sampler.gpus_per_worker` below 1, one learner). MachineError where Ray cannot start.
     """
     if ray.is_initialized():
         return
+    check_ray()
+    make_token_private(may_create=not os.environ.get("RAY_ADDRESS"))
     quiet = {"logging_level": "warning", "log_to_driver": False}
-    if os.environ.get("RAY_ADDRESS"):
-        ray.init(address="auto", **quiet)
+    if os.environ.get("RAY_ADDRESS", "local") not in ("", "local"):
+        with _ray_errors(f"RAY_ADDRESS={os.environ['RAY_ADDRESS']}: the cluster cannot be joined"):
+            ray.init(address="auto", **quiet)
     else:
         shares_gpu = config.sampler.gpus_per_worker < 1 and config.grpo.learner_ranks == 1
         gpus = _other_gpus() if has_gpu and not shares_gpu else None
-        with _only_visible(gpus):
+        with _only_visible(gpus), _ray_errors("Ray cannot be started on this machine"):
             _start_local(
                 address="local",  # otherwise Ray joins any cluster on this machine, and then rejects the settings below
                 num_cpus=max(os.cpu_count() or 1, config.grpo.workers + config.grpo.learner_ranks, config.eval.workers),
@@ -72,6 +80,32 @@ def connect_ray(config: RunConfig, has_gpu: bool = False) -> None:
                 object_store_memory=_store_bytes(config.policy),
                 **quiet,
             )
+
+
+def make_token_private(may_create: bool) -> None:
+    """Make Ray's token, with which anyone can run code in the cluster, a file that only its owner can read.
+
+    Ray writes the file with the usual permissions. `may_create`: write the token that a new local Ray would write.
+    """
+    path = Path.home() / ".ray" / "auth_token"
+    with machine_errors(path):
+        if path.is_file() and path.stat().st_uid == os.getuid():
+            path.chmod(0o600)
+        elif may_create and not path.exists() and not TOKEN_SETTINGS & os.environ.keys():
+            path.parent.mkdir(mode=0o700, exist_ok=True)
+            handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            with os.fdopen(handle, "w") as file:
+                file.write(secrets.token_hex(32))  # as Ray itself makes one
+
+
+@contextmanager
+def _ray_errors(what: str) -> Iterator[None]:
+    """Raise what Ray raises at its start, which is of many classes, as a MachineError of one sentence."""
+    try:
+        yield
+    except Exception as error:
+        reason = " ".join(str(error).split())[:300] or type(error).__name__
+        raise MachineError(f"{what} ({reason}); Ray's logs are in session_latest/logs of its folder") from error
 
 
 def _other_gpus() -> list[str]:

@@ -10,9 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from env.errors import DataError
 from env.files import write_json
 from env.json_text import parse_json
 from rl.runtime.memory import MemoryWatch
+
+GRACE = 60.0  # seconds
 
 
 @dataclass(frozen=True)
@@ -38,7 +41,7 @@ class PhaseLog:
 
     def __init__(self, run_dir: Path):
         self.path = run_dir / "stages.json"
-        self.rows: dict[str, dict[str, Any]] = parse_json(self.path.read_bytes()) if self.path.exists() else {}
+        self.rows = _read_rows(self.path) if self.path.exists() else {}
 
     def is_done(self, key: str) -> bool:
         """Return whether a phase has ended without an error."""
@@ -67,6 +70,19 @@ class PhaseLog:
         return [PhaseCost(row["name"], row["seconds"], row["peak_bytes"]) for row in self.rows.values()]
 
 
+def _read_rows(path: Path) -> dict[str, dict[str, Any]]:
+    """Return the rows of `stages.json` by key. DataError where it is damaged."""
+    try:
+        rows = parse_json(path.read_bytes())
+        for row in rows.values():
+            _ = str(row["name"]), float(row["seconds"]), int(row["peak_bytes"]), bool(row["done"])
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise DataError(
+            str(path), f"expected name, seconds, peak_bytes and done of every stage ({error}); remove the file"
+        ) from error
+    return rows
+
+
 def run_phase(phase: Phase, command: Sequence[str], log: PhaseLog, watch: MemoryWatch) -> None:
     """Run one phase to its end and record its time and memory.
 
@@ -83,7 +99,7 @@ def run_phase(phase: Phase, command: Sequence[str], log: PhaseLog, watch: Memory
     watch.take_peak()
     code = -1
     try:
-        code = subprocess.run([sys.executable, *command], check=False).returncode
+        code = _run([sys.executable, *command])
     finally:
         log.add(phase, time.monotonic() - begin, watch.take_peak(), done=code == 0)
     if code != 0:
@@ -91,3 +107,15 @@ def run_phase(phase: Phase, command: Sequence[str], log: PhaseLog, watch: Memory
             f"demo stopped: {phase.title!r} failed with exit code {code}: python {' '.join(command)}", file=sys.stderr
         )
         raise SystemExit(code if code > 0 else 128 - code)  # a negative code is the signal that ended it
+
+
+def _run(command: Sequence[str]) -> int:
+    """Run a command and return its exit code. Ctrl-C reaches it too, so it gets the time to end what it has started."""
+    with subprocess.Popen(command) as process:
+        try:
+            return process.wait()
+        except KeyboardInterrupt:
+            process.wait(GRACE)
+            raise
+        finally:
+            process.kill()

@@ -13,7 +13,7 @@ import numpy as np
 from cot_data.moving_shapes.captions import caption_trajectories
 from rl.sft.collator import Sequences
 from rl.sft.context import StageContext
-from rl.sft.trainer import ColdStartTrainer
+from rl.sft.trainer import ColdStartTrainer, newest_checkpoint, steps_done
 
 NUM_CAPTIONS = 4000  # sequences sampled for a stage of captions
 
@@ -40,6 +40,6 @@ def train_sequences(context: StageContext, sequences: Sequences) -> None:
         steps = math.ceil(stage.epochs * sequences.num_rows / rows_per_step)
         context = replace(context, stage=replace(stage, steps=steps))
     trainer = ColdStartTrainer(context, sequences)
-    steps_done = max((int(path.name.split("-")[1]) for path in context.folder.glob("checkpoint-*")), default=0)
-    context.journal.drop_from(steps_done + 1)  # records behind that checkpoint, which are written again
-    trainer.train(resume_from_checkpoint=str(context.folder / f"checkpoint-{steps_done}") if steps_done else None)
+    newest = newest_checkpoint(context.folder)
+    context.journal.drop_from(steps_done(newest) + 1 if newest else 1)  # records behind it are written again
+    trainer.train(resume_from_checkpoint=str(newest) if newest else None)

@@ -10,9 +10,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from safetensors.torch import load_model, save_model
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_model, save_file, save_model
+from torch import nn
 
 from configs.schema import RunConfig
+from env.errors import CheckpointError
+from env.files import replace_path
+from policy.checkpoint_io import read_safetensors
 from policy.videoseg.model import SegPolicy
 from rl.sft.caption_prompts import CaptionPrompts
 from rl.sft.context import StageContext
@@ -43,9 +49,13 @@ def save_stage(folder: Path, policy: SegPolicy, prompts: CaptionPrompts | None) 
         policy: The policy after the stage.
         prompts: The caption prompts after the stage, if the cold start has them.
     """
+    with replace_path(folder / "rng.safetensors") as draft:  # the next stage goes on with these random numbers
+        save_file({"torch": torch.get_rng_state()}, draft)
     if prompts is not None:
-        save_model(prompts, str(folder / "prompts.safetensors"))
-    save_model(policy, str(folder / "policy.safetensors"))
+        with replace_path(folder / "prompts.safetensors") as draft:
+            save_model(prompts, str(draft))
+    with replace_path(folder / "policy.safetensors") as draft:
+        save_model(policy, str(draft))
 
 
 def is_done(folder: Path) -> bool:
@@ -54,13 +64,24 @@ def is_done(folder: Path) -> bool:
 
 
 def load_stage(folder: Path, policy: SegPolicy, prompts: CaptionPrompts | None) -> None:
-    """Load the weights after a completed stage.
+    """Load the weights after a completed stage, and the state of torch's random numbers.
 
     Args:
         folder: The stage's folder.
         policy: Receives the policy's weights.
         prompts: Receives those of the caption prompts, if the cold start has them.
     """
-    load_model(policy, str(folder / "policy.safetensors"))
+    if (folder / "rng.safetensors").is_file():  # older runs have none
+        torch.set_rng_state(read_safetensors(folder / "rng.safetensors")["torch"])
+    _load(policy, folder / "policy.safetensors")
     if prompts is not None:
-        load_model(prompts, str(folder / "prompts.safetensors"))
+        _load(prompts, folder / "prompts.safetensors")
+
+
+def _load(module: nn.Module, path: Path) -> None:
+    """Load the weights of a finished stage. CheckpointError where the file is damaged or of another model."""
+    try:
+        load_model(module, str(path))
+    except (OSError, RuntimeError, SafetensorError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise CheckpointError(f"{path}: cannot be loaded ({reason}); remove {path.parent} to train it again") from error

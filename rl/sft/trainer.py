@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import numpy as np
 import torch
 from datasets import Dataset
+from safetensors import SafetensorError
 from safetensors.torch import load_model, save_model
 from torch import Tensor
 from transformers import TrainerCallback
@@ -16,10 +20,35 @@ from trl.trainer.sft_trainer import SFTTrainer
 
 from configs.load import ConfigError
 from configs.schema import ColdStartConfig, StageConfig
+from env.errors import CheckpointError
+from env.files import remove_folder, replace_folder
+from env.json_text import parse_json
 from policy.sam.model import SegSam2
 from rl.sft.collator import Sequences, SftCollator
 from rl.sft.context import StageContext
 from rl.sft.loss import StepTotals, sft_loss
+
+WEIGHTS = "model.safetensors"  # of a checkpoint inside a stage
+
+
+def newest_checkpoint(folder: Path) -> Path | None:
+    """Return the newest checkpoint inside a stage's folder, if there is one. CheckpointError where it is damaged."""
+    newest = next(reversed(checkpoints(folder)), None)
+    if newest is not None:
+        with _loading(newest):
+            parse_json((newest / "trainer_state.json").read_bytes())
+    return newest
+
+
+def checkpoints(folder: Path) -> list[Path]:
+    """Return the checkpoints inside a stage's folder, oldest first. Each is whole, by `replace_folder`."""
+    found = folder.glob("checkpoint-*/trainer_state.json")  # written last by older versions
+    return sorted((path.parent for path in found), key=steps_done)
+
+
+def steps_done(checkpoint: Path) -> int:
+    """Return after how many steps of its stage a checkpoint was saved."""
+    return int(checkpoint.name.removeprefix("checkpoint-"))
 
 
 class ColdStartTrainer(SFTTrainer):
@@ -63,17 +92,50 @@ class ColdStartTrainer(SFTTrainer):
         self._sums.clear()
         return means
 
-    def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
-        assert output_dir is not None
-        folder = Path(output_dir)
-        folder.mkdir(parents=True, exist_ok=True)
-        save_model(self.context.policy, str(folder / "model.safetensors"))  # writes a tied head's tensor once
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        """Write a whole checkpoint or none. transformers writes its files one after the other, in their final place."""
+        former = checkpoints(self.context.folder)
+        with replace_folder(self.context.folder / f"checkpoint-{self.state.global_step}") as draft:
+            save_model(self.context.policy, str(draft / WEIGHTS))  # writes a tied head's tensor once
+            self._save_optimizer_and_scheduler(str(draft))
+            self._save_rng_state(str(draft))
+            self.state.save_to_json(str(draft / "trainer_state.json"))
+        for old in former:
+            if old != self.context.folder / f"checkpoint-{self.state.global_step}":
+                remove_folder(old)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
-        load_model(self.context.policy, str(Path(resume_from_checkpoint) / "model.safetensors"))
+        with _loading(Path(resume_from_checkpoint)):
+            load_model(self.context.policy, str(Path(resume_from_checkpoint) / WEIGHTS))
 
-    def _save_checkpoint(self, model: Any, trial: Any) -> None:
-        super(SFTTrainer, self)._save_checkpoint(model, trial)  # without TRL's model card
+    def _load_rng_state(self, checkpoint: str | None) -> None:
+        with _loading(Path(checkpoint or "")):
+            super()._load_rng_state(checkpoint)
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        """Load both states, and then apply the learning rate and weight decay of the config, which may have changed."""
+        if checkpoint is None:
+            return
+        with _loading(Path(checkpoint)):
+            super()._load_optimizer_and_scheduler(checkpoint)
+        assert self.optimizer is not None
+        schedule: Any = self.lr_scheduler
+        for group, scale in zip(self.optimizer.param_groups, schedule.lr_lambdas, strict=True):
+            group["initial_lr"] = self.args.learning_rate
+            group["lr"] = self.args.learning_rate * scale(schedule.last_epoch)
+            if group["weight_decay"]:  # biases and norms have none
+                group["weight_decay"] = self.args.weight_decay
+        schedule.base_lrs = [self.args.learning_rate] * len(schedule.base_lrs)
+
+
+@contextmanager
+def _loading(checkpoint: Path) -> Iterator[None]:
+    """Raise what a damaged file raises inside the block as a CheckpointError."""
+    try:
+        yield
+    except (OSError, RuntimeError, ValueError, KeyError, EOFError, UnpicklingError, SafetensorError) as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise CheckpointError(f"{checkpoint}: cannot be resumed from ({reason}); remove that folder") from error
 
 
 def choose_sam_parts(sam: SegSam2, stage: StageConfig) -> None:
@@ -111,7 +173,6 @@ def training_arguments(stage: StageConfig, config: ColdStartConfig, folder: Path
         logging_steps=config.log_every,
         logging_strategy="steps",
         save_steps=config.save_every,
-        save_total_limit=1,
         save_strategy="steps",
         seed=seed,
         data_seed=seed,

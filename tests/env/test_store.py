@@ -1,11 +1,13 @@
 """The trajectory store: it reads back what was written, after crashes, resumes and with bad lines."""
 
 import json
-import resource
+import os
 import subprocess
 import sys
+import time
 import warnings
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -27,6 +29,7 @@ from env.types import (
     Turn,
     VideoRef,
 )
+from tests.helpers.full_disk import no_file_longer_than
 
 COUNTS = "P6Ph0Pj2"  # a square
 MASK = {"size": [48, 80], "counts": COUNTS}
@@ -197,13 +200,9 @@ def test_a_full_disk_is_an_error_that_loses_nothing(tmp_path):
     store = TrajectoryStore(tmp_path)
     store.append([full_trajectory("a")])
     size = store.trajectories_path.stat().st_size
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size + size // 2, before[1]))  # no file may become larger
-    try:
-        with pytest.raises(MachineError, match=r"trajectories\.jsonl: cannot be written \(.+\); "):
-            store.append([full_trajectory("b")])
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    told = pytest.raises(MachineError, match=r"trajectories\.jsonl: cannot be written \(.+\); ")
+    with no_file_longer_than(size + size // 2), told:
+        store.append([full_trajectory("b")])
     store.append([full_trajectory("b")])
     assert [trajectory.trajectory_id for trajectory in TrajectoryStore(tmp_path).read()] == ["a", "b"]
 
@@ -226,6 +225,50 @@ def test_drop_from_removes_later_steps(tmp_path):
     store.append([full_trajectory("2/0", 2)])  # may be written again
     assert [trajectory.step for trajectory in store.read()] == [0, 0, 1, 1, 2]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["tasks.jsonl", "trajectories.jsonl"]
+
+
+KILLED = """
+import sys
+import time
+from pathlib import Path
+from env.store import TrajectoryStore
+from tests.env.test_store import full_trajectory
+store = TrajectoryStore(Path(sys.argv[1]))
+print("begin", flush=True)
+while True:
+    store.drop_from(50)
+    store.append([full_trajectory(f"{step}/0", step) for step in range(50, 60)])
+"""
+
+
+def test_a_kill_in_drop_from_loses_no_earlier_step(tmp_path):
+    TrajectoryStore(tmp_path).append([full_trajectory(f"{step}/0", step) for step in range(50)])
+    for seconds in (0.0, 0.003, 0.011, 0.02, 0.047, 0.1):
+        command = [sys.executable, "-c", KILLED, str(tmp_path)]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
+            assert process.stdout is not None
+            process.stdout.readline()
+            time.sleep(seconds)
+            process.kill()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # of a torn last line
+            steps = [trajectory.step for trajectory in TrajectoryStore(tmp_path).read()]
+        assert steps[:50] == list(range(50)) and len(steps) == len(set(steps))
+
+
+def test_appended_rows_are_on_disk_when_append_returns(tmp_path, monkeypatch):
+    store = TrajectoryStore(tmp_path)
+    flushed = []
+    real = os.fsync
+    monkeypatch.setattr(
+        os, "fsync", lambda handle: (flushed.append(os.readlink(f"/proc/self/fd/{handle}")), real(handle))
+    )
+    store.append([full_trajectory("a")])
+    names = [Path(path).name for path in flushed]
+    assert names.index("tasks.jsonl") < names.index("trajectories.jsonl"), "a task is there before who names it"
+    flushed.clear()
+    store.append([full_trajectory("b")])
+    assert [Path(path).name for path in flushed][-1] == "trajectories.jsonl"
 
 
 def test_a_dropped_task_may_come_back_changed(tmp_path):

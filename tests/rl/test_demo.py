@@ -13,6 +13,7 @@ from configs.load import load_config
 from configs.schema import RunConfig
 from cot_data.moving_shapes.generate import write_moving_shapes
 from env.errors import CheckpointError, DataError
+from env.files import write_text
 from policy import SHIPPED
 from rl.demo import data_stages, grpo_stages, has_data, main, prepare, with_resume
 from rl.runtime.memory import MemoryWatch
@@ -31,6 +32,47 @@ def test_a_split_is_written_once(tmp_path):
     assert [stage.key for stage in data_stages(config, 2, 1)] == ["data_heldout"]
     (tmp_path / "train" / "moving_shapes.json").unlink()
     assert has_data(tmp_path / "train", 5, seed=9), "a data set of the user's own is taken as it is"
+
+
+@pytest.mark.parametrize("written", [(), ("mask_dict.json",), ("mask_dict.json", "moving_shapes.json")])
+def test_a_split_whose_generation_was_killed_is_made_again(tmp_path, written):
+    """The files in the order in which the generator writes them."""
+    write_moving_shapes(tmp_path / "train", 2, seed=1)
+    for name in ("mask_dict.json", "moving_shapes.json", "meta_expressions.json"):
+        if name not in written:
+            (tmp_path / "train" / name).unlink()
+    assert not has_data(tmp_path / "train", 2, seed=1)
+    write_moving_shapes(tmp_path / "train", 2, seed=1)
+    assert has_data(tmp_path / "train", 2, seed=1)
+
+
+def test_the_generator_writes_last_what_makes_a_data_set(tmp_path, monkeypatch):
+    names = []
+    monkeypatch.setattr("cot_data.moving_shapes.generate.write_text", lambda path, text: names.append(path.name))
+    write_moving_shapes(tmp_path, 1, seed=1)
+    assert names == ["mask_dict.json", "moving_shapes.json", "meta_expressions.json"]
+
+
+def test_a_demo_that_was_killed_while_it_began_is_begun_anew(tmp_path, monkeypatch):
+    config = config_in(tmp_path)
+    run_dir, written = Path(config.run_dir), []
+
+    def killed_at(path: Path, text: str) -> None:
+        if len(written) == at:
+            raise KeyboardInterrupt
+        written.append(path.name)
+        write_text(path, text)
+
+    for at in range(9):
+        written.clear()
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr("rl.demo.write_text", killed_at)
+            prepare(config, run_dir, SHIPPED, resume=False)
+        with pytest.raises(CheckpointError, match="nothing to resume from"):
+            prepare(config, run_dir, SHIPPED, resume=True)
+        if at == 8:
+            prepare(config, run_dir, SHIPPED, resume=False)
+            assert written[-1] != "demo.yaml" and (run_dir / "configs" / "demo.yaml").is_file()
 
 
 def test_another_split_than_asked_for_is_an_error(tmp_path):
@@ -61,8 +103,14 @@ def test_resume_needs_the_same_config(tmp_path):
     prepare(config, run_dir, SHIPPED, resume=True)
     with pytest.raises(CheckpointError, match="started with the other --from-nothing"):
         prepare(config, run_dir, run_dir / "cold_start" / "policy", resume=True)
-    with pytest.raises(CheckpointError, match="differs from the given config"):
+    with pytest.raises(
+        CheckpointError, match=r"differs from the given config \(seed was 0 and is 5 now\); give the same"
+    ):
         prepare(replace(config, seed=5), run_dir, SHIPPED, resume=True)
+    prepare(replace(config, grpo=replace(config.grpo, workers=2)), run_dir, SHIPPED, resume=True)
+    (run_dir / "configs" / "grpo.yaml").write_text("grpo: [")
+    with pytest.raises(CheckpointError, match=r"grpo\.yaml: .*; put back that file"):
+        prepare(config, run_dir, SHIPPED, resume=True)
 
 
 def test_a_new_start_sets_the_last_one_aside_but_not_the_data(tmp_path):
@@ -82,9 +130,11 @@ def test_a_new_start_sets_the_last_one_aside_but_not_the_data(tmp_path):
 def test_a_stage_that_was_begun_goes_on(tmp_path):
     stage = Phase("cold_start", "Cold start", ["-m", "rl.sft_coldstart"])
     assert with_resume(stage, tmp_path) == stage.command
-    (tmp_path / "cold_start").mkdir()
-    (tmp_path / "cold_start" / "config.yaml").touch()
-    assert with_resume(stage, tmp_path) == [*stage.command, "--resume"]
+    for name in ("cold_start", "grpo"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.yaml").touch()
+        stage = Phase(name, "", ["-m", "rl"])
+        assert with_resume(stage, tmp_path) == ["-m", "rl", "--resume"]
 
 
 def test_a_failed_stage_stops_with_its_exit_code(tmp_path, capfd):

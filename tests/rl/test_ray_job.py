@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
 import secrets
+import shlex
 import shutil
 import signal
 import socket
@@ -21,9 +23,11 @@ import pytest
 from configs.load import ConfigError, load_config
 from configs.schema import RunConfig
 from rl.runtime.cluster import check_job_paths
+from tests.helpers.doc_commands import all_commands
 from tests.helpers.rl_parts import Micro, read_lines
 
 ROOT = Path(__file__).parents[2]
+JOB = ".venv/bin/ray job submit "
 RAY = Path(sys.executable).parent / "ray"
 
 pytestmark = pytest.mark.timeout(1200)
@@ -38,8 +42,11 @@ def free_ports(count: int) -> list[int]:
 
 
 def submit(job_server: str, *arguments: str, timeout: float) -> subprocess.CompletedProcess[str]:
-    command = [str(RAY), "job", "submit", "--address", job_server, *arguments]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=timeout, check=False)
+    command = [str(RAY), "job", "submit", *arguments]
+    environment = {**os.environ, "RAY_API_SERVER_ADDRESS": job_server}
+    return subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True, timeout=timeout, check=False, env=environment
+    )
 
 
 def end(head: psutil.Process) -> None:
@@ -80,11 +87,19 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
+SMALL = (
+    "grpo.steps=2", "grpo.tasks_per_step=2", "grpo.group_size=2", "grpo.mask_frames=2", "grpo.save_every=1",
+    "grpo.eval_every=2", "eval.num_tasks=1", "env.max_seconds=3600", "policy.freeze_vision=false",
+)  # fmt: skip
+
+
 def test_two_steps_as_a_ray_job(cluster: str, micro: Micro, tmp_path: Path):
-    overrides = [*micro.overrides(tmp_path / "run"), "env.max_seconds=3600", "grpo.eval_every=2"]
+    """The command of docs/train.md as it is written, with more settings at its end that make it small."""
+    (documented,) = [command for command in all_commands() if command.startswith(JOB)]
+    overrides = [*micro.overrides(tmp_path / "run"), *SMALL]
     sets = [word for text in overrides for word in ("--set", text)]
-    entry = [sys.executable, "-m", "rl.grpo", "--config", "smoke", *sets]
-    done = submit(cluster, "--working-dir", ".", "--", *entry, timeout=900)
+    words = shlex.split(documented.removeprefix(JOB).replace("$PWD", str(ROOT)))
+    done = submit(cluster, *words, *sets, timeout=900)
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-2000:]
     assert "succeeded" in done.stdout
     rows = read_lines(tmp_path / "run" / "metrics.jsonl")

@@ -103,8 +103,8 @@ def test_another_evaluation_is_refused(micro: Micro, config: RunConfig, tmp_path
     others = {
         "checkpoint": (config, moved, tasks),
         "seed": (replace(config, seed=9), micro.policy, tasks),
-        "env": (replace(config, env=replace(config.env, max_turns=1)), micro.policy, tasks),
-        "eval": (replace(config, eval=replace(config.eval, temperature=1.0)), micro.policy, tasks),
+        "env.max_turns": (replace(config, env=replace(config.env, max_turns=1)), micro.policy, tasks),
+        "eval.temperature": (replace(config, eval=replace(config.eval, temperature=1.0)), micro.policy, tasks),
         "inject_every_frame": (
             replace(config, policy=replace(config.policy, sam=SamConfig(inject_every_frame=False))),
             micro.policy,
@@ -113,7 +113,7 @@ def test_another_evaluation_is_refused(micro: Micro, config: RunConfig, tmp_path
         "tasks": (config, micro.policy, [replace(tasks[0], expression="the cat"), tasks[1]]),
     }
     for part, changed in others.items():
-        with pytest.raises(DataError, match=rf"evaluation\.json: belongs to an evaluation with another {part}; name"):
+        with pytest.raises(DataError, match=rf"evaluation\.json: belongs to an evaluation with other settings: {part}"):
             evaluation.claim(out, *changed)
     (out / "evaluation.json").unlink()
     (out / "trajectories").mkdir()

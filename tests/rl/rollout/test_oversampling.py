@@ -111,9 +111,12 @@ def test_a_run_that_stopped_while_oversampling_resumes_exactly(
     cursor = load_state(Path(whole.run_dir) / "checkpoints" / "step-000002")["cursor"]
     assert cursor >= 4 + 3, "the sampled tasks, and the skipped ones"
 
-    monkeypatch.setattr(PoolInProcess, "cut_at", 4)  # the second round of step 1, after one of its two trajectories
+    monkeypatch.setattr(PoolInProcess, "cut_at", 1)  # in step 0, before there is any checkpoint
     with pytest.raises(PowerCut):
         grpo.train(cut)
+    monkeypatch.setattr(PoolInProcess, "cut_at", 4)  # the second round of step 1, after one of its two trajectories
+    with pytest.raises(PowerCut):
+        grpo.train(cut, resume=True)
     monkeypatch.setattr(PoolInProcess, "cut_at", None)
     assert latest_checkpoint(Path(cut.run_dir)).name == "step-000001"
     kept = [item.trajectory_id for item in TrajectoryStore(f"{cut.run_dir}/pending/step-000001").read()]

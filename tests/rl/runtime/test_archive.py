@@ -9,6 +9,7 @@ import pytest
 from configs.load import ConfigError
 from policy import SHIPPED
 from rl import grpo, sft_coldstart
+from rl.demo import OWN
 from rl.runtime.archive import set_aside
 from tests.helpers.rl_parts import Micro
 
@@ -24,6 +25,22 @@ def test_earlier_files_are_kept(tmp_path: Path):
         assert sorted(path.name for path in (tmp_path / f"earlier-{run}").iterdir()) == ["policy", f"stage-{run}"]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["data", "earlier-1", "earlier-2"]
     assert (tmp_path / "earlier-1" / "policy").read_text() == "1"
+
+
+@pytest.mark.parametrize(
+    ("names", "mark"), [(grpo.WRITTEN, "config.yaml"), (sft_coldstart.WRITTEN, "config.yaml"), (OWN, "configs")]
+)
+def test_what_makes_a_run_one_to_resume_is_moved_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, names: tuple[str, ...], mark: str
+):
+    """A start that is killed while it moves an earlier run away leaves none that a resume would take up."""
+    for name in names:
+        (tmp_path / name.replace("*", "1")).mkdir()
+    moved = []
+    real = Path.rename
+    monkeypatch.setattr(Path, "rename", lambda path, to: (moved.append(path.name), real(path, to))[1])
+    set_aside(tmp_path, names, SHIPPED)
+    assert moved[0] == mark
 
 
 def test_a_run_does_not_move_away_its_first_policy(tmp_path: Path):

@@ -96,6 +96,5 @@ def test_sam_learns_from_videos_of_several_sizes(micro: Micro, context: StageCon
     learning = stage_context(policy, config, stage, prompts)
     assert len({(each.video.height, each.video.width) for each in learning.dataset.named()}) == 2
     train_masks(learning)
-    learning.journal.close()
     losses = [row["loss/masks"] for row in read_lines(tmp_path / "run" / "metrics.jsonl")]
     assert np.isfinite(losses).all() and losses[2] < 0.8 * losses[0], "the last one includes tracked frames"
