@@ -1,14 +1,16 @@
 """Compute the masks of finished trajectories.
 
-The last [SEG] prompts SAM 2 on the key frame, and SAM 2's memory carries the mask through the video.
+The last [SEG] prompts SAM 2 on the key frame, and SAM 2's memory carries the mask through the video. A trajectory whose
+frames cannot be read ends in an error, and the others are not affected. A failed trajectory gets no masks.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 
+from env.errors import DataError
 from env.frames import FrameCaches
 from env.rle import encode
 from env.types import Answer, Select, Trajectory, VideoRef
@@ -47,10 +49,33 @@ def track(
         prompts: Projected last [SEG] state [C] of each trajectory; those with None get no masks.
         sam_frames: Source of SAM 2's pixels.
     """
+
+    def run(rows: Sequence[int]) -> None:
+        propagate(policy, [(trajectories[at], prompts[at]) for at in rows], sam_frames)
+
     for batch in _batches(policy, trajectories):
-        decided = [at for at in batch if prompts[at] is not None]
-        propagate(policy, [(trajectories[at], prompts[at]) for at in decided], sam_frames)
+        _or_one_by_one(run, [at for at in batch if prompts[at] is not None], trajectories)
         yield from (trajectories[at] for at in batch)
+
+
+def _or_one_by_one(
+    run: Callable[[Sequence[int]], None], rows: Sequence[int], trajectories: Sequence[Trajectory]
+) -> None:
+    """Run over several trajectories at once; if data cannot be read, over each alone, and fail those that need it.
+
+    Args:
+        run: Called with positions in `trajectories`; it raises DataError for data that cannot be read.
+        rows: All positions.
+        trajectories: Those that `rows` refers to.
+    """
+    try:
+        run(rows)
+    except DataError:
+        for at in rows:
+            try:
+                run([at])
+            except DataError as error:
+                trajectories[at].fail(str(error))
 
 
 def _batches(policy: SegPolicy, trajectories: Sequence[Trajectory]) -> Iterator[list[int]]:
@@ -77,19 +102,29 @@ def last_prompts(
 ) -> list[torch.Tensor | None]:
     """Return the projected last [SEG] state [C] of each trajectory; None where its last turn has no decision.
 
+    A failed trajectory has None too.
+
     Args:
         policy: The policy that wrote the trajectories.
         trajectories: Finished trajectories.
         policy_frames: Source of the policy's pixels.
     """
     prompts: list[torch.Tensor | None] = [None] * len(trajectories)
-    rows = [at for at, trajectory in enumerate(trajectories) if isinstance(trajectory.decision, Select | Answer)]
-    sequences = [to_sequence(trajectories[at], policy.chat, policy.layout) for at in rows]
-    for group in pack([len(sequence) for sequence in sequences], max_tokens=8192):
-        picked = [sequences[at] for at in group]
+    sequences = {
+        at: to_sequence(trajectory, policy.chat, policy.layout)
+        for at, trajectory in enumerate(trajectories)
+        if isinstance(trajectory.decision, Select | Answer) and not trajectory.has_failed
+    }
+
+    def run(rows: Sequence[int]) -> None:
+        picked = [sequences[at] for at in rows]
         output = policy(collate(picked, policy.chat, policy.layout, policy_frames, policy.device))
-        for at, last in zip(group, _last_rows(picked), strict=True):
-            prompts[rows[at]] = output.prompts_MC[last]
+        for at, last in zip(rows, _last_rows(picked), strict=True):
+            prompts[at] = output.prompts_MC[last]
+
+    rows = list(sequences)
+    for group in pack([len(sequences[at]) for at in rows], max_tokens=8192):
+        _or_one_by_one(run, [rows[at] for at in group], trajectories)
     return prompts
 
 
@@ -126,6 +161,9 @@ def propagate(
     tracked = track_videos(policy.sam, videos, torch.stack(prompts), keys)
     for (trajectory, _), key_frame, (logits, presence) in zip(prompted, keys, tracked, strict=True):
         video = trajectory.task.video
+        if not torch.isfinite(logits).all():  # it would read as an empty mask
+            trajectory.fail("SAM 2's mask logits are not finite; are the weights of the checkpoint damaged?")
+            continue
         masks_THW = binary_masks(logits, presence, video.height, video.width).cpu().numpy()
         trajectory.masks = {at: encode(mask) for at, mask in enumerate(masks_THW)}
         trajectory.turns[-1].key_mask = trajectory.masks[key_frame]

@@ -19,29 +19,40 @@ from rl.families import FAMILIES, family_name
 STORES = {"sighted": "trajectories", "blind": "trajectories_blind"}
 
 
-def claim(out: Path, config: RunConfig, checkpoint: Path, tasks: Sequence[Task]) -> None:
+def claim(
+    out: Path, config: RunConfig, checkpoint: Path, tasks: Sequence[Task], unreadable: Sequence[str] = ()
+) -> None:
     """Write `out/evaluation.json`, or compare this evaluation with the one that is there.
+
+    A task whose data could not be read, then or now, is not compared, so that an evaluation goes on once its data is
+    repaired.
 
     Args:
         out: Folder of the evaluation; it is made where it is missing.
         config: Of the run. What the masks do not depend on (`eval.workers`, `eval.num_bootstrap`) may differ.
         checkpoint: Folder of the model.
         tasks: Everything that is to be segmented.
+        unreadable: Ids of the tasks whose data cannot be read.
 
     Raises:
         DataError: The folder belongs to another evaluation, or holds trajectories without `evaluation.json`.
         CheckpointError: There is no checkpoint folder.
     """
     path = out / "evaluation.json"
-    identity = _identity(config, checkpoint, tasks)
+    identity = _identity(config, checkpoint)
+    identity["tasks"] = _identity_of_tasks(tasks, unreadable)
     if path.is_file():
         found = _read_identity(path)
-        differing = [key for key in identity if found.get(key) != identity[key]]
+        differing = [key for key in identity if key != "tasks" and found.get(key) != identity[key]]
+        if not _has_same_tasks(found.get("tasks"), tasks, unreadable):
+            differing.append("tasks")
         if differing:
             raise DataError(
                 str(path),
                 f"belongs to an evaluation with another {', '.join(differing)}; name another --out, or remove {out}",
             )
+        if len(unreadable) < len(found["tasks"].get("unreadable", ())):
+            write_json(path, identity)  # some data was repaired
         return
     for folder in STORES.values():
         if (out / folder).is_dir():
@@ -54,8 +65,8 @@ def claim(out: Path, config: RunConfig, checkpoint: Path, tasks: Sequence[Task])
     write_json(path, identity)
 
 
-def _identity(config: RunConfig, checkpoint: Path, tasks: Sequence[Task]) -> dict[str, Any]:
-    """Return what the masks depend on, as it reads in JSON."""
+def _identity(config: RunConfig, checkpoint: Path) -> dict[str, Any]:
+    """Return what the masks depend on besides the tasks, as it reads in JSON."""
     family = family_name(checkpoint, config.policy.kind)
     identity = {
         "family": family,
@@ -63,9 +74,23 @@ def _identity(config: RunConfig, checkpoint: Path, tasks: Sequence[Task]) -> dic
         **FAMILIES[family].identity(config, checkpoint),
         "eval": {"temperature": config.eval.temperature, "blind_zooms": config.eval.blind_zooms},
         "seed": config.seed,
-        "tasks": {"n": len(tasks), "sha256": _hash_tasks(tasks)},
     }
     return json.loads(json.dumps(identity))
+
+
+def _identity_of_tasks(tasks: Sequence[Task], unreadable: Sequence[str]) -> dict[str, Any]:
+    known = {"n": len(tasks) + len(unreadable), "sha256": _hash_tasks(tasks)}
+    return known | ({"unreadable": sorted(unreadable)} if unreadable else {})
+
+
+def _has_same_tasks(found: Any, tasks: Sequence[Task], unreadable: Sequence[str]) -> bool:
+    """Return whether these are the tasks of an `evaluation.json`, as far as both could read them."""
+    if not isinstance(found, Mapping) or found.get("n") != len(tasks) + len(unreadable):
+        return False
+    before = found.get("unreadable", [])
+    if not set(unreadable) <= set(before):
+        return True  # the data of further tasks is lost: there is nothing left to compare the hash with
+    return found.get("sha256") == _hash_tasks([task for task in tasks if task.task_id not in before])
 
 
 def _read_identity(path: Path) -> dict[str, Any]:
