@@ -9,7 +9,7 @@ Writes `results.json`, `table.txt` and the trajectories; started again, it goes 
 be of any model family (`rl.families`). Unless `--set eval.blind=false`, the same model is also evaluated blind, on grey
 frames: the difference shows how much of a figure comes from the video. `--benchmark` adds the figures of that
 benchmark's own protocol (`rl.benchmarks.protocols`), or writes `submission.zip` for its server where the gold masks are
-hidden. `--set eval.workers=N` segments with N Ray workers. `--compare` is `rl.evaluation.compare`. Tasks that failed are
+hidden. `--set eval.workers=N` segments with N Ray workers. `--compare` is `rl.evaluation.compare`. Failed tasks are
 counted apart (`eval.failed`); with more than `eval.max_failed_share` of them the exit status is 1.
 """
 

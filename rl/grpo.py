@@ -23,7 +23,6 @@ from env.errors import command
 from env.files import write_text
 from env.store import TrajectoryStore
 from env.tools import enabled_tools
-from env.types import StopReason
 from policy.videoseg.model import SegPolicy
 from rl.evaluation.validation import held_out_metrics
 from rl.families import Family, family_of
@@ -87,6 +86,7 @@ def train(config: RunConfig, resume: bool = False) -> None:
         # 2. SCORE and UPDATE. One forward pass over a group gives old log-probs, masks and rewards; the loss is
         # back-propagated through the same pass. A reward only counts relative to those of its group.
         metrics = learner.learn(step_groups.trained, assign, pause=lambda: cores.set_threads(rollouts.is_running))
+        step_groups = step_groups.after_learning(config.grpo)  # without what could not be read
         timer.mark("learn")
 
         # 3. EVALUATE the current weights on held-out tasks, every `eval_every` steps.
@@ -151,7 +151,7 @@ class _Recorder:
             metrics: Of the learner and the evaluation, and seconds.
         """
         sampled = [trajectory for group in groups.sampled for trajectory in group]
-        failed = sum(trajectory.stop_reason is StopReason.ERROR for trajectory in sampled)
+        failed = sum(trajectory.has_failed for trajectory in sampled)
         stats = pool.take_stats()
         self._gauges.show(stats)
         self._store.append(sampled)
@@ -159,7 +159,7 @@ class _Recorder:
             step,
             metrics
             | trajectory_metrics(groups.valid, self._tools)
-            | {"rollout/failed": float(failed)}
+            | {"rollout/failed": float(failed), "rollout/unreadable_tasks": float(len(groups.unreadable))}
             | {"rollout/oversampled": float(len(groups.sampled) - self._tasks_per_step)}
             | worker_metrics(stats, pool.failures),
         )

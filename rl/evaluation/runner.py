@@ -1,8 +1,8 @@
 """Evaluate a checkpoint on a list of tasks: segment what is not segmented yet, then measure all trajectories.
 
 The folder of an evaluation holds `evaluation.json` (`rl.evaluation.identity`), the trajectories of finished tasks and,
-at the end, the figures. An interrupted evaluation goes on from its trajectories. A task that fails, or whose data cannot
-be read, is counted apart with its reason, and the others go on; the next start tries it again.
+at the end, the figures. An interrupted evaluation goes on from its trajectories. A task that fails, or whose data
+cannot be read, is counted apart with its reason, and the others go on; the next start tries it again.
 """
 
 from __future__ import annotations

@@ -6,24 +6,28 @@ for the slowest.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass, field
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from dataclasses import dataclass, field, replace
+from functools import partial
 
 import numpy as np
 
 from configs.schema import EnvConfig
 from env.episode import VideoSegEnv
 from env.errors import VideoSegError
-from env.types import Action, Malformed, Observation, StopReason, Trajectory, Turn
+from env.types import Action, Malformed, Observation, StopReason, Trajectory, Turn, VideoRef
 from policy.engines.base import Completion, GenerationRequest, Sampler
 from policy.vlm.batch import FrameSource
 from policy.vlm.chat_tokens import ChatTokens
 from policy.vlm.patches import PatchLayout
+from rl.rollout.frame_readers import FrameReaders
 from rl.rollout.request import RolloutRequest, RolloutStats
 
 READERS = 4  # threads that decode and resize frames
+PATIENCE = 0.5  # seconds to wait for frames before the time limits are compared again
 
 
 @dataclass
@@ -65,7 +69,7 @@ class EpisodeRunner:
         self.layout = layout
         self.frames = frames
         self.config = config
-        self._readers = ThreadPoolExecutor(READERS, "frames")
+        self._readers: FrameReaders[list[np.ndarray]] = FrameReaders(READERS)
         self._reading: dict[str, _Episode] = {}  # by request id: frames are being read
         self._writing: dict[str, _Episode] = {}  # by request id: the sampler is writing the turn
         self._ended: list[Trajectory] = []
@@ -98,7 +102,7 @@ class EpisodeRunner:
         """Let the sampler write some tokens; return the trajectories that have ended since the last call."""
         if self._reading and not self._writing:
             reading = [each.reading for each in self._reading.values() if each.reading]
-            wait(reading, return_when=FIRST_COMPLETED)
+            wait(reading, timeout=PATIENCE, return_when=FIRST_COMPLETED)
         for request_id in [name for name, each in self._reading.items() if each.reading and each.reading.done()]:
             self._submit(self._reading.pop(request_id))
         for completion in self.sampler.step():
@@ -111,6 +115,8 @@ class EpisodeRunner:
     def abandon(self) -> None:
         """Drop all episodes in flight."""
         self.sampler.abort(list(self._writing))
+        for episode in self._reading.values():
+            self._leave_behind(episode)
         self._reading.clear()
         self._writing.clear()
         self._ended.clear()
@@ -131,12 +137,11 @@ class EpisodeRunner:
             self._end(trajectory, StopReason.TOO_LONG)
             return
         episode.observation_ids = tuple(ids)
-        episode.reading = self._readers.submit(self._read, episode)
+        episode.reading = self._readers.submit(partial(self._read, episode.trajectory.task.video, observation))
         self._reading[episode.request_id] = episode
 
-    def _read(self, episode: _Episode) -> list[np.ndarray]:
-        video = episode.trajectory.task.video
-        return [self.frames.pixels(video, frame) for frame in episode.observation.frames]
+    def _read(self, video: VideoRef, observation: Observation) -> list[np.ndarray]:
+        return [self.frames.pixels(video, frame) for frame in observation.frames]
 
     def _submit(self, episode: _Episode) -> None:
         """Submit the next turn to the sampler, once its frames are read."""
@@ -175,7 +180,11 @@ class EpisodeRunner:
         trajectory.turns.append(turn)
         episode.prompt_ids += completion.token_ids
         episode.num_tokens += len(completion.token_ids)
-        if set(completion.token_ids) & set(self.chat.banned_ids):
+        if not all(map(math.isfinite, completion.logprobs)):
+            turn.action = replace(action, logprobs=())  # JSON has no word for them
+            version = completion.weights_version
+            self._fail(trajectory, f"the engine's log-probs are not finite: its weights (version {version}) are bad")
+        elif set(completion.token_ids) & set(self.chat.banned_ids):
             turn.decision = Malformed("media_token", "the sampler let a banned token through")
             self._end(trajectory, StopReason.MALFORMED)
         elif result.observation is not None:
@@ -188,23 +197,33 @@ class EpisodeRunner:
             self._end(trajectory, result.stop_reason)
 
     def _drop_overdue(self) -> None:
-        """End episodes that take too long, in one turn or as a whole: an engine may hang on one request."""
+        """End episodes that take too long, in one turn or as a whole: an engine may hang on one request, a disk too."""
         now = time.monotonic()
+        limit = f"env.max_seconds ({self.config.max_seconds:g})"
         for request_id, episode in list(self._writing.items()):
             overdue = ""
             if now - episode.turn_started > self.config.max_turn_seconds:
                 overdue = f"a turn took longer than env.max_turn_seconds ({self.config.max_turn_seconds:g})"
             elif episode.env.seconds > self.config.max_seconds:
-                overdue = f"took longer than env.max_seconds ({self.config.max_seconds:g})"
+                overdue = f"took longer than {limit}"
             if overdue:
                 self.sampler.abort([request_id])
                 del self._writing[request_id]
                 self._fail(episode.trajectory, overdue)
+        for request_id, episode in list(self._reading.items()):
+            if episode.env.seconds > self.config.max_seconds:
+                self._leave_behind(self._reading.pop(request_id))
+                path = episode.trajectory.task.video.path
+                self._fail(episode.trajectory, f"took longer than {limit} while frames of {path} were read")
+
+    def _leave_behind(self, episode: _Episode) -> None:
+        if episode.reading is not None:
+            self._readers.abandon(episode.reading)
 
     def _end(self, trajectory: Trajectory, reason: StopReason) -> None:
         trajectory.stop_reason = reason
         self._ended.append(trajectory)
 
     def _fail(self, trajectory: Trajectory, error: str) -> None:
-        trajectory.error = error
-        self._end(trajectory, StopReason.ERROR)
+        trajectory.fail(error)
+        self._ended.append(trajectory)
