@@ -26,12 +26,12 @@ from rl.learner.collectives import balance, init_process_group
 from rl.learner.gradient_norms import add_up, with_shares
 from rl.learner.learner import AssignAdvantages, Learner, LocalLearner, Pause
 from rl.learner.micro_batch import Totals
-from rl.learner.not_finite import finite
 from rl.learner.rank_calls import GRACE, RankCalls
 from rl.learner.without_failed import without_unreadable
 from rl.runtime.checkpoint import load_state
 from rl.runtime.frame_caches import frame_caches
 from rl.runtime.placement import PlacementGroup
+from rl.runtime.skipped_updates import finite
 
 Groups = list[list[Trajectory]]
 

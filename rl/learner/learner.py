@@ -25,14 +25,13 @@ from policy.vlm.batch import pack
 from rl.learner.collectives import destroy_process_group, take_from_first
 from rl.learner.gradient_norms import add_up, with_shares
 from rl.learner.micro_batch import Sample, Totals, num_padded_tokens, split_samples
-from rl.learner.not_finite import finite
 from rl.learner.objective import Objective
 from rl.learner.optimizer import LearnerOptimizer
 from rl.learner.score_pass import ScorePass
 from rl.learner.validate import check_names
 from rl.learner.without_failed import without_unreadable
 from rl.runtime.checkpoint import restore
-from rl.runtime.skipped_updates import NotFiniteError, SkippedUpdates
+from rl.runtime.skipped_updates import NotFiniteError, SkippedUpdates, finite
 
 logger = logging.getLogger(__name__)
 AssignAdvantages = Callable[[Sequence[Trajectory]], None]

@@ -14,11 +14,6 @@ from rl.learner.micro_batch import Forward, Sample
 from rl.learner.policy_loss import KLS, LossInputs
 
 
-def finite(metrics: dict[str, float]) -> dict[str, float]:
-    """Return the metrics that are finite; JSON has no word for the others."""
-    return {name: value for name, value in metrics.items() if math.isfinite(value)}
-
-
 def fail_not_finite(samples: Sequence[Sample]) -> list[str]:
     """Fail the scored trajectories with a number that is not finite, and remove these numbers; return the causes."""
     causes = []

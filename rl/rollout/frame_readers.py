@@ -50,3 +50,4 @@ class FrameReaders(Generic[T]):
             if future in self._abandoned:
                 self._abandoned.discard(future)
                 return
+            del future, call  # not to be kept alive while the queue is empty

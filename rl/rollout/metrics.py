@@ -15,7 +15,9 @@ from rl.rollout.failures import Failure
 
 
 def trajectory_metrics(groups: Sequence[Sequence[Trajectory]], tools: Mapping[str, Tool]) -> dict[str, float]:
-    """Return means over scored groups, as far as they apply: rewards, their spread, stop reasons, turns, tool use, sampler mismatch.
+    """Return means over scored groups: rewards, their spread, stop reasons, turns, tool use, sampler mismatch.
+
+    A mean over nothing is absent.
 
     `rollout/tool_<name>/share` is the share of trajectories that were shown frames by each of `tools`.
     """

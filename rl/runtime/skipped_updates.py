@@ -6,7 +6,8 @@ One such step would turn the weights into NaN, and with them every checkpoint an
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 from torch import nn
@@ -53,6 +54,11 @@ class SkippedUpdates:
                 f"{self._in_a_row} optimizer steps in a row were skipped, more than {self._key} ({self._most}), as "
                 f"numbers are not finite; in the last one: {told}; lower the learning rate or the weight of that loss"
             )
+
+
+def finite(metrics: Mapping[str, float]) -> dict[str, float]:
+    """Return the metrics that are finite; JSON has no word for the others."""
+    return {name: value for name, value in metrics.items() if math.isfinite(value)}
 
 
 def gradient_cause(named: Iterable[tuple[str, nn.Parameter]]) -> str:
