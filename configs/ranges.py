@@ -22,6 +22,7 @@ CHOICES = {  # key -> its values
     "env.bounds": ("refuse", "clamp"),
     "eval.malformed": ("empty", "decode"),
 }
+FAILED_RULES = ("exclude", "empty")
 
 # key -> (comparison, bound); `*` stands for every element of a list.
 RANGES: dict[str, tuple[str, float]] = {
@@ -64,6 +65,8 @@ RANGES: dict[str, tuple[str, float]] = {
     "cold_start.mask_frames": (">=", 1),
     "cold_start.weight_decay": (">=", 0),
     "cold_start.max_batch_tokens": (">=", 0),
+    "cold_start.max_failed_share": ("0 to", 1),
+    "cold_start.max_skipped_updates": (">=", 0),
     "cold_start.log_every": (">=", 1),
     "cold_start.save_every": (">=", 1),
     "grpo.steps": (">=", 0),
@@ -93,12 +96,15 @@ RANGES: dict[str, tuple[str, float]] = {
     "grpo.min_group": (">=", 2),
     "grpo.node_cache_gb": (">=", 0),
     "grpo.max_rollout_seconds": (">", 0),
+    "grpo.max_failed_share": ("0 to", 1),
+    "grpo.max_skipped_updates": (">=", 0),
     "grpo.save_every": (">=", 1),
     "grpo.eval_every": (">=", 0),
     "eval.num_tasks": (">=", 0),
     "eval.temperature": (">=", 0),
     "eval.num_bootstrap": (">=", 1),
     "eval.workers": (">=", 0),
+    "eval.max_failed_share": ("0 to", 1),
 }
 
 
@@ -123,6 +129,8 @@ def problems(config: RunConfig) -> list[str]:
     found += _env_problems(config.env)
     found += _loss_problems(config.grpo)
     found += _training_problems(config.policy)
+    if config.eval.failed not in FAILED_RULES:
+        found.append(f"eval.failed: expected one of {', '.join(FAILED_RULES)}, got {config.eval.failed!r}")
     if not config.policy.path:
         found += _small_policy_problems(config.policy, config.env)
     if not any(config.rewards.values()):

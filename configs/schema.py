@@ -247,6 +247,12 @@ class ColdStartConfig:
     """AdamW decay rates of the means of the gradient and of its square, in `captions` and `dialogue`."""
     max_batch_tokens: int = 0
     """Most padded tokens of one micro-batch. Their gradients add up to that of the step's batch. 0: one micro-batch."""
+    max_failed_share: float = 0.05
+    """Largest share of the samples of a stage that may be left out because their frames or masks cannot be read. Above
+    it the run ends."""
+    max_skipped_updates: int = 5
+    """Most optimizer steps in a row that may be skipped because a loss or a gradient is not finite. One more ends the
+    run."""
     log_every: int = 10
     """Steps between two records of metrics."""
     save_every: int = 500
@@ -347,6 +353,12 @@ class GrpoConfig:
     max_rollout_seconds: float = 7200.0
     """Wall-clock limit of a step's rollout in seconds, and of each further round that `max_oversampling` allows.
     Unfinished episodes then end as errors, and groups are trained on without them."""
+    max_failed_share: float = 0.5
+    """Largest share of a step's trajectories that may fail (frames or masks that cannot be read, time limits, lost
+    workers). Above it the run ends; `--resume` tries them again."""
+    max_skipped_updates: int = 5
+    """Most optimizer steps in a row that may be skipped because a loss or a gradient is not finite. One more ends the
+    run."""
     save_every: int = 10
     """Steps between two checkpoints."""
     eval_every: int = 0
@@ -374,6 +386,12 @@ class EvalConfig:
     """Bootstrap resamples of each confidence interval."""
     workers: int = 0
     """Ray workers that segment, each with its own sampler and policy; 0: this process segments."""
+    failed: str = "exclude"
+    """Rule for tasks that failed (a time limit, a frame or a worker; the model's own mistakes are answers): `exclude`
+    leaves them out of the means, `empty` counts them as empty masks. Benchmarks count them as empty, as their protocols
+    do with missing predictions. A task whose gold masks cannot be read is always left out."""
+    max_failed_share: float = 0.05
+    """Largest share of tasks that may fail. Above it evaluation writes its results and ends with exit status 1."""
 
 
 @dataclass(frozen=True)

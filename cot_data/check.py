@@ -19,12 +19,12 @@ from rich.progress import track
 from rich.table import Table
 from rich.text import Text
 
+from configs.plain_text import plain
 from cot_data.datasets import DATASETS, load_tasks
 from cot_data.faults import Faults
 from cot_data.tasks import Entry, Footage
 from env.errors import DataError, command
 from env.types import VideoRef
-from env.viewer.table import plain
 
 _VIDEO_SUFFIXES = (".mp4", ".mov", ".mkv", ".webm", ".avi")
 # How to fix a fault, by the end of the file's name; the first match counts.

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Protocol, overload
 
 from cot_data.faults import RAISE, Faults
+from env.errors import DataError
 from env.outside_names import check_name
 from env.types import RLE, Task, VideoRef
 
@@ -122,3 +123,28 @@ class Tasks(Sequence[Task]):
     def outlines(self) -> list[Outline]:
         """The metadata of all tasks, without reading frames or masks."""
         return [entry.outline for entry in self.entries]
+
+
+@dataclass(frozen=True)
+class UnreadableTask:
+    """A task whose frames or masks cannot be read."""
+
+    task_id: str
+    reason: str
+
+
+def read_each(tasks: Sequence[Task]) -> Iterator[Task | UnreadableTask]:
+    """Yield every task in order; one that cannot be read comes as an `UnreadableTask`, and the others still come."""
+    for at in range(len(tasks)):
+        try:
+            yield tasks[at]
+        except DataError as error:
+            assert isinstance(tasks, Tasks), "only a task that is read on access can fail"
+            yield UnreadableTask(tasks.entries[at].outline.task_id, str(error))
+
+
+def readable(tasks: Sequence[Task]) -> tuple[list[Task], list[UnreadableTask]]:
+    """Read all tasks; return those that can be read and those that cannot, each in order."""
+    read = list(read_each(tasks))
+    good = [task for task in read if isinstance(task, Task)]
+    return good, [task for task in read if isinstance(task, UnreadableTask)]

@@ -199,6 +199,16 @@ class Trajectory:
     scores: Scores | None = None
     advantage: float | None = None
 
+    def fail(self, reason: str) -> None:
+        """End the trajectory in an error: it keeps its turns and has no masks, scores or advantage."""
+        self.stop_reason, self.error = StopReason.ERROR, reason
+        self.masks, self.scores, self.advantage = {}, None, None
+
+    @property
+    def has_failed(self) -> bool:
+        """Whether infrastructure or data failed, so that nothing in the trajectory is the policy's answer."""
+        return self.stop_reason is StopReason.ERROR
+
     @property
     def decision(self) -> Decision | None:
         """The last turn's decision."""

@@ -9,7 +9,8 @@ Writes `results.json`, `table.txt` and the trajectories; started again, it goes 
 be of any model family (`rl.families`). Unless `--set eval.blind=false`, the same model is also evaluated blind, on grey
 frames: the difference shows how much of a figure comes from the video. `--benchmark` adds the figures of that
 benchmark's own protocol (`rl.benchmarks.protocols`), or writes `submission.zip` for its server where the gold masks are
-hidden. `--set eval.workers=N` segments with N Ray workers. `--compare` is `rl.evaluation.compare`.
+hidden. `--set eval.workers=N` segments with N Ray workers. `--compare` is `rl.evaluation.compare`. Failed tasks are
+counted apart (`eval.failed`); with more than `eval.max_failed_share` of them the exit status is 1.
 """
 
 from __future__ import annotations
@@ -43,6 +44,7 @@ from rl.evaluation.identity import STORES
 from rl.evaluation.runner import measure_tasks, segment_tasks
 from rl.evaluation.table import results_table
 from rl.families import family_name
+from rl.runtime.failed_tasks import require_answers
 from rl.runtime.preflight import prepare_machine
 
 
@@ -163,6 +165,7 @@ def _run(args: argparse.Namespace, config: RunConfig) -> None:
     if "benchmark" in results:
         tables.append(benchmark_table(results["benchmark"], str(args.from_predictions or args.checkpoint)))
     show(tables, args.out / "table.txt")
+    require_answers(results, config.eval.max_failed_share)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -25,7 +25,6 @@ from env.files import remove_folder, replace_folder
 from env.prompts import find_prompt
 from env.store import TrajectoryStore
 from env.tools import enabled_tools
-from env.types import StopReason
 from policy.videoseg.model import SegPolicy
 from rl.evaluation.validation import held_out_metrics
 from rl.families import Family, as_trained, family_of
@@ -111,6 +110,7 @@ def train(config: RunConfig, resume: bool = False) -> None:
         # 2. SCORE and UPDATE. One forward pass over a group gives old log-probs, masks and rewards; the loss is
         # back-propagated through the same pass. A reward only counts relative to those of its group.
         metrics = learner.learn(step_groups.trained, assign, pause=lambda: cores.set_threads(rollouts.is_running))
+        step_groups = step_groups.after_learning(config.grpo)  # without what could not be read
         timer.mark("learn")
 
         # 3. EVALUATE the current weights on held-out tasks, every `eval_every` steps.
@@ -194,7 +194,7 @@ class _Recorder:
             metrics: Of the learner and the evaluation, and seconds.
         """
         sampled = [trajectory for group in groups.sampled for trajectory in group]
-        failed = sum(trajectory.stop_reason is StopReason.ERROR for trajectory in sampled)
+        failed = sum(trajectory.has_failed for trajectory in sampled)
         stats = pool.take_stats()
         self._gauges.show(stats)
         self._store.append(sampled)
@@ -202,7 +202,7 @@ class _Recorder:
             step,
             metrics
             | trajectory_metrics(groups.valid, self._tools)
-            | {"rollout/failed": float(failed)}
+            | {"rollout/failed": float(failed), "rollout/unreadable_tasks": float(len(groups.unreadable))}
             | {"rollout/oversampled": float(len(groups.sampled) - self._tasks_per_step)}
             | worker_metrics(stats, pool.failures),
         )

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from cot_data.datasets.mevis import MASKS, expression_file
+from cot_data.faults import RAISE, Faults
 from cot_data.formats.json_fields import field
 from cot_data.formats.mask_table import MaskTable, TableGold
 from cot_data.moving_shapes.labels_file import LABELS, frames_of, read_labels
@@ -47,21 +48,26 @@ class LabelledVideo:
     objects: tuple[LabelledObject, ...]
 
 
-def load_objects(root: Path) -> list[LabelledVideo]:
-    """Return the videos of a Moving Shapes folder with all of their objects. DataError if the labels are missing."""
+def load_objects(root: Path, faults: Faults = RAISE) -> list[LabelledVideo]:
+    """Return the videos of a Moving Shapes folder with all of their objects. DataError if the labels are missing.
+
+    `faults` raises the first video that cannot be read, or collects them and leaves them out.
+    """
     root = Path(root).absolute()
     layout = expression_file(root)
     labels = read_labels(root)
     masks = MaskTable(root / MASKS)
     out = []
     for name, record in layout.videos().items():
-        video = layout.folder(name, record, f"{layout.file}: videos[{name!r}]").ref()
         where = f"{root / LABELS}: videos[{name!r}]"
-        objects = field(field(labels, name, dict, str(root / LABELS)), "objects", dict, where)
-        found = [
-            _object(label, anno_id, masks, video, f"{where}.objects[{anno_id!r}]") for anno_id, label in objects.items()
-        ]
-        out.append(LabelledVideo(video, tuple(sorted(found, key=lambda each: each.caption))))
+        with faults.collect():
+            video = layout.folder(name, record, f"{layout.file}: videos[{name!r}]").ref()
+            objects = field(field(labels, name, dict, str(root / LABELS)), "objects", dict, where)
+            found = [
+                _object(label, anno_id, masks, video, f"{where}.objects[{anno_id!r}]")
+                for anno_id, label in objects.items()
+            ]
+            out.append(LabelledVideo(video, tuple(sorted(found, key=lambda each: each.caption))))
     return out
 
 

@@ -3,15 +3,18 @@
 The last [SEG] prompts SAM 2 on the key frame, and SAM 2's memory carries the mask through the video. What is kept in
 memory does not grow with the length of the video times its size: features are encoded in chunks, and masks are encoded
 as they come.
+A trajectory whose frames cannot be read ends in an error, and the others are not affected. A failed trajectory gets no
+masks.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import torch
 
+from env.errors import DataError
 from env.frames import FrameCaches
 from env.rle import encode
 from env.types import RLE, Malformed, Trajectory, VideoRef
@@ -57,10 +60,33 @@ def track(
         prompts: Projected last [SEG] state [C] of each trajectory; those with None get no masks.
         sam_frames: Source of SAM 2's pixels.
     """
+
+    def run(rows: Sequence[int]) -> None:
+        propagate(policy, [(trajectories[at], prompts[at]) for at in rows], sam_frames)
+
     for batch in _batches(policy, trajectories):
-        decided = [at for at in batch if prompts[at] is not None]
-        propagate(policy, [(trajectories[at], prompts[at]) for at in decided], sam_frames)
+        _or_one_by_one(run, [at for at in batch if prompts[at] is not None], trajectories)
         yield from (trajectories[at] for at in batch)
+
+
+def _or_one_by_one(
+    run: Callable[[Sequence[int]], None], rows: Sequence[int], trajectories: Sequence[Trajectory]
+) -> None:
+    """Run over several trajectories at once; if data cannot be read, over each alone, and fail those that need it.
+
+    Args:
+        run: Called with positions in `trajectories`; it raises DataError for data that cannot be read.
+        rows: All positions.
+        trajectories: Those that `rows` refers to.
+    """
+    try:
+        run(rows)
+    except DataError:
+        for at in rows:
+            try:
+                run([at])
+            except DataError as error:
+                trajectories[at].fail(str(error))
 
 
 def _batches(policy: SegPolicy, trajectories: Sequence[Trajectory]) -> Iterator[list[int]]:
@@ -90,6 +116,8 @@ def last_prompts(
 ) -> list[torch.Tensor | None]:
     """Return the projected last [SEG] state [C] of each trajectory; None where it is not decoded.
 
+    A failed trajectory has None too.
+
     Args:
         policy: The policy that wrote the trajectories.
         trajectories: Finished trajectories.
@@ -97,18 +125,26 @@ def last_prompts(
         malformed: `eval.malformed`.
     """
     prompts: list[torch.Tensor | None] = [None] * len(trajectories)
-    rows, sequences = [], []
-    for at, trajectory in enumerate(trajectories):
-        if is_decoded(trajectory, malformed):
-            sequence = to_sequence(trajectory, policy.chat, policy.layout)
-            if len(trajectory.turns) - 1 in sequence.seg_turns:
-                rows.append(at)
-                sequences.append(sequence)
-    for group in pack([len(sequence) for sequence in sequences], max_tokens=8192):
-        picked = [sequences[at] for at in group]
+    sequences = {
+        at: to_sequence(trajectory, policy.chat, policy.layout)
+        for at, trajectory in enumerate(trajectories)
+        if is_decoded(trajectory, malformed) and not trajectory.has_failed
+    }
+    sequences = {
+        at: sequence
+        for at, sequence in sequences.items()
+        if len(trajectories[at].turns) - 1 in sequence.seg_turns  # malformed text may hold no [SEG]
+    }
+
+    def run(rows: Sequence[int]) -> None:
+        picked = [sequences[at] for at in rows]
         output = policy(collate(picked, policy.chat, policy.layout, policy_frames, policy.device))
-        for at, last in zip(group, _last_rows(picked), strict=True):
-            prompts[rows[at]] = output.prompts_MC[last]
+        for at, last in zip(rows, _last_rows(picked), strict=True):
+            prompts[at] = output.prompts_MC[last]
+
+    rows = list(sequences)
+    for group in pack([len(sequences[at]) for at in rows], max_tokens=8192):
+        _or_one_by_one(run, [rows[at] for at in group], trajectories)
     return prompts
 
 
@@ -150,7 +186,11 @@ def propagate(
     for index, at, logits_HW, presence_1 in iter_tracks(policy.sam, videos, torch.stack(prompts), keys):
         writers[index].add(at, logits_HW, presence_1)
     for (trajectory, _), key_frame, writer in zip(prompted, keys, writers, strict=True):
-        trajectory.masks = writer.finish()
+        masks = writer.finish()
+        if not writer.is_finite:  # they would read as empty masks
+            trajectory.fail("SAM 2's mask logits are not finite; are the weights of the checkpoint damaged?")
+            continue
+        trajectory.masks = masks
         last = trajectory.turns[-1]
         last.key_mask = trajectory.masks[key_frame]
         if isinstance(last.decision, Malformed):
@@ -166,6 +206,7 @@ class _MaskWriter:
         self._at_once = max(1, MASK_PIXELS // (video.height * video.width))
         self._waiting: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}  # mask and presence logits by frame
         self._masks: dict[int, RLE] = {}
+        self.is_finite = True  # all logits so far
 
     def add(self, at: int, logits_HW: torch.Tensor, presence_1: torch.Tensor) -> None:
         """Add the logits of a frame; of the key frame they come twice, and are the same."""
@@ -181,6 +222,7 @@ class _MaskWriter:
     def _encode(self) -> None:
         if self._waiting:
             logits, presence = zip(*self._waiting.values(), strict=True)
+            self.is_finite &= all(bool(torch.isfinite(each).all()) for each in logits)
             blanking_N = self._sam.blanking(torch.stack(presence))
             masks_NHW = binary_masks(torch.stack(logits), blanking_N, *self._size).cpu().numpy()
             self._masks |= {at: encode(mask) for at, mask in zip(self._waiting, masks_NHW, strict=True)}

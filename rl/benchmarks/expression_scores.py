@@ -26,6 +26,7 @@ class Prediction:
     masks: tuple[RLE | None, ...]  # [T]
     is_missing: bool = False  # there is no prediction at all
     num_missing_frames: int = 0  # frames without a mask file, where there is a prediction
+    error: str = ""  # why the model failed on it, where it did; there is no answer then
 
 
 @dataclass
@@ -50,9 +51,9 @@ METRICS: dict[str, Callable[[FrameScores], float]] = {
 }
 
 
-def missing(task: Task) -> Prediction:
-    """Return a missing prediction, which is an empty mask in every frame."""
-    return Prediction((None,) * task.video.num_frames, is_missing=True)
+def missing(task: Task, error: str = "") -> Prediction:
+    """Return a missing prediction, which is an empty mask in every frame; `error` says why the model failed, if so."""
+    return Prediction((None,) * task.video.num_frames, is_missing=not error, error=error)
 
 
 def frame_names(task: Task) -> tuple[str, ...]:
@@ -105,6 +106,7 @@ def expression_metrics(
         "is_empty": not any(frames.has_pred),
         "is_missing": prediction.is_missing,
         "num_missing_frames": prediction.num_missing_frames,
+        **({"error": prediction.error} if prediction.error else {}),
         **{name: METRICS[name](frames) for name in protocol.metrics},
     }
 

@@ -1,7 +1,8 @@
 """The protocols of the eight benchmarks: which frames count, and how scores are averaged and rounded. Pure.
 
 To add a benchmark, add an entry to `BENCHMARKS`. A missing prediction counts as an empty one, which scores on frames
-without the target. Some of the released evaluators give such an expression 0, others leave it out or fail.
+without the target. Some of the released evaluators give such an expression 0, others leave it out or fail. Where the
+model failed, the expression counts as empty too, since a server takes no gaps; it is told apart from a missing one.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 from pathlib import Path
 from typing import Any, Protocol
@@ -11,13 +11,16 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Group
 from rich.table import Table
 
+from configs.plain_text import plain
+from cot_data.tasks import UnreadableTask, read_each
 from env.errors import DataError
 from env.terminal import shown
-from env.types import Task, Trajectory, names_in
+from env.types import RLE, Task, Trajectory, names_in
 from rl.benchmarks.expression_scores import Prediction, expression_metrics, foreground, missing
 from rl.benchmarks.protocols import BENCHMARKS, BenchmarkProtocol, summarise
 from rl.benchmarks.ref_davis17 import annotator_metrics
 from rl.benchmarks.submission import write_submission
+from rl.runtime.failed_tasks import failure_note, failure_summary
 from rl.runtime.progress import progress_bar
 
 COLUMNS = {"jf": "J&F", "j": "J", "f": "F", "a": "A", "r": "R", "tiou": "tIoU", "viou": "vIoU"}
@@ -32,23 +35,35 @@ class Predictions(Protocol):
 
 
 class TrajectoryPredictions:
-    """The masks of trajectories, of any model family. A trajectory without masks counts as missing."""
+    """The masks of trajectories, of any model family. A trajectory without masks counts as missing, or as failed."""
 
     def __init__(self, trajectories: Iterator[Trajectory]):
-        self._masks = {each.task.task_id: each.masks for each in trajectories}
+        self._masks: dict[str, dict[int, RLE]] = {}
+        self._errors: dict[str, str] = {}
+        for each in trajectories:
+            if each.has_failed:
+                self._errors[each.task.task_id] = each.error or "no reason is stored"
+            else:
+                self._masks[each.task.task_id] = each.masks
 
     def of(self, task: Task) -> Prediction:
         masks = self._masks.get(task.task_id)
         if not masks:
-            return missing(task)
+            return missing(task, self._errors.get(task.task_id, ""))
         return Prediction(tuple(masks.get(at) for at in range(task.video.num_frames)))
 
 
 def is_gold_known(name: str, tasks: Sequence[Task]) -> bool:
-    """Return whether a benchmark's first task, and so all, has gold masks. DataError for an unknown benchmark."""
+    """Return whether the first task of a benchmark that can be read, and so every one, has gold masks.
+
+    DataError for an unknown benchmark, and where no task can be read.
+    """
     if name not in BENCHMARKS:
         raise DataError("--benchmark", f"expected one of {', '.join(BENCHMARKS)}, found {name!r}")
-    return bool(tasks) and bool(tasks[0].gold)
+    for task in read_each(tasks):
+        if isinstance(task, Task):
+            return bool(task.gold)
+    return bool(tasks) and bool(tasks[0].gold)  # raises what is wrong with the first
 
 
 def score_benchmark(
@@ -70,39 +85,58 @@ def score_benchmark(
     protocol = BENCHMARKS[name]
     results: dict[str, Any] = {"name": name, "about": protocol.about, "num_tasks": len(chosen), "num_all": len(tasks)}
     with progress_bar(f"score ({name})", len(chosen)) as advance:
+        pass_ = _Pass(predictions, advance)
         if not is_gold_known(name, tasks):
             path = out / "submission.zip"
-            num_missing = write_submission(protocol, _each(chosen, predictions, advance), path)
+            num_missing = write_submission(protocol, pass_.each(read_each(chosen)), path)
             results |= {"submission": str(path), "num_missing": num_missing}
         else:
-            rows = list(_rows(protocol, tasks, limit, predictions, advance))
+            rows = list(_rows(protocol, tasks, limit, pass_))
             results |= {"rows": rows, **summarise(protocol, rows)}
     if protocol.by_annotator and "rows" in results:
-        found = {task.task_id: predictions.of(task) for task in chosen}
-        results["by_annotator"] = annotator_metrics(chosen, found)
-    return results
+        good = [task for task in read_each(chosen) if isinstance(task, Task)]
+        results["by_annotator"] = annotator_metrics(good, {task.task_id: predictions.of(task) for task in good})
+    failed = failure_summary(pass_.failed | pass_.unreadable, len(chosen), "empty")
+    return results | {"failed": failed, "num_unreadable": len(pass_.unreadable)}
 
 
-def _each(tasks: Sequence[Task], predictions: Predictions, advance: Any) -> Iterator[tuple[Task, Prediction]]:
-    for task in tasks:
-        yield task, predictions.of(task)
-        advance()
+class _Pass:
+    """One pass over tasks with their predictions; it notes which failed and which tasks cannot be read, with reasons.
+
+    A task that cannot be read is left out of the figures: its gold masks are not known.
+    """
+
+    def __init__(self, predictions: Predictions, advance: Any):
+        self._predictions = predictions
+        self._advance = advance
+        self.failed: dict[str, str] = {}
+        self.unreadable: dict[str, str] = {}
+
+    def each(self, tasks: Iterable[Task | UnreadableTask]) -> Iterator[tuple[Task, Prediction]]:
+        for task in tasks:
+            if isinstance(task, UnreadableTask):
+                self.unreadable[task.task_id] = task.reason
+            else:
+                prediction = self._predictions.of(task)
+                if prediction.error:
+                    self.failed[task.task_id] = prediction.error
+                yield task, prediction
+            self._advance()
 
 
-def _rows(
-    protocol: BenchmarkProtocol, tasks: Sequence[Task], limit: int, predictions: Predictions, advance: Any
-) -> Iterator[dict[str, Any]]:
+def _rows(protocol: BenchmarkProtocol, tasks: Sequence[Task], limit: int, pass_: _Pass) -> Iterator[dict[str, Any]]:
     """Yield the rows of the first `limit` tasks. The foreground of a video is that of all its expressions.
 
     Only one video's tasks are in memory: a whole benchmark with its gold masks may not fit.
     """
     done = 0
-    for _, group in groupby(tasks, key=lambda task: names_in(task.task_id)[0]):
+    for _, group in groupby(read_each(tasks), key=lambda task: names_in(task.task_id)[0]):
         if limit and done >= limit:
             return
         members = list(group)
-        annotated = foreground(members) if "r" in protocol.metrics else None
-        for task, prediction in _each(members[: limit - done] if limit else members, predictions, advance):
+        good = [task for task in members if isinstance(task, Task)]
+        annotated = foreground(good) if "r" in protocol.metrics and good else None
+        for task, prediction in pass_.each(members[: limit - done] if limit else members):
             yield expression_metrics(protocol, task, prediction, annotated)
         done += len(members)
 
@@ -113,6 +147,10 @@ def benchmark_table(results: dict[str, Any], title: str) -> Group:
     part = "" if results["num_tasks"] == results["num_all"] else f" (of {results['num_all']}: not the whole benchmark)"
     notes = [f"{results['num_tasks']} expressions{part}, {results['num_missing']} without prediction"]
     table.add_column(results["name"])
+    if failure := failure_note(results.get("failed"), "expressions"):
+        notes.append(plain(failure))
+    if left_out := results.get("num_unreadable"):
+        notes.append(f"{left_out} of them cannot be read and are left out, so this is not the whole benchmark")
     if "submission" in results:
         notes[0] += ", written as empty masks"
         table.add_row(shown(f"gold masks are hidden; for the server: {results['submission']}"))

@@ -1,5 +1,7 @@
 """Compare two evaluations of the same tasks: paired differences by slice, with bootstrap intervals.
 
+Only tasks that both answered are paired; those that failed in either are counted as left out.
+
     python -m rl.evaluate --compare runs/demo/eval/cold_start runs/demo/eval/grpo --out runs/demo/compare
 
 Each folder holds the `results.json` of one `rl.evaluate`; the two models may be of different families. Writes
@@ -21,6 +23,7 @@ from env.errors import DataError
 from env.files import make_folder, replace_path, write_json
 from env.terminal import shown
 from rl.evaluation.statistics import Estimate, paired_difference, slices_of
+from rl.runtime.failed_tasks import answered
 
 PAIRED = {
     "jf": "J&F",
@@ -32,14 +35,21 @@ PAIRED = {
 }
 PLOTTED = ("jf", "j_visible")
 
-Differences = dict[str, dict[str, Any]]  # slice -> "n" and, per metric, the estimate of the second minus the first
+Differences = dict[str, dict[str, Any]]
+"""Slice -> "n" (pairs) and, per metric, the estimate of the second minus the first; "all" has "left_out" too."""
 
 
-def read_rows(folder: Path) -> dict[str, dict[str, Any]]:
-    """Return task id -> metrics of a sighted evaluation. DataError where the folder holds none."""
+def read_rows(folder: Path) -> tuple[dict[str, Mapping[str, Any]], set[str]]:
+    """Return task id -> metrics of a sighted evaluation's answers, and the ids of all its tasks, failed ones included.
+
+    DataError where the folder holds none.
+    """
     path = folder / "results.json"
-    rows = field(field(read_json(path), "sighted", dict, str(path)), "rows", list, f"{path}: sighted")
-    return {field(row, "task_id", str, f"{path}: sighted.rows[{at}]"): row for at, row in enumerate(rows)}
+    sighted = field(read_json(path), "sighted", dict, str(path))
+    rows = field(sighted, "rows", list, f"{path}: sighted")
+    ids = {field(row, "task_id", str, f"{path}: sighted.rows[{at}]") for at, row in enumerate(rows)}
+    failed = sighted.get("failed", {"tasks": {}})  # older versions had no such entry
+    return answered(rows), ids | set(field(failed, "tasks", dict, f"{path}: sighted.failed"))
 
 
 def compare(first: Path, second: Path, num_bootstrap: int, seed: int) -> Differences:
@@ -57,15 +67,17 @@ def compare(first: Path, second: Path, num_bootstrap: int, seed: int) -> Differe
     Raises:
         DataError: The evaluations are of different tasks, or a folder holds none.
     """
-    before, after = read_rows(first), read_rows(second)
-    if set(before) != set(after):
-        odd = sorted(set(before) ^ set(after))
+    (before, ids), (after, other_ids) = read_rows(first), read_rows(second)
+    if ids != other_ids:
+        odd = sorted(ids ^ other_ids)
         raise DataError(str(second / "results.json"), f"expected the tasks of {first}, {len(odd)} differ: {odd[0]} ..")
-    pairs = [(before[task_id], after[task_id]) for task_id in before]
-    return {
+    pairs = [(before[task_id], after[task_id]) for task_id in before if task_id in after]
+    differences: Differences = {
         name: {"n": len(members), **_differences([pairs[at] for at in members], num_bootstrap, seed)}
-        for name, members in slices_of([row for row, _ in pairs]).items()
+        for name, members in slices_of([dict(row) for row, _ in pairs]).items()
     }
+    differences["all"]["left_out"] = len(ids) - len(pairs)
+    return differences
 
 
 def _differences(
@@ -98,6 +110,8 @@ def compare_table(differences: Differences, first: Path, second: Path) -> Table:
     for name, row in differences.items():
         cells = [_cell(row[metric], 1 if metric == "turns" else 100) for metric in PAIRED]
         table.add_row(shown(name), str(row["n"]), *cells)
+    if left_out := differences["all"].get("left_out"):
+        table.caption = f"{left_out} tasks are left out, because one of the two failed on them"
     return table
 
 

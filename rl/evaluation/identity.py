@@ -20,30 +20,42 @@ from rl.runtime.resume_rules import EVALUATION, FREE, RULES, Change, flat
 STORES = {"sighted": "trajectories", "blind": "trajectories_blind"}
 
 
-def claim(out: Path, config: RunConfig, checkpoint: Path, tasks: Sequence[Task]) -> None:
+def claim(
+    out: Path, config: RunConfig, checkpoint: Path, tasks: Sequence[Task], unreadable: Sequence[str] = ()
+) -> None:
     """Write `out/evaluation.json`, or compare this evaluation with the one that is there.
+
+    A task whose data could not be read, then or now, is not compared, so that an evaluation goes on once its data is
+    repaired.
 
     Args:
         out: Folder of the evaluation; it is made where it is missing.
         config: Of the run. What the masks do not depend on (`eval.workers`, `eval.num_bootstrap`) may differ.
         checkpoint: Folder of the model.
         tasks: Everything that is to be segmented.
+        unreadable: Ids of the tasks whose data cannot be read.
 
     Raises:
         DataError: The folder belongs to another evaluation, or holds trajectories without `evaluation.json`.
         CheckpointError: There is no checkpoint folder.
     """
     path = out / "evaluation.json"
-    identity = _identity(config, checkpoint, tasks)
+    identity = _identity(config, checkpoint)
+    identity["tasks"] = _identity_of_tasks(tasks, unreadable)
     if path.is_file():
         found = _read_identity(path)
         before, after = flat(_compared(found)), flat(_compared(identity))
         differing = [key for key in {**after, **before} if before.get(key) != after.get(key)]
+        if not _has_same_tasks(found.get("tasks"), tasks, unreadable):
+            before["tasks"], after["tasks"] = found.get("tasks"), identity["tasks"]
+            differing.append("tasks")
         if differing:
             named = "; ".join(str(Change(key, before.get(key), after.get(key))) for key in differing)
             raise DataError(
                 str(path), f"belongs to an evaluation with other settings: {named}; name another --out, or remove {out}"
             )
+        if len(unreadable) < len(found["tasks"].get("unreadable", ())):
+            write_json(path, identity)  # some data was repaired
         return
     for folder in STORES.values():
         if (out / folder).is_dir():
@@ -56,8 +68,8 @@ def claim(out: Path, config: RunConfig, checkpoint: Path, tasks: Sequence[Task])
     write_json(path, identity)
 
 
-def _identity(config: RunConfig, checkpoint: Path, tasks: Sequence[Task]) -> dict[str, Any]:
-    """Return what the masks depend on, as it reads in JSON."""
+def _identity(config: RunConfig, checkpoint: Path) -> dict[str, Any]:
+    """Return what the masks depend on besides the tasks, as it reads in JSON."""
     family = family_name(checkpoint, config.policy.kind)
     identity = {
         "family": family,
@@ -65,17 +77,32 @@ def _identity(config: RunConfig, checkpoint: Path, tasks: Sequence[Task]) -> dic
         **FAMILIES[family].identity(config, checkpoint),
         "eval": {"temperature": config.eval.temperature, "blind_zooms": config.eval.blind_zooms},
         "seed": config.seed,
-        "tasks": {"n": len(tasks), "sha256": _hash_tasks(tasks)},
     }
     return json.loads(json.dumps(identity))
 
 
 def _compared(identity: Mapping[str, Any]) -> dict[str, Any]:
-    """Return an identity without the limits of time, on which no mask of a finished episode depends."""
+    """Return an identity without the tasks, and without limits of time, on which no finished mask depends."""
+    others = {key: value for key, value in identity.items() if key != "tasks"}
     env = identity.get("env")
     if not isinstance(env, Mapping):
-        return dict(identity)
-    return {**identity, "env": {key: value for key, value in env.items() if RULES[f"env.{key}"][EVALUATION] != FREE}}
+        return others
+    return {**others, "env": {key: value for key, value in env.items() if RULES[f"env.{key}"][EVALUATION] != FREE}}
+
+
+def _identity_of_tasks(tasks: Sequence[Task], unreadable: Sequence[str]) -> dict[str, Any]:
+    known = {"n": len(tasks) + len(unreadable), "sha256": _hash_tasks(tasks)}
+    return known | ({"unreadable": sorted(unreadable)} if unreadable else {})
+
+
+def _has_same_tasks(found: Any, tasks: Sequence[Task], unreadable: Sequence[str]) -> bool:
+    """Return whether these are the tasks of an `evaluation.json`, as far as both could read them."""
+    if not isinstance(found, Mapping) or found.get("n") != len(tasks) + len(unreadable):
+        return False
+    before = found.get("unreadable", [])
+    if not set(unreadable) <= set(before):
+        return True  # the data of further tasks is lost: there is nothing left to compare the hash with
+    return found.get("sha256") == _hash_tasks([task for task in tasks if task.task_id not in before])
 
 
 def _read_identity(path: Path) -> dict[str, Any]:

@@ -1,7 +1,8 @@
 """Evaluate a checkpoint on a list of tasks: segment what is not segmented yet, then measure all trajectories.
 
 The folder of an evaluation holds `evaluation.json` (`rl.evaluation.identity`), the trajectories of finished tasks and,
-at the end, the figures. An interrupted evaluation goes on from its trajectories.
+at the end, the figures. An interrupted evaluation goes on from its trajectories. A task that fails, or whose data
+cannot be read, is counted apart with its reason, and the others go on; the next start tries it again.
 """
 
 from __future__ import annotations
@@ -12,14 +13,17 @@ from pathlib import Path
 from typing import Any
 
 from configs.schema import RunConfig
+from cot_data.tasks import Tasks, UnreadableTask, read_each, readable
+from env.errors import DataError
 from env.store import TrajectoryStore
-from env.types import Task, Trajectory
+from env.types import Task
 from rl.evaluation import statistics
 from rl.evaluation.identity import STORES, claim
 from rl.evaluation.statistics import slices_of
 from rl.evaluation.trajectory_metrics import METRICS, measure
 from rl.evaluation.worker import EvaluationPool
 from rl.families import as_trained
+from rl.runtime.failed_tasks import answered, failure_summary
 from rl.runtime.progress import progress_bar
 
 
@@ -31,28 +35,29 @@ def segment_tasks(
     Args:
         config: Of the run.
         checkpoint: Folder of the model, of any family.
-        tasks: What to segment.
+        tasks: What to segment. Those that cannot be read are left out.
         out: Folder of the evaluation.
         labels: Keys of `STORES`: "sighted", and "blind" for the same model shown grey frames.
 
     Returns:
-        Label -> the store that holds one trajectory of every task.
+        Label -> the store that holds one trajectory of every task that can be read.
 
     Raises:
         DataError: `out` belongs to another evaluation.
     """
     config = as_trained(config, checkpoint)
-    claim(out, config, checkpoint, tasks)
+    good, unreadable = readable(tasks)
+    claim(out, config, checkpoint, good, [task.task_id for task in unreadable])
     stores = {label: TrajectoryStore(out / STORES[label]) for label in labels}
     todo: dict[str, list[Task]] = {}
     for label, store in stores.items():
         store.drop_errors()
         done = {trajectory.task.task_id for trajectory in store.read()}
-        todo[label] = [task for task in tasks if task.task_id not in done]
+        todo[label] = [task for task in good if task.task_id not in done]
     if any(todo.values()):
         with closing(EvaluationPool(config, checkpoint)) as pool:
             for label, left in todo.items():
-                with progress_bar(f"segment ({label})", len(tasks), len(tasks) - len(left)) as advance:
+                with progress_bar(f"segment ({label})", len(good), len(good) - len(left)) as advance:
                     for trajectory in pool.segment(left, is_blind=label == "blind"):
                         stores[label].append([trajectory])
                         advance()
@@ -65,29 +70,63 @@ def measure_tasks(
     """Measure the trajectories of `tasks`.
 
     Args:
-        config: Of the run; `eval.num_bootstrap` and `seed` decide the intervals.
+        config: Of the run; `eval.num_bootstrap` and `seed` decide the intervals, `eval.failed` what becomes of tasks
+            that failed.
         stores: What `segment_tasks` returns.
-        tasks: Those that were segmented.
+        tasks: The same as were given to it.
 
     Returns:
-        Label -> "rows" in the order of `tasks` and their "summary"; and "over_blind", the gain over the blind model,
-        where there is one.
+        Label -> "rows" in the order of `tasks`, their "summary", and "failed" (`rl.runtime.failed_tasks`); and
+        "over_blind", the gain over the blind model on the tasks that both answered, where there is one.
     """
     results: dict[str, dict[str, Any]] = {}
+    num_bootstrap, seed = config.eval.num_bootstrap, config.seed
     for label, store in stores.items():
         with progress_bar(f"measure ({label})", len(tasks)) as advance:
-            rows = {row["task_id"]: row for row in (_measured(item, advance) for item in store.read())}
-        ordered = [rows[task.task_id] for task in tasks]
-        results[label] = {"rows": ordered, "summary": summarise(ordered, config.eval.num_bootstrap, config.seed)}
+            rows, reasons = _measured(store, config.eval.failed, advance)
+        ids = task_ids(tasks)
+        reasons |= _reasons_of_unreadable(tasks, [at for at, name in enumerate(ids) if name not in rows | reasons])
+        ordered = [rows[name] for name in ids if name in rows]
+        failed = failure_summary({name: reasons[name] for name in ids if name in reasons}, len(ids), config.eval.failed)
+        results[label] = {"rows": ordered, "summary": summarise(ordered, num_bootstrap, seed), "failed": failed}
     if "blind" in results:
-        pair = (results["sighted"]["rows"], results["blind"]["rows"])
-        results["over_blind"] = over_blind(*pair, config.eval.num_bootstrap, config.seed)
+        sighted, blind = (answered(results[label]["rows"]) for label in ("sighted", "blind"))
+        both = [name for name in sighted if name in blind]
+        seen, unseen = [[dict(rows[name]) for name in both] for rows in (sighted, blind)]
+        results["over_blind"] = over_blind(seen, unseen, num_bootstrap, seed)
     return results
 
 
-def _measured(trajectory: Trajectory, advance: Any) -> dict[str, Any]:
-    advance()
-    return measure(trajectory)
+def task_ids(tasks: Sequence[Task]) -> list[str]:
+    """Return the ids of all tasks, without reading those of a data set."""
+    return [task.task_id for task in (tasks.outlines if isinstance(tasks, Tasks) else tasks)]
+
+
+def _measured(store: TrajectoryStore, rule: str, advance: Any) -> tuple[dict[str, dict[str, Any]], dict[str, str]]:
+    """Return the rows, and the reasons of the tasks that failed, by task id."""
+    rows: dict[str, dict[str, Any]] = {}
+    reasons: dict[str, str] = {}
+    for trajectory in store.read():
+        advance()
+        task_id = trajectory.task.task_id
+        if trajectory.has_failed:
+            reasons[task_id] = trajectory.error
+        if trajectory.has_failed and rule == "exclude":
+            continue
+        try:
+            rows[task_id] = measure(trajectory)
+        except DataError as error:
+            reasons[task_id] = str(error)
+    return rows, reasons
+
+
+def _reasons_of_unreadable(tasks: Sequence[Task], missing: Sequence[int]) -> dict[str, str]:
+    """Return task id -> why the task at one of these positions was not segmented."""
+    reasons = {}
+    for at in missing:
+        (found,) = read_each(tasks[at : at + 1])
+        reasons[found.task_id] = found.reason if isinstance(found, UnreadableTask) else "it was not segmented"
+    return reasons
 
 
 def summarise(rows: Sequence[dict[str, Any]], num_bootstrap: int, seed: int) -> dict[str, dict[str, Any]]:

@@ -7,8 +7,11 @@ from typing import Any
 
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
+from rich.text import Text
 
+from configs.plain_text import plain
 from env.terminal import shown
+from rl.runtime.failed_tasks import failure_note
 
 COLUMNS = ("slice", "n", "J&F", "J&F blind", "J visible", "J visible blind", "video adds", "interval IoU")
 COLUMNS += ("key hit", "format", "turns")
@@ -17,7 +20,7 @@ COLUMNS += ("key hit", "format", "turns")
 def results_table(results: dict[str, Any]) -> Table:
     """Lay out percentages with half-widths of the 95 % interval, the blind baseline in columns of its own.
 
-    A metric that applies to no task of a slice is "-".
+    A metric that applies to no task of a slice is "-". Tasks that failed are told below.
     """
     title = f"{results['checkpoint']} ({results['num_tasks']} tasks)"
     table = Table(title=shown(title), box=SIMPLE_HEAD, collapse_padding=True)
@@ -36,6 +39,9 @@ def results_table(results: dict[str, Any]) -> Table:
         cells += [_percent(row["interval_iou"]), _percent(row["key_hit"]), _percent(row["format"])]
         turns = row["turns"]  # None where it applies to no task of the slice
         table.add_row(shown(name), str(row["n"]), *cells, f"{turns[0]:.2f}" if turns else "-")
+    parts = (("sighted", "tasks"), ("blind", "tasks of the blind evaluation"))
+    notes = [failure_note(results.get(part, {}).get("failed"), what) for part, what in parts]
+    table.caption = Text("\n".join(plain(note) for note in notes if note)) or None
     return table
 
 

@@ -19,13 +19,15 @@ def measure(trajectory: Trajectory) -> dict[str, Any]:
 
     J and F are means over all frames, where two empty masks count 1 (as in DAVIS and MeViS); `j_visible` is J over the
     frames that show the target. A trajectory without a usable answer has an empty tracklet. What a model family without
-    turns does not state (interval, key frame, format, turns, tool use) is None.
+    turns does not state (interval, key frame, format, turns, tool use) is None. A trajectory that failed has an empty
+    tracklet, and None for format, turns and tool use, since it holds no answer of the policy.
     """
     task = trajectory.task
     video = task.video
     size = (video.height, video.width)
     gold_THW = decode_tracklet(task.gold, size)
-    pred_THW = decode_tracklet([trajectory.masks.get(at) for at in range(video.num_frames)], size)
+    masks = {} if trajectory.has_failed else trajectory.masks
+    pred_THW = decode_tracklet([masks.get(at) for at in range(video.num_frames)], size)
     j_T, f_T = tracklet_jf(gold_THW, pred_THW)
     visible_T = gold_THW.any((1, 2)).reshape(-1)
     is_single_pass = trajectory.stop_reason is StopReason.SINGLE_PASS
@@ -50,7 +52,7 @@ def measure(trajectory: Trajectory) -> dict[str, Any]:
 def _interval_metrics(trajectory: Trajectory, visible_T: np.ndarray) -> tuple[float, float]:
     """Return (interval IoU, key hit) of the last decision; 0 where there is none to compare with bool [T]."""
     decision = trajectory.decision
-    if not isinstance(decision, Select | Answer):
+    if trajectory.has_failed or not isinstance(decision, Select | Answer):
         return 0.0, 0.0
     inside = [at in decision.interval for at in range(len(visible_T))]
     union = sum(a or b for a, b in zip(inside, visible_T, strict=True))
@@ -59,7 +61,7 @@ def _interval_metrics(trajectory: Trajectory, visible_T: np.ndarray) -> tuple[fl
 
 
 def _turn_metrics(trajectory: Trajectory) -> dict[str, Any]:
-    if trajectory.stop_reason is StopReason.SINGLE_PASS:
+    if trajectory.stop_reason in (StopReason.SINGLE_PASS, StopReason.ERROR):
         return dict.fromkeys(("format", "turns", "tool_use", "tool_uses"))
     decisions = [turn.decision for turn in trajectory.turns]
     return {

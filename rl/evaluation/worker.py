@@ -6,14 +6,16 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from configs.schema import RunConfig
+from env.errors import DataError
 from env.frames import FrameCache, FrameCaches
 from env.types import Task, Trajectory
 from policy.engines.env import set_engine_env
+from policy.segmenter import Segmenter
 from rl.families import Family, family_of
 from rl.rollout.episode_worker import Worker
 from rl.rollout.pool import Pool
 from rl.rollout.request import RolloutRequest
-from rl.rollout.runner import Runner
+from rl.rollout.runner import OneByOneRunner, Runner
 from rl.runtime.cluster import connect_ray
 
 
@@ -72,9 +74,30 @@ class EvaluationPool:
         elif self._segmenter is not None:
             self._segmenter.frames = self._views[is_blind]
             for batch in batches:
-                yield from self._segmenter.segment(batch, temperature, seed)
+                yield from segment_each(self._segmenter, batch, temperature, seed)
 
     def close(self) -> None:
         for part in (self._segmenter, self._pool):
             if part is not None:
                 part.close()
+
+
+def segment_each(segmenter: Segmenter, tasks: Sequence[Task], temperature: float, seed: int) -> Iterator[Trajectory]:
+    """Yield the trajectory of each task in order; one whose data cannot be read has failed, and the others go on.
+
+    Args:
+        segmenter: A model of any family, which may segment the tasks side by side.
+        tasks: What to segment.
+        temperature: Of sampling.
+        seed: Of the run.
+    """
+    num_done = 0
+    try:
+        for trajectory in segmenter.segment(tasks, temperature, seed):
+            yield trajectory
+            num_done += 1
+    except DataError:
+        runner = OneByOneRunner(segmenter)
+        for task in tasks[num_done:]:
+            runner.begin(RolloutRequest(task, -1, 0, seed, temperature))
+            yield from runner.step()

@@ -71,6 +71,13 @@ def add_up_gradients(parameters: Sequence[torch.nn.Parameter]) -> None:
         call.wait()
 
 
+def is_true_on_all(flag: bool, device: torch.device) -> bool:
+    """Return whether `flag` is true on every rank. All ranks at once; each gets the same answer."""
+    flag_1 = torch.tensor([flag], dtype=torch.uint8, device=device)
+    dist.all_reduce(flag_1, op=dist.ReduceOp.MIN)
+    return bool(flag_1.item())
+
+
 def balance(sizes: Sequence[int], count: int) -> list[int]:
     """Return the rank of each item, in [0, count), so that the ranks' sums of sizes are similar.
 

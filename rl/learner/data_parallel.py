@@ -27,9 +27,11 @@ from rl.learner.gradient_norms import add_up, with_shares
 from rl.learner.learner import AssignAdvantages, Learner, LocalLearner, Pause
 from rl.learner.micro_batch import Totals
 from rl.learner.rank_calls import GRACE, RankCalls
+from rl.learner.without_failed import without_unreadable
 from rl.runtime.checkpoint import load_state
 from rl.runtime.frame_caches import frame_caches
 from rl.runtime.placement import PlacementGroup
+from rl.runtime.skipped_updates import finite
 
 Groups = list[list[Trajectory]]
 
@@ -71,8 +73,20 @@ class Rank:
         return self._learner.next_update(totals)
 
     def optimizer_step(self) -> None:
-        """Update the weights, together with all other ranks."""
+        """Update the weights, together with all other ranks; all skip alike."""
         self._learner.optimizer_step()
+
+    def take_causes(self) -> list[str]:
+        """Return why this rank's last update had to be skipped."""
+        return self._learner.take_causes()
+
+    def drop_failed(self) -> int:
+        """Unload this rank's trajectories whose data cannot be read, and return how many these are."""
+        return self._learner.drop_failed()
+
+    def totals(self) -> Totals:
+        """Return the counts of this rank's loaded groups."""
+        return self._learner.totals()
 
     def fill_logprobs_and_masks(self, groups: Groups) -> Groups:
         """Score groups and return them with everything filled in."""
@@ -149,24 +163,51 @@ class DataParallelLearner:
             ranks, which tells how unevenly the groups were divided.
         """
         self._calls.waited = 0.0
+        skipped_before = self._local.skipped.total
         own, *others = split_groups(groups, 1 + len(self._ranks))
-        calls = [rank.load_batch.remote(part) for rank, part in zip(self._ranks, others, strict=True)]
-        totals = Totals.over([self._local.load_batch(own), *self._calls.collect(calls)])
-        calls = [rank.first_update.remote(totals, assign) for rank in self._ranks]
-        sums, answers = self._calls.beside(calls, partial(self._local.first_update, totals, assign, pause))
+        self._local.load_batch(own)
+        self._calls.collect([rank.load_batch.remote(part) for rank, part in zip(self._ranks, others, strict=True)])
+        sums, answers = without_unreadable(partial(self._first_update, assign, pause), self._drop_failed)
         for part, (_, filled) in zip(others, answers, strict=True):
             _copy_back(part, filled)
+        if not self._totals().num_samples:
+            return {}
         metrics = self._finish_update(sums, [theirs for theirs, _ in answers])
         for _ in range(1, self._updates):
-            calls = [rank.next_update.remote(totals) for rank in self._ranks]
-            sums, answers = self._calls.beside(calls, partial(self._local.next_update, totals))
+            sums, answers = without_unreadable(self._next_update, self._drop_failed)
             metrics = self._finish_update(sums, answers)
-        return metrics | {"time/rank_wait_s": self._calls.waited}
+        skipped = float(self._local.skipped.total - skipped_before)
+        return metrics | {"optim/skipped": skipped, "time/rank_wait_s": self._calls.waited}
+
+    def _totals(self) -> Totals:
+        return Totals.over([self._local.totals(), *self._calls.collect([rank.totals.remote() for rank in self._ranks])])
+
+    def _first_update(self, assign: AssignAdvantages, pause: Pause) -> tuple[dict[str, float], list[Any]]:
+        totals = self._totals()
+        calls = [rank.first_update.remote(totals, assign) for rank in self._ranks]
+        return self._calls.beside(calls, partial(self._local.first_update, totals, assign, pause))
+
+    def _next_update(self) -> tuple[dict[str, float], list[Any]]:
+        totals = self._totals()
+        calls = [rank.next_update.remote(totals) for rank in self._ranks]
+        return self._calls.beside(calls, partial(self._local.next_update, totals))
+
+    def _drop_failed(self) -> int:
+        """Unload on all ranks what cannot be read; a rank that is still busy with the failed update ends that first."""
+        calls = [rank.drop_failed.remote() for rank in self._ranks]
+        dropped, others = self._calls.beside(calls, self._local.drop_failed)
+        return dropped + sum(others)
 
     def _finish_update(self, own: dict[str, float], others: Sequence[dict[str, float]]) -> dict[str, float]:
         """Take the optimizer step; return the metrics of all ranks together."""
         calls = [rank.optimizer_step.remote() for rank in self._ranks]
-        return with_shares(add_up([own, *others])) | self._calls.together(calls, self._local.optimizer_step)
+        metrics = self._calls.together(calls, self._local.optimizer_step)
+        causes = self._local.take_causes()
+        if metrics["optim/skipped"]:
+            of_ranks = self._calls.collect([rank.take_causes.remote() for rank in self._ranks])
+            causes = list(dict.fromkeys([*causes, *(cause for part in of_ranks for cause in part)]))
+        self._local.skipped.record(causes)
+        return metrics if causes else finite(with_shares(add_up([own, *others]))) | metrics
 
     def fill_logprobs_and_masks(self, trajectories: Sequence[Trajectory]) -> None:
         """Score trajectories on all ranks, in place; siblings lie side by side."""

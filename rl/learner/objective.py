@@ -7,6 +7,7 @@ Gradients and metrics of all micro-batches and ranks therefore add up to those o
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Sequence
 
 import torch
@@ -19,6 +20,7 @@ from rl.learner.gradient_norms import backward
 from rl.learner.importance_sampling import importance_weights
 from rl.learner.masks import mask_loss, mask_terms
 from rl.learner.micro_batch import Forward, Sample, Totals
+from rl.learner.not_finite import causes_in_gradient, causes_in_loss, causes_in_masks
 from rl.learner.policy_loss import Denominators, LossInputs, grpo_loss
 
 
@@ -35,6 +37,7 @@ class Objective:
         """
         self._config = config
         self._max_tokens = max_tokens
+        self._causes: list[str] = []
         self._reference = copy.deepcopy(policy).requires_grad_(False) if config.kl_coef > 0 else None
 
     def backward(self, forward: Forward, totals: Totals) -> dict[str, float]:
@@ -45,22 +48,37 @@ class Objective:
             totals: Counts of the whole step.
 
         Returns:
-            The micro-batch's part of each metric of the step; the parts of all micro-batches add up.
+            The micro-batch's part of each metric of the step; the parts of all micro-batches add up. Nothing where the
+            loss or its gradient is not finite; `take_causes` then says why, and the step must be skipped.
         """
-        policy_loss, metrics = self._policy_loss(forward, totals)
+        inputs = self._inputs(forward)
+        policy_loss, metrics = self._policy_loss(inputs, forward, totals)
         masks_loss = mask_loss(forward, self._config.mask_least_iou) / max(1, totals.num_masks)
+        if not math.isfinite(policy_loss.item()) or not math.isfinite(masks_loss.item()):
+            found = causes_in_loss(inputs, forward.samples, self._config) + causes_in_masks(forward)
+            names = ", ".join(sample.trajectory.trajectory_id for sample in forward.samples)
+            self._causes += found or [f"{names}: loss"]
+            return {}
         metrics["loss/masks"] = masks_loss.item()
         output = forward.output
-        return metrics | backward(
+        squares = backward(
             policy_loss, self._config.mask_coef * masks_loss, output.text_states_PD, output.seg_states_MD
         )
+        if not all(map(math.isfinite, squares.values())):
+            self._causes += causes_in_gradient(forward)
+        return metrics | squares
 
-    def _policy_loss(self, forward: Forward, totals: Totals) -> tuple[Tensor, dict[str, float]]:
+    def take_causes(self) -> list[str]:
+        """Return what has not been finite since the last call, as "trajectory: term"."""
+        causes, self._causes = self._causes, []
+        return causes
+
+    def _inputs(self, forward: Forward) -> LossInputs:
         batch, output = forward.batch, forward.output
         mask_term_BL, old_term_BL = mask_terms(forward, self._config)
         old_BL, sampling_BL = old_logprobs(forward.samples, batch)
         advantages = [sample.trajectory.advantage for sample in forward.samples]
-        inputs = LossInputs(
+        return LossInputs(
             logprobs_BL=output.logprobs_BL,
             old_logprobs_BL=old_BL,
             mask_BL=batch.loss_mask_BL,
@@ -71,12 +89,14 @@ class Objective:
             sampler_weights_BL=self._sampler_weights(old_BL, sampling_BL, batch.loss_mask_BL),
             entropy_BL=at_actions(output.entropy_P, batch),
         )
+
+    def _policy_loss(self, inputs: LossInputs, forward: Forward, totals: Totals) -> tuple[Tensor, dict[str, float]]:
         whole_step = Denominators(totals.num_tokens, totals.num_samples, self._max_tokens)
         policy_loss, metrics = grpo_loss(inputs, self._config, whole_step)
-        share = int(batch.loss_mask_BL.sum()) / totals.num_tokens
+        share = int(inputs.mask_BL.sum()) / totals.num_tokens
         metrics = {name: value * share for name, value in metrics.items()}
         metrics["loss/policy"] = policy_loss.item()
-        metrics["policy/entropy"] = output.entropy_P.mean().item() * share
+        metrics["policy/entropy"] = forward.output.entropy_P.mean().item() * share
         return policy_loss, metrics
 
     def _sampler_weights(self, old_BL: Tensor, sampling_BL: Tensor, mask_BL: Tensor) -> Tensor | None:

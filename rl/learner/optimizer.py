@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import math
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 
 from configs.schema import GrpoConfig
-from rl.learner.collectives import add_up_gradients
+from rl.learner.collectives import add_up_gradients, is_true_on_all
 from rl.learner.zero_adam import SharedAdam
+from rl.runtime.skipped_updates import gradient_cause
 
 
 class LearnerOptimizer:
@@ -19,8 +21,10 @@ class LearnerOptimizer:
     (ZeRO stage 1, arXiv 1910.02054).
     """
 
-    def __init__(self, parameters: Iterable[torch.nn.Parameter], config: GrpoConfig):
-        self.parameters = list(parameters)
+    def __init__(self, named: Mapping[str, torch.nn.Parameter], config: GrpoConfig):
+        self.cause = ""  # why the last gradient was not finite
+        self._named = named
+        self.parameters = list(named.values())
         self._config = config
         self._sharded: SharedAdam | None = None
         self._set_local(torch.optim.AdamW(self.parameters, config.lr, weight_decay=config.weight_decay))
@@ -42,20 +46,36 @@ class LearnerOptimizer:
         self._sharded = SharedAdam(self.parameters, self._config.lr, self._config.weight_decay)
         self._set_local(self._sharded.local)
 
-    def step(self) -> dict[str, float]:
+    def step(self, is_loss_finite: bool = True) -> dict[str, float]:
         """Update the parameters from their gradients, advance the schedule and clear the gradients.
 
-        Returns the gradient's norm before clipping and the next learning rate. On several ranks gradients are summed
-        first; all ranks must call it at once.
+        If the gradient is not finite, or the loss was not on any rank, the parameters and the optimizer's state stay as
+        they are. On several ranks gradients are summed first; all ranks must call it at once, and all skip alike.
+
+        Args:
+            is_loss_finite: Whether this rank's part of the loss was finite.
+
+        Returns:
+            "optim/skipped", 0 or 1, the next learning rate and, unless skipped, the gradient's norm before clipping.
         """
         if self._sharded is not None:
+            is_loss_finite = is_true_on_all(is_loss_finite, self.parameters[0].device)
             add_up_gradients(self.parameters)
         norm = torch.nn.utils.clip_grad_norm_(self.parameters, self._config.max_grad_norm)
-        (self._sharded or self.local).step()
+        is_finite = is_loss_finite and math.isfinite(norm)
+        if is_finite:
+            (self._sharded or self.local).step()
+        elif not math.isfinite(norm):
+            self.cause = gradient_cause(self._named.items())
         self.schedule.step()
+        self.clear()
+        metrics = {"optim/skipped": float(not is_finite), "optim/learning_rate": float(self.schedule.get_last_lr()[0])}
+        return metrics | ({"optim/grad_norm": float(norm)} if is_finite else {})
+
+    def clear(self) -> None:
+        """Forget the gradients."""
         for parameter in self.parameters:
             parameter.grad = None
-        return {"optim/grad_norm": float(norm), "optim/learning_rate": float(self.schedule.get_last_lr()[0])}
 
     def state(self) -> dict[str, Any]:
         """Return `optimizer` and `schedule` for a checkpoint. All ranks at once; only rank 0 gets the whole state."""

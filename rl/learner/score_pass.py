@@ -8,7 +8,9 @@ import torch
 from torch import Tensor
 
 from configs.schema import GrpoConfig
+from env.errors import DataError
 from env.frames import FrameCaches
+from env.rle import decode_tracklet
 from env.types import Trajectory
 from policy.videoseg.model import SegPolicy
 from policy.videoseg.tracking import track
@@ -16,6 +18,7 @@ from policy.vlm.batch import collate, to_sequence
 from rl.learner.mask_targets import Target, mask_targets
 from rl.learner.masks import fill_masks
 from rl.learner.micro_batch import Forward, Sample, split_samples
+from rl.learner.not_finite import fail_not_finite
 
 
 class ScorePass:
@@ -54,20 +57,24 @@ class ScorePass:
         return Forward(samples, batch, output, targets, logits_NHW, presence_N)
 
     @torch.no_grad()
-    def score(self, samples: Sequence[Sample]) -> None:
-        """Run the policy without gradient, micro-batch by micro-batch, and fill in the results."""
-        for micro_batch in split_samples(samples, self._config.max_batch_tokens):
-            self.fill(self.forward(micro_batch))
+    def score(self, samples: Sequence[Sample]) -> list[str]:
+        """Run the policy without gradient, micro-batch by micro-batch, and fill in the results; return as `fill`."""
+        micro_batches = split_samples(samples, self._config.max_batch_tokens)
+        return [cause for samples in micro_batches for cause in self.fill(self.forward(samples))]
 
     @torch.no_grad()
-    def fill(self, forward: Forward) -> None:
-        """Write old log-probs, masks and mask log-probs of a forward pass into its trajectories."""
+    def fill(self, forward: Forward) -> list[str]:
+        """Write old log-probs, masks and mask log-probs of a forward pass into its trajectories.
+
+        A trajectory with one that is not finite fails; these are returned as "trajectory: term".
+        """
         for row, sample in enumerate(forward.samples):
             fill_logprobs(sample, forward.output.logprobs_BL[row])
         if forward.targets:
             fill_masks(forward, self._config)
         if self._config.masks == "tracked":
             self._fill_tracked_masks(forward)
+        return fail_not_finite(forward.samples)
 
     def _fill_tracked_masks(self, forward: Forward) -> None:
         """Replace the answer's masks with those of a track through the whole video."""
@@ -76,8 +83,28 @@ class ScorePass:
         for target in forward.targets:
             if target.turn == len(trajectories[target.sample].turns) - 1:
                 prompts[target.sample] = forward.output.prompts_MC[target.prompt_row]
-        for _ in track(self._policy, trajectories, prompts, self._frames.sam):
-            pass  # `track` fills in each trajectory before it yields it
+        for trajectory in track(self._policy, trajectories, prompts, self._frames.sam):  # it is filled in by then
+            if trajectory.has_failed:
+                raise DataError(trajectory.task.video.path, trajectory.error)
+
+    def fail_unreadable(self, samples: Sequence[Sample]) -> None:
+        """Fail the trajectories with frames or gold masks that cannot be read, as far as training needs them."""
+        for sample in samples:
+            try:
+                self._read(sample)
+            except DataError as error:
+                sample.trajectory.fail(str(error))
+
+    def _read(self, sample: Sample) -> None:
+        trajectory = sample.trajectory
+        task, video = trajectory.task, trajectory.task.video
+        for frame in sample.sequence.frames:
+            self._frames.policy.pixels(video, frame)
+        is_tracked = self._config.masks == "tracked"
+        decoded = range(video.num_frames) if is_tracked else {target.frame_idx for target in self.targets([sample])}
+        for frame_idx in decoded:
+            self._frames.sam.full(video, frame_idx)
+        decode_tracklet(task.gold, (video.height, video.width), f"task {task.task_id}")
 
 
 def fill_logprobs(sample: Sample, logprobs_L: Tensor) -> None:

@@ -6,10 +6,11 @@ for the slowest.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, wait
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from threading import Semaphore
 
@@ -18,7 +19,7 @@ import numpy as np
 from configs.schema import EnvConfig
 from env.episode import VideoSegEnv
 from env.errors import VideoSegError
-from env.types import Action, Malformed, Observation, StopReason, Trajectory, Turn
+from env.types import Action, Malformed, Observation, StopReason, Trajectory, Turn, VideoRef
 from policy.engines.base import Completion, GenerationRequest, Sampler
 from policy.vlm.batch import FrameSource
 from policy.vlm.chat_tokens import ChatTokens
@@ -139,12 +140,11 @@ class EpisodeRunner:
             self._end(trajectory, StopReason.TOO_LONG)
             return
         episode.observation_ids = tuple(ids)
-        episode.reading = FrameReading(partial(self._read, episode), self._readers)
+        episode.reading = FrameReading(partial(self._read, trajectory.task.video, observation), self._readers)
         self._reading[episode.request_id] = episode
 
-    def _read(self, episode: _Episode) -> list[np.ndarray]:
-        video = episode.trajectory.task.video
-        return [self.frames.pixels(video, frame) for frame in episode.observation.frames]
+    def _read(self, video: VideoRef, observation: Observation) -> list[np.ndarray]:
+        return [self.frames.pixels(video, frame) for frame in observation.frames]
 
     def _submit(self, episode: _Episode) -> None:
         """Submit the next turn to the sampler, once its frames are read."""
@@ -183,7 +183,11 @@ class EpisodeRunner:
         trajectory.turns.append(turn)
         episode.prompt_ids += completion.token_ids
         episode.num_tokens += len(completion.token_ids)
-        if set(completion.token_ids) & set(self.chat.banned_ids):
+        if not all(map(math.isfinite, completion.logprobs)):
+            turn.action = replace(action, logprobs=())  # JSON has no word for them
+            version = completion.weights_version
+            self._fail(trajectory, f"the engine's log-probs are not finite: its weights (version {version}) are bad")
+        elif set(completion.token_ids) & set(self.chat.banned_ids):
             turn.decision = Malformed("media_token", "the sampler let a banned token through")
             self._end(trajectory, StopReason.MALFORMED)
         elif result.observation is not None:
@@ -198,18 +202,19 @@ class EpisodeRunner:
     def _drop_overdue(self) -> None:
         """End episodes that take too long, in one turn or as a whole: an engine or a network drive may hang on one."""
         now = time.monotonic()
+        limit = f"env.max_seconds ({self.config.max_seconds:g})"
         for request_id, episode in list(self._reading.items()):
             if episode.reading and episode.env.seconds > self.config.max_seconds:
                 episode.reading.leave()
                 del self._reading[request_id]
-                limit = f"env.max_seconds ({self.config.max_seconds:g})"
-                self._fail(episode.trajectory, f"took longer than {limit}, while its frames were being read")
+                path = episode.trajectory.task.video.path
+                self._fail(episode.trajectory, f"took longer than {limit} while frames of {path} were read")
         for request_id, episode in list(self._writing.items()):
             overdue = ""
             if now - episode.turn_started > self.config.max_turn_seconds:
                 overdue = f"a turn took longer than env.max_turn_seconds ({self.config.max_turn_seconds:g})"
             elif episode.env.seconds > self.config.max_seconds:
-                overdue = f"took longer than env.max_seconds ({self.config.max_seconds:g})"
+                overdue = f"took longer than {limit}"
             if overdue:
                 self.sampler.abort([request_id])
                 del self._writing[request_id]
@@ -220,5 +225,5 @@ class EpisodeRunner:
         self._ended.append(trajectory)
 
     def _fail(self, trajectory: Trajectory, error: str) -> None:
-        trajectory.error = error
-        self._end(trajectory, StopReason.ERROR)
+        trajectory.fail(error)
+        self._ended.append(trajectory)

@@ -1,8 +1,11 @@
 """The failures of a rollout, and what follows from each. (`rl.learner.data_parallel` handles a lost learner rank.)
 
     the model's mistake   malformed, too long, out of turns: a stop reason of the trajectory, scored like any other
-    DATA                  a video or record cannot be read, or an episode takes too long: the trajectory ends in an
-                          error with the reason, is counted, and is left out of the loss; its siblings continue
+    DATA                  a frame or mask cannot be read, in the rollout or in the learner, or an episode takes too
+                          long: the trajectory ends in an error with the reason, is counted, and is left out of the
+                          loss; its siblings continue. A task whose record cannot be read is passed over
+    NUMBERS               the engine's or the learner's log-probs are not finite: likewise; a loss or a gradient that is
+                          not finite skips the optimizer step (`rl.runtime.skipped_updates`)
     DIED                  a worker's process is gone (killed, out of memory, node lost)
     ENGINE                an engine raised, so its state is unknown and its worker is replaced; or the weights did not
                           arrive within `sampler.transfer_seconds`
@@ -13,8 +16,9 @@
 
 The episodes that a worker had in flight when it DIED, raised (ENGINE) or got STUCK are run again, at most
 `grpo.max_attempts` times in all, the last time alone (`rl.rollout.dispatcher`). A group is trained on if at least
-`grpo.min_group` of its trajectories are valid. A full disk ends the run with a MachineError (`env.files`);
-what was stored before stays, and `--resume` continues from it.
+`grpo.min_group` of its trajectories are valid. A run ends with one sentence when more than `grpo.max_failed_share` of a
+step has failed, or when the disk is full; what was stored before stays, and `--resume` continues from it and tries
+again what failed.
 """
 
 from __future__ import annotations

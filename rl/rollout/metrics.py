@@ -17,13 +17,19 @@ from rl.rollout.failures import Failure
 def trajectory_metrics(groups: Sequence[Sequence[Trajectory]], tools: Mapping[str, Tool]) -> dict[str, float]:
     """Return means over scored groups: rewards, their spread, stop reasons, turns, tool use, sampler mismatch.
 
+    A mean over nothing is absent.
+
     `rollout/tool_<name>/share` is the share of trajectories that were shown frames by each of `tools`.
     """
     flat = [trajectory for group in groups for trajectory in group]
+    if not flat:
+        return {}
     metrics = _rewards(flat) | _stops(flat)
-    spreads = [float(np.std([t.scores.total for t in group if t.scores], ddof=1)) for group in groups]
-    metrics["reward/group_std/mean"] = float(np.mean(spreads))
-    metrics["reward/dead_groups/share"] = float(np.mean([spread < 1e-6 for spread in spreads]))
+    totals = [[t.scores.total for t in group if t.scores] for group in groups]
+    spreads = [float(np.std(values, ddof=1)) for values in totals if len(values) > 1]
+    if spreads:
+        metrics["reward/group_std/mean"] = float(np.mean(spreads))
+        metrics["reward/dead_groups/share"] = float(np.mean([spread < 1e-6 for spread in spreads]))
     metrics["rollout/turns/mean"] = float(np.mean([len(t.turns) for t in flat]))
     metrics["rollout/tool_use/share"] = _share_with_tools(flat)
     for name, tool in tools.items():
@@ -32,9 +38,10 @@ def trajectory_metrics(groups: Sequence[Sequence[Trajectory]], tools: Mapping[st
         labelled = [t for t in flat if (t.task.explore or "plain") == label]
         metrics[f"rollout/tool_use_{label}/share"] = _share_with_tools(labelled)
         metrics[f"rollout/turns_{label}/mean"] = float(np.mean([len(t.turns) for t in labelled]))
-    metrics["rollout/action_tokens/mean"] = float(
-        np.mean([len(turn.action.token_ids) for t in flat for turn in t.turns])
-    )
+    turns = [turn for t in flat for turn in t.turns]  # none if no first observation fits the context
+    if turns:
+        metrics["rollout/action_tokens/mean"] = float(np.mean([len(turn.action.token_ids) for turn in turns]))
+        metrics["calibration/missing_masks/share"] = float(np.mean([turn.mask_logprob is None for turn in turns]))
     differences = [
         abs(old - sampled)
         for t in flat
@@ -44,13 +51,13 @@ def trajectory_metrics(groups: Sequence[Sequence[Trajectory]], tools: Mapping[st
     metrics["rollout/mismatch/max"] = max(differences, default=0.0)
     ages = [t.step - turn.action.weights_version for t in flat for turn in t.turns]
     metrics["rollout/staleness/max"] = float(max(ages, default=0))
-    segs = [turn for t in flat for turn in t.turns]
-    metrics["calibration/missing_masks/share"] = float(np.mean([turn.mask_logprob is None for turn in segs]))
     return metrics
 
 
 def _rewards(flat: Sequence[Trajectory]) -> dict[str, float]:
     scores = [t.scores for t in flat if t.scores is not None]
+    if not scores:
+        return {}
     metrics = {"reward/total/mean": float(np.mean([s.total for s in scores]))}
     for name in scores[0].breakdown:
         values = [value for s in scores if (value := s.breakdown[name]) is not None]

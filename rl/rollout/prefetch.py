@@ -72,6 +72,8 @@ class RolloutPrefetcher:
             self._ahead.exception()
 
     def _sample(self, step: int) -> StepGroups:
+        """Sample a step. What an interrupted attempt stored is kept, but what failed there is tried again."""
+        TrajectoryStore(self._folder(step)).drop_errors()
         run = partial(self._run, step)
         return sample_groups(self.stream, self.cursor, run, self.score_without_update, self.config.grpo)
 

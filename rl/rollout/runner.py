@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections import deque
 from typing import Protocol
 
+from env.errors import DataError
 from env.types import Trajectory
 from policy.segmenter import Segmenter
+from rl.rollout.failures import failed
 from rl.rollout.request import RolloutRequest, RolloutStats
 
 
@@ -36,7 +38,10 @@ class Runner(Protocol):
 
 
 class OneByOneRunner:
-    """Segments one request per step: the runner of families that segment a video in a single pass."""
+    """Segments one request per step: the runner of families that segment a video in a single pass.
+
+    Data that cannot be read fails its own request only.
+    """
 
     def __init__(self, segmenter: Segmenter):
         self._segmenter = segmenter
@@ -51,7 +56,10 @@ class OneByOneRunner:
 
     def step(self) -> list[Trajectory]:
         request = self._waiting.popleft()
-        (trajectory,) = self._segmenter.segment([request.task], request.temperature, request.seed)
+        try:
+            (trajectory,) = self._segmenter.segment([request.task], request.temperature, request.seed)
+        except DataError as error:
+            return [failed(request, str(error))]
         if trajectory.trajectory_id != request.trajectory_id:  # the pool would wait for the right one without end
             raise ValueError(f"expected trajectory {request.trajectory_id} of the segmenter, got {trajectory}")
         return [trajectory]

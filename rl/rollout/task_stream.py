@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 
 from cot_data.datasets.mixture import Mixture
+from cot_data.tasks import UnreadableTask, read_each
 from env.types import Task
 
 T = TypeVar("T")
@@ -37,6 +38,14 @@ def items_for_step(items: Sequence[T], kinds: Sequence[str], per_step: int, seed
     return [items[at] for at in order[position * per_step : (position + 1) * per_step]]
 
 
+class Taken(NamedTuple):
+    """What `TaskStream.take` has taken from the stream."""
+
+    tasks: list[Task]
+    cursor: int  # the position after the last one
+    unreadable: list[UnreadableTask]  # passed over
+
+
 class TaskStream:
     """The endless sequence of a run's tasks; positions count from 0.
 
@@ -49,16 +58,16 @@ class TaskStream:
         self.num_tasks = sum(tasks.sizes)
         self._outlines = [part.outlines for part in tasks.parts]
 
-    def take(self, count: int, cursor: int, without: Collection[str] = ()) -> tuple[list[Task], int]:
-        """Return the next tasks from a position on, all different.
+    def take(self, count: int, cursor: int, without: Collection[str] = ()) -> Taken:
+        """Take the next tasks from a position on, all different.
+
+        A task that cannot be read is passed over, and the next one takes its place. There are fewer tasks than `count`
+        if too few of the data can be read, or if more than `count` could not be.
 
         Args:
             count: How many tasks.
             cursor: The first position to read.
             without: Ids of tasks to skip.
-
-        Returns:
-            The tasks, and the position after the last one.
 
         Raises:
             ValueError: The data has too few tasks.
@@ -68,15 +77,20 @@ class TaskStream:
             problem = f"a step needs {needed} different tasks, but the data has {self.num_tasks}"
             raise ValueError(f"{problem}; lower grpo.tasks_per_step")
         taken: list[Task] = []
+        unreadable: list[UnreadableTask] = []
         seen = set(without)
         places = self._places_from(cursor)
-        while len(taken) < count:
+        while len(taken) < count and len(seen) < self.num_tasks and len(unreadable) <= count:
             number, item = next(places)
             cursor += 1
             if self._outlines[number][item].task_id not in seen:
-                taken.append(self.tasks.parts[number][item])
-                seen.add(taken[-1].task_id)
-        return taken, cursor
+                (task,) = read_each(self.tasks.parts[number][item : item + 1])
+                seen.add(task.task_id)
+                if isinstance(task, UnreadableTask):
+                    unreadable.append(task)
+                else:
+                    taken.append(task)
+        return Taken(taken, cursor, unreadable)
 
     def _places_from(self, cursor: int) -> Iterator[tuple[int, int]]:
         """Yield (data set, item of it) at every position from `cursor` on."""

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 
 import numpy as np
 
+from configs.plain_text import plain
 from configs.schema import RunConfig
 from cot_data.datasets.matching import match
 from cot_data.datasets.mevis import LABELS
 from cot_data.datasets.mixture import epoch_order
 from cot_data.datasets.training_sources import load_source, training_sources
+from cot_data.faults import Faults
 from cot_data.formats.vts_cot import Record, read_records
 from cot_data.moving_shapes.labels import load_objects
-from cot_data.tasks import Outline
+from cot_data.tasks import Outline, read_each
 from cot_data.traces.dialogue import check_turns, to_trajectory, without_frames
 from cot_data.traces.visibility import PLACES
 from cot_data.traces.write import write_trace
@@ -23,6 +26,7 @@ from env.errors import DataError
 from env.prompts import find_prompt
 from env.types import RLE, Task, Trajectory, VideoRef
 
+logger = logging.getLogger(__name__)
 ABOUT_PLACES = ("motion", "relation")  # families of queries that the names of the objects do not answer
 MAX_NAMES = 64  # more names of several words than this get no token each
 CORPUS_TRACES = 400  # number of traces that the tokenizer is trained on
@@ -55,7 +59,10 @@ class SftDataset:
         sizes, weights = tuple(len(rows) for rows in self._rows), tuple(source.weight for source in sources)
         self._order = epoch_order(sizes, weights, config.seed, 0) if len(sources) > 1 else _file_order(sizes[0])
         roots = [Path(source.root) for source in sources]
-        self.videos = [each for root in roots if (root / LABELS).is_file() for each in load_objects(root)]
+        faults = Faults(keep=True)
+        self.videos = [each for root in roots if (root / LABELS).is_file() for each in load_objects(root, faults)]
+        for fault in faults.found:
+            logger.warning("a video with labels is left out: %s", plain(str(fault), 1000))
         self._objects = {each.video: each.objects for each in self.videos}
         self._text_only_rows = [row for row in range(len(self)) if self._outline(row).family not in ABOUT_PLACES]
 
@@ -92,14 +99,18 @@ class SftDataset:
         if self.videos:
             return [NamedMasks(each.video, tuple((o.caption, o.masks) for o in each.objects)) for each in self.videos]
         by_video: dict[VideoRef, dict[str, tuple[RLE | None, ...]]] = {}
-        for task in chain(*self.parts):
-            if any(task.gold):
+        for task in chain.from_iterable(map(read_each, self.parts)):
+            if isinstance(task, Task) and any(task.gold):
                 by_video.setdefault(task.video, {})[task.caption or task.expression] = task.gold
         return [NamedMasks(video, tuple(objects.items())) for video, objects in by_video.items()]
 
     def corpus(self) -> list[str]:
         """Return the texts on which the tokenizer of the small default is trained."""
-        trajectories = [self.dialogue(row) for row in range(min(len(self), CORPUS_TRACES))]
+        faults = Faults(keep=True)  # a trace that cannot be read is told when its stage comes to it
+        trajectories: list[Trajectory] = []
+        for row in range(min(len(self), CORPUS_TRACES)):
+            with faults.collect():
+                trajectories.append(self.dialogue(row))
         turns = [turn for trajectory in trajectories for turn in trajectory.turns]
         observed = [part for turn in turns for part in turn.observation.parts if isinstance(part, str)]
         words = {

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -16,13 +17,15 @@ from torch import Tensor, nn
 
 from env.errors import DataError
 from env.rle import mask_or_empty
-from env.types import VideoRef
+from env.types import RLE, VideoRef
 from policy.sam.losses import mask_losses
 from policy.sam.prompts import MaskPrompt
 from policy.sam.tracking import track_paths
+from policy.vlm.batch import FrameSource
 from rl.sft.context import StageContext
 from rl.sft.data import NamedMasks
 from rl.sft.loop import fit
+from rl.sft.unreadable import UnreadableSamples
 
 MAX_OBJECTS = 4  # of one frame
 CLIP_FRAMES = 3  # frames tracked per sample: enough to train the memory's encoder and attention
@@ -46,26 +49,48 @@ def train_masks(context: StageContext) -> None:
     probabilities = [len(pool) / len(videos) for pool in pools]
     rng, rng_of_sizes = np.random.default_rng(seed), np.random.default_rng([seed, 1])
 
-    def step_loss(step: int) -> tuple[Tensor, dict[str, float]]:
+    unreadable = UnreadableSamples(context, stage.steps * stage.batch_size)
+
+    def step_loss(step: int) -> tuple[Tensor, dict[str, float]] | None:
         length = 1 if step < SINGLE_FRAME_PART * stage.steps else CLIP_FRAMES
         pool = pools[rng_of_sizes.choice(len(pools), p=probabilities)]
-        clips = [_sample_clip(pool[at], rng, length) for at in rng.choice(len(pool), stage.batch_size)]
-        return _clips_loss(context, clips)
+        chosen = [_sample_clip(pool[at], rng, length) for at in rng.choice(len(pool), stage.batch_size)]
+        found = [unreadable.read(partial(_read, clip, context.frames)) for clip in chosen]
+        clips = [clip for clip in found if clip is not None]
+        return _clips_loss(context, clips) if clips else None
 
-    fit(context, [*context.policy.sam.parameters(), *context.prompts.parameters()], step_loss)
+    fit(context, [*context.policy.sam.parameters(), *context.prompts.parameters()], step_loss, unreadable)
 
 
 @dataclass(frozen=True)
-class Clip:
+class ClipChoice:
     """A few frames of a video, and the objects to segment in each of them."""
 
     video: VideoRef
     frames: list[int]
+    objects: list[tuple[str, tuple[RLE | None, ...]]]  # [N] names and their masks by frame
+
+
+@dataclass(frozen=True)
+class Clip:
+    """A clip that was read."""
+
+    pixels: list[np.ndarray]  # per frame, uint8 [H, W, 3]
     names: list[str]  # [N]
     gold_NTHW: np.ndarray  # bool, per object and frame
 
 
-def _sample_clip(named: NamedMasks, rng: np.random.Generator, length: int) -> Clip:
+def _read(choice: ClipChoice, frames: FrameSource) -> Clip:
+    """Read frames and masks of a clip. DataError if one cannot be read."""
+    video = choice.video
+    pixels = [frames.full(video, at) for at in choice.frames]
+    gold = [
+        [mask_or_empty(masks[at], video.height, video.width) for at in choice.frames] for _, masks in choice.objects
+    ]
+    return Clip(pixels, [name for name, _ in choice.objects], np.array(gold))
+
+
+def _sample_clip(named: NamedMasks, rng: np.random.Generator, length: int) -> ClipChoice:
     """Sample a frame that shows some object, and then the frames of a clip at a random pace in one direction.
 
     A single frame is segmented for up to `MAX_OBJECTS` of the video's objects, so that similar ones are told apart; a
@@ -84,21 +109,19 @@ def _sample_clip(named: NamedMasks, rng: np.random.Generator, length: int) -> Cl
     indices = [int(np.clip(start + pace * at, 0, video.num_frames - 1)) for at in range(length)]
     others = [at for at in range(len(named.objects)) if at != first] if length == 1 else []
     asked = [named.objects[at] for at in [first, *rng.permutation(others)[: MAX_OBJECTS - 1].astype(int)]]
-    gold = [[mask_or_empty(masks[at], video.height, video.width) for at in indices] for _, masks in asked]
-    return Clip(video, indices, [name for name, _ in asked], np.array(gold))
+    return ClipChoice(video, indices, asked)
 
 
 def _clips_loss(context: StageContext, clips: Sequence[Clip]) -> tuple[Tensor, dict[str, float]]:
     """Return the loss of every clip's first frame plus the mean over the frames that are tracked from it."""
-    policy, prompts, frames = context.policy, context.prompts, context.frames
+    policy, prompts = context.policy, context.prompts
     assert prompts is not None
-    length = len(clips[0].frames)
+    length = len(clips[0].pixels)
     gold_NTHW = torch.from_numpy(np.concatenate([clip.gold_NTHW for clip in clips])).to(policy.device)
     prompts_NC = prompts([name for clip in clips for name in clip.names])
     rows = torch.tensor([row for row, clip in enumerate(clips) for _ in clip.names], device=policy.device)
     features = [
-        policy.sam.encode_frames([frames.full(clip.video, clip.frames[at]) for clip in clips], train_backbone=True)
-        for at in range(length)
+        policy.sam.encode_frames([clip.pixels[at] for clip in clips], train_backbone=True) for at in range(length)
     ]
     logits, presence, _ = policy.sam.decode(features[0].pick(rows), MaskPrompt.language(prompts_NC))
     loss, j_key = _loss_and_j(logits, policy.sam.blanking(presence), gold_NTHW[:, 0])

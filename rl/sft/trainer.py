@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -24,9 +27,11 @@ from env.errors import CheckpointError
 from env.files import remove_folder, replace_folder
 from env.json_text import parse_json
 from policy.sam.model import SegSam2
-from rl.sft.collator import Sequences, SftCollator
+from rl.runtime.skipped_updates import SkippedUpdates, finite, gradient_cause
+from rl.sft.collator import Sequences, SftBatch, SftCollator
 from rl.sft.context import StageContext
 from rl.sft.loss import StepTotals, sft_loss
+from rl.sft.unreadable import UnreadableSamples
 
 WEIGHTS = "model.safetensors"  # of a checkpoint inside a stage
 
@@ -52,10 +57,16 @@ def steps_done(checkpoint: Path) -> int:
 
 
 class ColdStartTrainer(SFTTrainer):
-    """SFTTrainer whose model is a whole `SegPolicy` and whose batches are `SftBatch`es."""
+    """SFTTrainer whose model is a whole `SegPolicy` and whose batches are `SftBatch`es.
 
-    def __init__(self, context: StageContext, sequences: Sequences):
+    A step whose loss or gradient is not finite is skipped; a target mask whose frame cannot be read is left out.
+    """
+
+    def __init__(self, context: StageContext, sequences: Sequences, unreadable: UnreadableSamples):
         self.context = context
+        self.unreadable = unreadable
+        most = context.config.cold_start.max_skipped_updates
+        self.skipped = SkippedUpdates(most, "cold_start.max_skipped_updates")
         policy, config = context.policy, context.config
         choose_sam_parts(policy.sam, context.stage)
         super().__init__(
@@ -71,7 +82,7 @@ class ColdStartTrainer(SFTTrainer):
     def training_step(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None) -> Tensor:
         """Return the loss of a step. With `max_batch_tokens` its gradient is accumulated over micro-batches."""
         model.train()
-        batches = inputs["batches"]
+        batches = [self._readable(batch) for batch in inputs["batches"]]
         totals = StepTotals.of(batches, self.context.prompts)
         is_split = self.context.config.cold_start.max_batch_tokens > 0
         sums: dict[str, float] = {}
@@ -82,15 +93,42 @@ class ColdStartTrainer(SFTTrainer):
             loss += part_loss.detach()
             for name, value in metrics.items():
                 sums[name] = sums.get(name, 0.0) + value
+        causes = self._causes(sums, batches)
+        self.skipped.record(causes)
+        if causes:
+            model.zero_grad(set_to_none=True)  # the optimizer leaves weights without a gradient as they are
+            return torch.zeros_like(loss)
         for name, value in sums.items():
             self._sums.setdefault(name, []).append(value)
         return loss
 
+    def _readable(self, batch: SftBatch) -> SftBatch:
+        """Return the batch without the target masks whose frames cannot be read."""
+        if self.context.stage.mask_coef == 0:
+            return batch  # no frame is decoded for SAM 2
+        frames = self.context.frames
+        found = [self.unreadable.read(partial(frames.full, video, at)) is not None for _, video, at in batch.targets]
+        targets = [target for target, is_read in zip(batch.targets, found, strict=True) if is_read]
+        return replace(
+            batch, targets=targets, gold=[mask for mask, is_read in zip(batch.gold, found, strict=True) if is_read]
+        )
+
+    def _causes(self, sums: dict[str, float], batches: Sequence[SftBatch]) -> list[str]:
+        """Return which loss of which videos, or which gradient, is not finite; nothing where all are."""
+        videos = ", ".join(dict.fromkeys(each.video.path for batch in batches for each in batch.batch.sequences))
+        causes = [f"{name} of {videos}" for name, value in sums.items() if not math.isfinite(value)]
+        if causes:
+            return causes
+        named = dict(self.context.policy.named_parameters())
+        norm = torch.nn.utils.clip_grad_norm_(named.values(), math.inf)  # clips nothing
+        return [] if torch.isfinite(norm) else [f"{gradient_cause(named.items())}, from {videos}"]
+
     def drain(self) -> dict[str, float]:
-        """Return the mean of each metric since the last call."""
+        """Return the mean of each metric since the last call, and the counts of what was skipped and left out."""
         means = {name: float(np.mean(values)) for name, values in self._sums.items()}
         self._sums.clear()
-        return means
+        counts = {"optim/skipped": float(self.skipped.total), "data/left_out": float(self.unreadable.count)}
+        return means | counts
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         """Write a whole checkpoint or none. transformers writes its files one after the other, in their final place."""
@@ -200,7 +238,7 @@ class _JournalCallback(TrainerCallback):
         self.trainer = trainer
 
     def on_log(self, args, state, control, logs=None, **kwargs):
-        metrics = self.trainer.drain()
-        if metrics and logs:
+        if logs and "loss" in logs:  # not in the record of the whole training at its end
+            metrics = self.trainer.drain()
             extra = {f"optim/{name}": float(logs[name]) for name in ("learning_rate", "grad_norm") if name in logs}
-            self.trainer.context.journal.log(state.global_step, metrics | extra)
+            self.trainer.context.journal.log(state.global_step, metrics | finite(extra))

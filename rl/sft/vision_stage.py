@@ -9,6 +9,8 @@ copying. Pretrained vision towers do not need this stage.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
 from itertools import product
 
 import numpy as np
@@ -28,6 +30,7 @@ from policy.videoseg.model import SegPolicy
 from policy.vlm.batch import FrameSource
 from rl.sft.context import StageContext
 from rl.sft.loop import fit
+from rl.sft.unreadable import UnreadableSamples
 
 NAMES = (*(f"{shade} {color}" for shade, color in product(SHADES, COLORS)), *MARKS)
 WORDS = (*NAMES, *SHADES, *COLORS, *PLACES)  # all words of sentences and traces for an object, including its place
@@ -71,20 +74,25 @@ def train_vision(context: StageContext) -> None:
         if not all(parameter.requires_grad for parameter in part.parameters()):
             raise ConfigError(f"cold_start.stages: a stage `vision` trains what policy.{key} keeps fixed")
     rng = np.random.default_rng(context.config.seed)
-    whiten_patches(
-        policy, context.frames, [_pick(videos[int(at)], env, rng) for at in rng.choice(len(videos), WHITENED)]
-    )
+    unreadable = UnreadableSamples(context, WHITENED + stage.steps * stage.batch_size)
+
+    def sample(count: int) -> list[LabelledFrame]:
+        picks = [_pick(videos[int(at)], env, rng) for at in rng.choice(len(videos), count)]
+        found = [unreadable.read(partial(_read, policy, context.frames, pick)) for pick in picks]
+        return [each for each in found if each is not None]
+
+    whiten_patches(policy, np.concatenate([each.patches_ND for each in sample(WHITENED)]))
     namer = CellNamer(policy).to(policy.device)
 
-    def step_loss(step: int) -> tuple[Tensor, dict[str, float]]:
-        picks = [_pick(videos[int(at)], env, rng) for at in rng.choice(len(videos), stage.batch_size)]
-        return _naming_loss(policy, namer, picks, context.frames)
+    def step_loss(step: int) -> tuple[Tensor, dict[str, float]] | None:
+        frames = sample(stage.batch_size)
+        return _naming_loss(policy, namer, frames) if frames else None
 
-    fit(context, [*policy.vlm.model.visual.parameters(), *namer.parameters()], step_loss)
+    fit(context, [*policy.vlm.model.visual.parameters(), *namer.parameters()], step_loss, unreadable)
 
 
 @torch.no_grad()
-def whiten_patches(policy: SegPolicy, frames: FrameSource, picks: Sequence[Pick]) -> None:
+def whiten_patches(policy: SegPolicy, patches: np.ndarray) -> None:
     """Start the patch embedding at the principal components of patches, each scaled to unit variance.
 
     Brightness is most of a patch's variance and its least useful part. At equal variance edges and colours weigh as
@@ -92,10 +100,9 @@ def whiten_patches(policy: SegPolicy, frames: FrameSource, picks: Sequence[Pick]
 
     Args:
         policy: Its patch embedding is overwritten.
-        frames: Source of the pixels.
-        picks: Videos with frames, whose patches give the components.
+        patches: [N, D] patches that give the components.
     """
-    patches_ND = torch.from_numpy(_patches(policy, frames, picks)).double()
+    patches_ND = torch.from_numpy(patches).double()
     mean_D = patches_ND.mean(0)
     centred_ND = patches_ND - mean_D
     variance_D, basis_DD = torch.linalg.eigh(centred_ND.T @ centred_ND / len(centred_ND))
@@ -122,27 +129,40 @@ def _pick(labelled: LabelledVideo, env: EnvConfig, rng: np.random.Generator) -> 
     return labelled, frame_refs(labelled.video, [frame_idx], role, pixels, env.size_factor)[0]
 
 
-def _patches(policy: SegPolicy, frames: FrameSource, picks: Sequence[Pick]) -> np.ndarray:
-    """Return the patches [N, D] of all frames, in their order."""
-    return np.concatenate([policy.layout.patchify(frames.pixels(labelled.video, frame)) for labelled, frame in picks])
+@dataclass(frozen=True)
+class LabelledFrame:
+    """A frame that was read."""
+
+    patches_ND: np.ndarray
+    grid: tuple[int, int, int]
+    labels: tuple[np.ndarray, np.ndarray]  # `cell_labels`
+
+
+def _read(policy: SegPolicy, frames: FrameSource, pick: Pick) -> LabelledFrame:
+    labelled, frame = pick
+    layout = policy.layout
+    labels = cell_labels(labelled, frame, layout.patch * layout.merge)
+    patches_ND = layout.patchify(frames.pixels(labelled.video, frame))
+    return LabelledFrame(patches_ND, layout.grid(frame.height, frame.width), labels)
 
 
 def _naming_loss(
-    policy: SegPolicy, namer: CellNamer, picks: Sequence[Pick], frames: FrameSource
+    policy: SegPolicy, namer: CellNamer, frames: Sequence[LabelledFrame]
 ) -> tuple[Tensor, dict[str, float]]:
-    layout = policy.layout
-    grids = torch.tensor([layout.grid(frame.height, frame.width) for _, frame in picks], device=policy.device)
-    pixels = torch.from_numpy(_patches(policy, frames, picks)).to(policy.device)
+    grids = torch.tensor([each.grid for each in frames], device=policy.device)
+    pixels = torch.from_numpy(np.concatenate([each.patches_ND for each in frames])).to(policy.device)
     tokens_ND = policy.vlm.model.visual(pixels, grid_thw=grids).pooler_output
-    labels = [cell_labels(labelled, frame, layout.patch * layout.merge) for labelled, frame in picks]
     names_NC, words_NW = (
-        torch.from_numpy(np.concatenate(each)).to(policy.device) for each in zip(*labels, strict=True)
+        torch.from_numpy(np.concatenate(each)).to(policy.device)
+        for each in zip(*(frame.labels for frame in frames), strict=True)
     )
     name_logits, word_logits = namer(tokens_ND)
     name_loss = F.binary_cross_entropy_with_logits(name_logits, names_NC, reduction="none").sum(1).mean()
     word_loss = F.binary_cross_entropy_with_logits(word_logits, words_NW, reduction="none").sum(1).mean()
-    right = ((word_logits > 0) == (words_NW > 0)).all(1)[words_NW.any(1)].float().mean()
-    metrics = {"loss/names": name_loss.item(), "loss/words": word_loss.item(), "vision/cells_right/mean": right.item()}
+    metrics = {"loss/names": name_loss.item(), "loss/words": word_loss.item()}
+    if words_NW.any():  # else no cell of the batch shows an object
+        right = ((word_logits > 0) == (words_NW > 0)).all(1)[words_NW.any(1)].float().mean()
+        metrics["vision/cells_right/mean"] = right.item()
     return name_loss + word_loss, metrics
 
 

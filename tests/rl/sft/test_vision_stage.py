@@ -66,8 +66,8 @@ def test_whitened_patches_have_unit_variance_and_do_not_correlate(
     frames = FrameCache()
     refs = [frame_refs(each.video, range(32), "detail", 4096, 16) for each in videos]
     picks = [(each, ref) for each, row in zip(videos, refs, strict=True) for ref in row]
-    whiten_patches(policy, frames, picks)
     patches = np.concatenate([policy.layout.patchify(frames.pixels(each.video, ref)) for each, ref in picks])
+    whiten_patches(policy, patches)
     with torch.no_grad():
         embedded_ND = policy.vlm.model.visual.patch_embed(torch.from_numpy(patches))
     covariance_DD = torch.cov(embedded_ND.double().T)
