@@ -19,11 +19,11 @@ from PIL import Image
 
 from env.data_root import FOLLOW_ENV, follows_links
 from env.errors import DataError
-from env.folder_listing import IMAGE_SUFFIXES, list_frames
-from env.image_file import check_pixels, read_image
+from env.media.folder_listing import IMAGE_SUFFIXES, list_frames
+from env.media.image_file import check_pixels, read_image
+from env.media.video_file import VideoFile
 from env.node_cache import NodeCache
 from env.types import FIRST_ROLES, FrameRef, Interval, Region, VideoRef
-from env.video_file import VideoFile
 
 _GREY = 127  # value of all pixels that a blind policy is shown
 

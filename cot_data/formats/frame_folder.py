@@ -13,12 +13,12 @@ from cot_data.faults import RAISE, Faults
 from cot_data.formats.json_fields import field
 from env.data_root import check_links
 from env.errors import DataError
-from env.folder_listing import FolderListing, list_frames
-from env.image_file import image_size, read_image
+from env.media.folder_listing import FolderListing, list_frames
+from env.media.image_file import image_size, read_image
+from env.media.video_file import VideoFile
 from env.outside_names import check_name, check_path
 from env.rle import MAX_PIXELS
 from env.types import VideoRef
-from env.video_file import VideoFile
 
 
 class FrameFolder:

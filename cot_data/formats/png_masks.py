@@ -10,7 +10,7 @@ import numpy as np
 from cot_data.faults import RAISE, Faults
 from env.data_root import check_links
 from env.errors import DataError
-from env.image_file import open_image
+from env.media.image_file import open_image
 from env.outside_names import check_path
 from env.rle import encode, union
 from env.types import RLE, VideoRef

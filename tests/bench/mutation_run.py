@@ -15,7 +15,6 @@ import ast
 import importlib.abc
 import importlib.util
 import json
-import operator
 import os
 import random
 import signal
@@ -33,6 +32,7 @@ TESTS: dict[str, list[str]] = {
     "rewards/*.py": ["tests/rewards"],
     "env/*.py": ["tests/env", "tests/cot_data/test_check.py", "tests/cot_data/formats"],
     "env/tools/*.py": ["tests/env"],
+    "env/media/*.py": ["tests/env", "tests/cot_data"],
     "rl/learner/*.py": ["tests/rl/learner", "tests/rl/rollout/test_oversampling.py"],
     "rl/rollout/dispatcher.py": ["tests/rl/rollout/test_dispatcher.py", "tests/rl/rollout/test_pool.py"],
     "rl/rollout/task_stream.py": ["tests/rl/rollout/test_task_stream.py", "tests/rl/rollout/test_dynamic_sampling.py"],
@@ -40,7 +40,7 @@ TESTS: dict[str, list[str]] = {
     "rl/runtime/checkpoint.py": ["tests/rl/runtime", "tests/policy/test_checkpoint.py", "tests/rl/test_bad_input.py"],
     "policy/checkpoint_io.py": ["tests/policy/test_checkpoint.py", "tests/policy/test_convert_sa2va.py"],
 }
-SWAPS: dict[type[ast.AST], type[ast.AST]] = {
+SWAPS: dict[type[ast.AST], Any] = {
     ast.Lt: ast.LtE,
     ast.LtE: ast.Lt,
     ast.Gt: ast.GtE,
@@ -76,7 +76,7 @@ def changes(tree: ast.AST) -> Iterator[tuple[ast.AST, Callable[[], None]]]:
     """Yield every node that can be changed, with a function that changes it in place, in a fixed order."""
     for node in _reachable(tree):
         if isinstance(node, ast.Compare) and type(node.ops[0]) in SWAPS:
-            yield node, partial(operator.setitem, node.ops, 0, SWAPS[type(node.ops[0])]())
+            yield node, partial(setattr, node, "ops", [SWAPS[type(node.ops[0])](), *node.ops[1:]])
         elif isinstance(node, ast.BinOp | ast.BoolOp) and type(node.op) in SWAPS and not _is_text(node):
             yield node, partial(setattr, node, "op", SWAPS[type(node.op)]())
         elif isinstance(node, ast.Constant) and isinstance(node.value, bool):
@@ -89,9 +89,8 @@ def changes(tree: ast.AST) -> Iterator[tuple[ast.AST, Callable[[], None]]]:
             yield node, partial(setattr, node, "attr", NAMES[node.attr])
         elif isinstance(node, ast.If | ast.IfExp | ast.While):
             yield node.test, partial(setattr, node, "test", ast.UnaryOp(ast.Not(), node.test))
-        for at, statement in enumerate(getattr(node, "body", ()) if isinstance(node, ast.stmt) else ()):
-            if isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Call):
-                yield statement, partial(operator.setitem, node.body, at, ast.Pass())
+        elif isinstance(node, ast.Expr) and isinstance(node.value, ast.Call):
+            yield node, partial(setattr, node, "value", ast.Constant(None))
 
 
 def _reachable(node: ast.AST) -> Iterator[ast.AST]:

@@ -18,11 +18,11 @@ import numpy as np
 from av.error import FFmpegError
 from av.stream import Disposition
 
-from env.container_size import cuts_cluster, ends_early
-from env.display_matrix import upright
 from env.errors import DataError
-from env.image_file import MAX_FRAME_PIXELS, check_pixels
-from env.regular_file import require_regular
+from env.media.container_size import cuts_cluster, ends_early
+from env.media.display_matrix import upright
+from env.media.image_file import MAX_FRAME_PIXELS, check_pixels
+from env.media.regular_file import require_regular
 
 MAX_FRAMES = 1 << 20  # nearly ten hours at 30 frames per second
 # Playlists are not among them: they name other files, which may lie outside of the data root.

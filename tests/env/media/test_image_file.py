@@ -14,7 +14,7 @@ from PIL import Image, ImageOps
 from cot_data.formats.png_masks import read_ids
 from env.errors import DataError
 from env.frames import Video, probe, probe_with_notes
-from env.image_file import MAX_SCANS, image_size, read_image
+from env.media.image_file import MAX_SCANS, image_size, read_image
 from env.types import VideoRef
 from tests.helpers.env_videos import numbered_frame, read_number
 from tests.helpers.media import many_scans, save_each
@@ -118,9 +118,9 @@ def test_a_jpeg_of_many_scans_is_refused_before_it_is_decoded(tmp_path: Path):
 def test_a_file_of_many_bytes_is_refused_before_it_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     Image.fromarray(NOISE).save(tmp_path / "a.png")
     size = (tmp_path / "a.png").stat().st_size
-    monkeypatch.setattr("env.image_file.MAX_BYTES", size)
+    monkeypatch.setattr("env.media.image_file.MAX_BYTES", size)
     assert (read_image(tmp_path / "a.png") == NOISE).all()
-    monkeypatch.setattr("env.image_file.MAX_BYTES", size - 1)
+    monkeypatch.setattr("env.media.image_file.MAX_BYTES", size - 1)
     with pytest.raises(DataError, match=f"expected at most {size - 1} bytes, found {size}"):
         read_image(tmp_path / "a.png")
 

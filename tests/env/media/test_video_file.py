@@ -13,12 +13,12 @@ import av
 import numpy as np
 import pytest
 
-from env.container_size import cuts_cluster, ends_early
-from env.display_matrix import turned
 from env.errors import DataError
 from env.frames import Video, probe, probe_with_notes
+from env.media.container_size import cuts_cluster, ends_early
+from env.media.display_matrix import turned
+from env.media.video_file import VideoFile
 from env.types import VideoRef
-from env.video_file import VideoFile
 from tests.helpers.env_videos import read_number
 from tests.helpers.media import (
     MATRICES,
@@ -185,11 +185,11 @@ def test_pixels_that_are_not_square_are_told(tmp_path: Path, name: str):
 
 def test_frames_are_bounded_before_they_are_decoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     path = numbered_video(tmp_path / "v.mp4", 12)
-    monkeypatch.setattr("env.video_file.MAX_FRAMES", 11)
+    monkeypatch.setattr("env.media.video_file.MAX_FRAMES", 11)
     with pytest.raises(DataError, match="at most 11 frames"):
         VideoFile(path)
     monkeypatch.undo()
-    monkeypatch.setattr("env.image_file.MAX_FRAME_PIXELS", 48 * 80 - 1)
+    monkeypatch.setattr("env.media.image_file.MAX_FRAME_PIXELS", 48 * 80 - 1)
     with pytest.raises(DataError, match="frames are 80x48, expected 1 to 3839 pixels"):
         VideoFile(path)
 

@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from env.errors import DataError
-from env.regular_file import read_regular
+from env.media.regular_file import read_regular
 
 MAX_FRAME_PIXELS = 8192 * 8192
 MAX_BYTES = 8 * MAX_FRAME_PIXELS  # four channels of 16 bits

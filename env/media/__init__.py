@@ -1,0 +1,1 @@
+"""Read videos, images and folders of frames as a player shows them, within bounds."""
