@@ -24,7 +24,7 @@ from transformers import (
 from configs.load import ConfigError, fill_section
 from configs.schema import PolicyConfig, SamConfig
 from env.errors import CheckpointError
-from policy.checkpoint_io import read_json, read_safetensors, require_fit, write_safetensors
+from policy.checkpoint_io import read_json, read_safetensors, require_finite, require_fit, write_safetensors
 from policy.folder_kinds import require_plain
 from policy.sam.build import build_sam, require_sizes
 from policy.videoseg.model import SegPolicy
@@ -149,7 +149,12 @@ def save_policy(policy: SegPolicy, folder: Path) -> None:
     """Write a checkpoint folder; adapters are merged into the weights that they adapt.
 
     `policy.json` describes the policy itself, since a run may load another one than its config describes.
+
+    Raises:
+        CheckpointError: A weight is not finite. Nothing is written then.
     """
+    vlm_weights, seg_weights = policy.export_weights(), _seg_state(policy)
+    require_finite(vlm_weights | seg_weights, folder)
     vlm_dir = folder / "vlm"
     vlm_dir.mkdir(parents=True, exist_ok=True)
     record_tying(policy.vlm)
@@ -157,9 +162,9 @@ def save_policy(policy: SegPolicy, folder: Path) -> None:
     policy.vlm.config.save_pretrained(vlm_dir)
     if policy.vlm.generation_config is not None:
         policy.vlm.generation_config.save_pretrained(vlm_dir)
-    write_safetensors(policy.export_weights(), vlm_dir / "model.safetensors")
+    write_safetensors(vlm_weights, vlm_dir / "model.safetensors")
     processor_of(policy).save_pretrained(vlm_dir)
-    write_safetensors(_seg_state(policy), folder / "seg.safetensors")
+    write_safetensors(seg_weights, folder / "seg.safetensors")
     (folder / "policy.json").write_text(json.dumps({"family": FAMILY, "sam": asdict(policy.sam.built_from)}, indent=2))
 
 

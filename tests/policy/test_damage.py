@@ -1,4 +1,4 @@
-"""Damaged and foreign files of a checkpoint: each is one sentence that names what to mend, whatever a library raises."""
+"""Damaged and foreign files of a checkpoint: each is one sentence that names what to mend, whatever a library does."""
 
 from __future__ import annotations
 
