@@ -72,7 +72,9 @@ def test_the_head_survives_loading_saving_and_export(folder: Path, lora_rank: in
     assert json.loads((tmp_path / "initial" / "vlm" / "config.json").read_text())["tie_word_embeddings"] is False
     assert has_own_head(load_policy(tmp_path / "initial"), head)
     ship(folder, tmp_path / "shipped")
-    assert has_own_head(load_policy(tmp_path / "shipped"), head.half().float())
+    ship(tmp_path / "shipped", tmp_path / "again")
+    for name in ("shipped", "again"):
+        assert has_own_head(load_policy(tmp_path / name), head.half().float())
     write_released(load_policy(folder), tmp_path / "o3")
     assert has_own_head(read_released(tmp_path / "o3", SAM), head)
     values = json.loads((tmp_path / "o3" / "config.json").read_text()) | {"tie_word_embeddings": True}
