@@ -68,7 +68,8 @@ def load_policy(folder: Path, config: PolicyConfig | None = None) -> SegPolicy:
     Raises CheckpointError, which names the folder and the first entry that does not fit.
     """
     if (folder / "policy.json").is_file():
-        policy = SegPolicy(*load_vlm(folder / "vlm"), build_sam(_saved_sam(folder / "policy.json", config)))
+        sam = _saved_sam(folder / "policy.json", config)  # first, because it fails fast
+        policy = SegPolicy(*load_vlm(folder / "vlm"), build_sam(sam))
         _load_seg(policy, folder / "seg.safetensors")
         return _finish(policy, config)
     require_plain(folder)
