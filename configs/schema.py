@@ -96,7 +96,8 @@ class SamConfig:
     variant: str = "small"
     """`small`: built from the sizes below. Otherwise a config of the sam2 package, such as `sam2.1_hiera_l`."""
     checkpoint: str = ""
-    """SAM 2 weights to start from (a published .pt file). Empty: those of `policy.path`, or random ones if `small`."""
+    """SAM 2 weights to start from: a published file, one that SAM 2's trainer wrote, or one (or the folder) of
+    transformers' Sam2VideoModel. Empty: those of `policy.path`, or random ones if `small`."""
     image_size: int = 128
     """Side of the square that SAM 2 sees."""
     hidden: int = 64

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -101,6 +102,17 @@ def read_index(folder: Path) -> dict[str, str] | None:
     return weight_map
 
 
+def weight_names(folder: Path) -> list[str]:
+    """Return the names of the weights in a Hugging Face folder, without reading them. Raises CheckpointError."""
+    if (weight_map := read_index(folder)) is not None:
+        return list(weight_map)
+    path = folder / SINGLE
+    if not path.is_file():
+        raise CheckpointError(f"{path}: not found; the checkpoint folder is incomplete, copy it again")
+    with reading(f"{path}: not a safetensors file, or cut off"), safe_open(path, framework="pt") as weights:
+        return list(weights.keys())
+
+
 def read_safetensors(path: Path) -> dict[str, Tensor]:
     """Return the weights in a safetensors file.
 
@@ -137,11 +149,7 @@ def read_pickle(path: Path, advice: str) -> Any:
 
 
 def write_safetensors(weights: Mapping[str, Tensor], path: Path) -> None:
-    """Write weights from any device, with the metadata that Hugging Face expects.
-
-    Raises CheckpointError where one is not finite: such a checkpoint could only be thrown away.
-    """
-    require_finite(weights, path)
+    """Write weights from any device, with the metadata that Hugging Face expects."""
     with replace_path(path) as draft:
         save_file({name: each.cpu().contiguous() for name, each in weights.items()}, draft, metadata={"format": "pt"})
 

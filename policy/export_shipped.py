@@ -12,16 +12,17 @@ import shutil
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 
 from env.errors import CheckpointError, command
-from env.files import replace_folder
+from env.files import replace_folder, replace_path
+from policy.checkpoint_io import read_safetensors, require_finite
 
 
 def ship(source: Path, target: Path) -> None:
     """Copy the checkpoint folder `source` to `target` with weights in half precision; other files of `target` stay.
 
-    Raises CheckpointError where `source` is not the folder of a policy.
+    Raises CheckpointError where `source` is not the folder of a policy, or a weight is too large for half precision.
     """
     if not (source / "policy.json").is_file():
         raise CheckpointError(f"{source}: no policy.json; expected the folder of a policy")
@@ -30,9 +31,11 @@ def ship(source: Path, target: Path) -> None:
             if folder.is_dir():
                 shutil.copytree(folder, draft, dirs_exist_ok=True)
         for path in draft.rglob("*.safetensors"):
-            tensors = load_file(path)
+            tensors = read_safetensors(path)
             halved = {name: t.to(torch.float16) if t.dtype == torch.float32 else t for name, t in tensors.items()}
-            save_file(halved, path, metadata={"format": "pt"})
+            require_finite(halved, f"{path.relative_to(draft)} in half precision")
+            with replace_path(path) as partial:  # tensors in half precision already are still read from `path`
+                save_file(halved, partial, metadata={"format": "pt"})
 
 
 @command

@@ -9,12 +9,13 @@ from typing import Any
 from torch import Tensor
 
 from env.errors import CheckpointError
-from policy.checkpoint_io import read_json, read_pickle, read_safetensors, require_finite
+from policy.checkpoint_io import SINGLE, read_pickle, read_safetensors, require_finite
+from policy.sam.transformers_names import FIRST as OF_TRANSFORMERS
+from policy.sam.transformers_names import from_transformers
 
 HOLDERS = ("model", "state_dict", "model_state_dict")  # entries that hold the weights; the first in published files
 PREFIXES = ("module.", "_orig_mod.")  # put before names by DistributedDataParallel and by torch.compile
-OWN_PART = "image_encoder."  # names of the sam2 package begin so, those of transformers do not
-OF_TRANSFORMERS = ("vision_encoder.", "shared_image_embedding.")
+OWN_PART = "image_encoder."  # names of the sam2 package begin so
 PUBLISHED = "give the file that SAM 2 is published in, such as sam2_hiera_large.pt"
 
 
@@ -22,13 +23,16 @@ def read_sam_weights(path: Path) -> dict[str, Tensor]:
     """Return the weights in a file of SAM 2, under the names of the sam2 package.
 
     Such a file is a `.pt` with the weights under "model", as SAM 2 is published and as its trainer writes it (with
-    further entries), a `.pt` of the weights alone, or a `.safetensors`. Prefixes of wrappers are removed.
+    further entries), a `.pt` of the weights alone, or a `.safetensors`, also of transformers' `Sam2VideoModel`, whose
+    folder may be named too. Prefixes of wrappers are removed.
 
     Raises:
-        CheckpointError: It is another file, damaged, or not of the sam2 package.
+        CheckpointError: It is another file, or damaged.
     """
+    if path.is_dir() and (path / SINGLE).is_file():
+        path = path / SINGLE
     if path.is_dir():
-        raise CheckpointError(f"{path}: {_folder(path)}; policy.sam.checkpoint names one file: {PUBLISHED}")
+        raise CheckpointError(f"{path}: a folder; policy.sam.checkpoint names one file: {PUBLISHED}")
     if not path.is_file():
         raise CheckpointError(f"{path}: not found; policy.sam.checkpoint names a published SAM 2 file (.pt)")
     if path.suffix == ".safetensors":
@@ -42,7 +46,7 @@ def read_sam_weights(path: Path) -> dict[str, Tensor]:
         )
     named = _without_prefixes({str(name): tensor for name, tensor in weights.items()})
     if any(name.startswith(OF_TRANSFORMERS) for name in named):
-        raise CheckpointError(f"{path}: a SAM 2 of transformers, which names the weights otherwise; {PUBLISHED}")
+        named = from_transformers(named, path)
     if not any(name.startswith(OWN_PART) for name in named):
         raise CheckpointError(f"{path}: no SAM 2: none of its weights belongs to an {OWN_PART[:-1]}; {PUBLISHED}")
     require_finite(named, path)
@@ -74,9 +78,3 @@ def _content(value: Any) -> str:
         return f"a {type(value).__name__}"
     names = ", ".join(repr(name) for name in list(value)[:4])
     return f"entries {names}" if value else "an empty dictionary"
-
-
-def _folder(path: Path) -> str:
-    config = path / "config.json"
-    kind = read_json(config).get("model_type") if config.is_file() else None
-    return f"the folder of a {kind} model of transformers" if kind else "a folder"

@@ -26,7 +26,7 @@ from configs.prompt_file import FILE_NAME, Prompt, prompt_text, read_prompt
 from configs.schema import PolicyConfig, SamConfig
 from env.errors import CheckpointError
 from env.files import write_json, write_text
-from policy.checkpoint_io import read_json, read_safetensors, require_fit, write_safetensors
+from policy.checkpoint_io import read_json, read_safetensors, require_finite, require_fit, write_safetensors
 from policy.folder_kinds import require_plain
 from policy.sam.build import build_sam, require_sizes
 from policy.videoseg.model import SegPolicy
@@ -70,7 +70,8 @@ def load_policy(folder: Path, config: PolicyConfig | None = None) -> SegPolicy:
     Raises CheckpointError, which names the folder and the first entry that does not fit.
     """
     if (folder / "policy.json").is_file():
-        policy = SegPolicy(*load_vlm(folder / "vlm"), build_sam(_saved_sam(folder / "policy.json", config)))
+        sam = _saved_sam(folder / "policy.json", config)  # first, because it fails fast
+        policy = SegPolicy(*load_vlm(folder / "vlm"), build_sam(sam))
         _load_seg(policy, folder / "seg.safetensors")
         policy.prompt = _saved_prompt(folder)
         return _finish(policy, config)
@@ -159,7 +160,12 @@ def save_policy(policy: SegPolicy, folder: Path) -> None:
     """Write a checkpoint folder; adapters are merged into the weights that they adapt.
 
     `policy.json` describes the policy itself, since a run may load another one than its config describes.
+
+    Raises:
+        CheckpointError: A weight is not finite. Nothing is written then.
     """
+    vlm_weights, seg_weights = policy.export_weights(), _seg_state(policy)
+    require_finite(vlm_weights | seg_weights, folder)
     vlm_dir = folder / "vlm"
     vlm_dir.mkdir(parents=True, exist_ok=True)
     record_tying(policy.vlm)
@@ -167,9 +173,9 @@ def save_policy(policy: SegPolicy, folder: Path) -> None:
     policy.vlm.config.save_pretrained(vlm_dir)
     if policy.vlm.generation_config is not None:
         policy.vlm.generation_config.save_pretrained(vlm_dir)
-    write_safetensors(policy.export_weights(), vlm_dir / "model.safetensors")
+    write_safetensors(vlm_weights, vlm_dir / "model.safetensors")
     processor_of(policy).save_pretrained(vlm_dir)
-    write_safetensors(_seg_state(policy), folder / "seg.safetensors")
+    write_safetensors(seg_weights, folder / "seg.safetensors")
     if policy.prompt is not None:
         write_text(folder / FILE_NAME, prompt_text(policy.prompt))
     write_json(folder / "policy.json", {"family": FAMILY, "sam": asdict(policy.sam.built_from)}, indent=2)

@@ -10,7 +10,8 @@ import torch
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, Qwen3VLConfig, Qwen3VLForConditionalGeneration
 
 from configs.schema import PolicyConfig
-from policy.checkpoint_io import read_index, read_json, reading, require_finite, require_names
+from env.errors import CheckpointError
+from policy.checkpoint_io import read_index, read_json, reading, require_finite, require_names, weight_names
 from policy.vlm.chat_tokens import ChatTokens
 from policy.vlm.patches import PatchLayout
 
@@ -89,6 +90,7 @@ def compute_device() -> torch.device:
 def load_vlm(folder: Path) -> tuple[Qwen3VLForConditionalGeneration, PreTrainedTokenizerBase]:
     """Load model (float32) and tokenizer of a Hugging Face folder. Raises CheckpointError where a file does not fit."""
     tokenizer = load_tokenizer(folder)
+    _require_layers(folder)
     with reading(f"{folder}: weights or config.json"):
         # Published weights are bfloat16, whose rounding steps are larger than an update at usual learning rates.
         load = Qwen3VLForConditionalGeneration.from_pretrained
@@ -100,6 +102,22 @@ def load_vlm(folder: Path) -> tuple[Qwen3VLForConditionalGeneration, PreTrainedT
     require_finite(vlm.state_dict(), folder)
     record_tying(vlm)
     return vlm, tokenizer
+
+
+def _require_layers(folder: Path) -> None:
+    """Raise CheckpointError where config.json names more layers than there are weights: they would all be built."""
+    path = folder / "config.json"
+    with reading(path):
+        config = Qwen3VLConfig.from_pretrained(folder)
+    num_weights = len(weight_names(folder))
+    for key, layers in (
+        ("text_config.num_hidden_layers", config.text_config.num_hidden_layers),
+        ("vision_config.depth", config.vision_config.depth),
+    ):
+        if not 0 < layers <= num_weights:
+            raise CheckpointError(
+                f"{path}: {key}: {layers} layers, but the folder has {num_weights} weights; copy it again"
+            )
 
 
 def record_tying(vlm: Qwen3VLForConditionalGeneration) -> None:

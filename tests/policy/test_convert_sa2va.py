@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,12 +18,20 @@ from sam2.sam2_video_predictor import SAM2VideoPredictor
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast, Qwen3VLForConditionalGeneration
 
-from configs.load import ConfigError
+from configs.load import ConfigError, load_config
 from configs.schema import PolicyConfig, SamConfig
 from env.errors import CheckpointError
 from env.types import FrameRef, VideoRef
 from policy.checkpoint_io import INDEX, read_folder
-from policy.convert_sa2va import empty_policy, fill, read_released, released_name, write_released
+from policy.convert_sa2va import (
+    empty_policy,
+    fill,
+    other_masks,
+    read_released,
+    read_sam,
+    released_name,
+    write_released,
+)
 from policy.sam.build import VARIANTS, build_sam
 from policy.videoseg.checkpoint import build_small, load_policy, save_policy
 from policy.videoseg.model import SegPolicy
@@ -101,7 +110,7 @@ class OneFrame:
 
 
 @torch.no_grad()
-def seen_and_shown(policy: SegPolicy, image_HW3: np.ndarray) -> tuple[Tensor, Tensor, Tensor]:
+def seen_and_shown(policy: SegPolicy, image_HW3: np.ndarray) -> tuple[Tensor, Tensor, Tensor | None]:
     """Return logits for a text with a picture, and mask and presence logits prompted by the last token's state."""
     video = VideoRef("/none", "v", ("0",), 1, *image_HW3.shape[:2])
     chat, layout = policy.chat, policy.layout
@@ -136,11 +145,55 @@ def test_a_policy_survives_the_published_layout(small: SegPolicy, tmp_path: Path
         logits, masks, presence = seen_and_shown(policy, frame(1))
         assert_close_to_scale(logits, first[0], FORWARD)
         assert_close_to_scale(masks, first[1], FORWARD)
+        assert presence is not None and first[2] is not None
         assert presence.item() == pytest.approx(first[2].item(), abs=FORWARD)  # one number, smaller than its terms
     with torch.no_grad():
         ours.vlm.model.language_model.layers[0].mlp.down_proj.weight[0] += 0.05
     planted = seen_and_shown(ours, frame(1))
     assert all(relative_difference(*each) > 10 * FORWARD for each in zip(planted[:2], first[:2], strict=True))
+
+
+@pytest.mark.parametrize(
+    ("masks", "presence"), [("single", "blank"), ("best_of_three", "memory"), ("single", "ignore")]
+)
+def test_how_masks_are_given_goes_there_and_back(masks: str, presence: str, tmp_path: Path) -> None:
+    config = PolicyConfig(vocab_size=420, sam=replace(SAM, masks=masks, presence=presence))
+    policy = build_small(config, CORPUS, seed=0)
+    save_policy(policy, tmp_path / "ours")
+    loaded = load_policy(tmp_path / "ours")
+    assert loaded.sam.built_from == config.sam
+    write_released(loaded, tmp_path / "o3")
+    again = read_released(tmp_path / "o3", SAM)
+    assert again.sam.built_from == config.sam
+    save_policy(again, tmp_path / "back")
+    back = load_policy(tmp_path / "back", load_config("tiny").policy)
+    assert back.sam.built_from == config.sam, "the checkpoint goes before the config of the run"
+    shown = [seen_and_shown(policy, frame(1))[:2] for policy in (back, loaded)]
+    assert all(torch.equal(*each) for each in zip(*shown, strict=True))
+    assert bool(other_masks(config.sam)) == (presence != "memory")
+
+
+def test_a_folder_of_the_release_runs_as_the_release(small: SegPolicy, tmp_path: Path) -> None:
+    """Its config has no entry of ours. Neither has a policy.json from before there were such entries."""
+    write_released(small, tmp_path / "o3")
+    path = tmp_path / "o3" / "config.json"
+    values = json.loads(path.read_text())
+    del values["videoseg_rl"]
+    path.write_text(json.dumps(values))
+    found = read_sam(tmp_path / "o3")
+    assert (found.variant, found.masks, found.presence) == ("sam2_hiera_l", "best_of_three", "memory")
+    recipe = load_config("videoseg_o3/2b_grpo").policy.sam
+    assert (recipe.variant, recipe.masks, recipe.presence) == (found.variant, found.masks, found.presence)
+    save_policy(small, tmp_path / "old")
+    card = json.loads((tmp_path / "old" / "policy.json").read_text())
+    del card["sam"]["masks"], card["sam"]["presence"]
+    (tmp_path / "old" / "policy.json").write_text(json.dumps(card))
+    old = load_policy(tmp_path / "old", load_config("videoseg_o3/2b_grpo").policy).sam.built_from
+    assert (old.masks, old.presence) == ("single", "blank")
+    values["videoseg_rl"] = {"masks": "four", "presence": "memory"}
+    path.write_text(json.dumps(values))
+    with pytest.raises(CheckpointError, match=r"config\.json: videoseg_rl: policy\.sam\.masks: unknown 'four'"):
+        read_sam(tmp_path / "o3")
 
 
 def test_what_the_published_class_needs_goes_there_and_back(

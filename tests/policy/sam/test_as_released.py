@@ -38,7 +38,7 @@ from tests.helpers.sam_parts import (
 )
 
 CLOSE = 1e-4  # of the largest logit
-LENGTH = {"small": 6, "sam2_hiera_t": 2}  # tracking a frame at official size takes seconds
+LENGTH = {"small": 5, "sam2_hiera_t": 2}  # tracking a frame at official size takes seconds
 
 
 class Parts:
@@ -49,14 +49,23 @@ class Parts:
         self.side = self.sam.image_size
         self.folder = folder
         self.frames = write_frames(folder, LENGTH[variant], self.side)
-        self.tokens_NC = noise("tokens", (4, self.sam.hidden_dim), 5)
+        self.tokens_NC = noise("tokens", (3, self.sam.hidden_dim), 5)
         with torch.no_grad():
             self.features = self.sam.encode_frames(self.frames)
             self._centre_score()
         self.predictor = published_predictor(self.sam)
+        self._tracks: dict[tuple[int, str, str], Tensor] = {}
         self.key = LENGTH[variant] // 2 if variant == "small" else 0
-        encode, known = self.predictor.forward_image, {}
-        self.predictor.forward_image = lambda image: known.setdefault(image.sum().item(), encode(image)).copy()
+        encode = self.predictor.forward_image
+        known: dict[float, dict[str, Any]] = {}
+
+        def forward_image(image: Tensor) -> dict[str, Any]:
+            key = image.sum().item()
+            if key not in known:
+                known[key] = encode(image)
+            return dict(known[key])
+
+        self.predictor.forward_image = forward_image
 
     def _centre_score(self) -> None:
         """Shift the object score so that half of the objects are present in the first frame."""
@@ -75,8 +84,13 @@ class Parts:
         return self.of(masks, presence).decode(features, MaskPrompt.language(self.tokens_NC))
 
     @torch.no_grad()
-    def tracked(self, token_C: Tensor, masks: str, presence: str) -> Tensor:
+    def tracked(self, row: int, masks: str, presence: str) -> Tensor:
         """Logits [T, side, side] of one object tracked both ways from the key frame, with the predictor's precision."""
+        if (row, masks, presence) not in self._tracks:
+            self._tracks[row, masks, presence] = self._track(self.tokens_NC[row], masks, presence)
+        return self._tracks[row, masks, presence]
+
+    def _track(self, token_C: Tensor, masks: str, presence: str) -> Tensor:
         sam = self.of(masks, presence)
         settings = replace(TrackSettings.of(sam.built_from), memory_dtype=torch.bfloat16)
         found = track_objects(sam, self.features, {self.key: MaskPrompt.language(token_C[None])}, settings)
@@ -96,7 +110,8 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Parts:
 
 def difference(found: Tensor, wanted: Tensor) -> float:
     """Largest difference, as a part of the largest logit that is no blank."""
-    return ((found - wanted).abs().max() / wanted[wanted > -1000].abs().max()).item()
+    shown = wanted[wanted > -1000]
+    return ((found - wanted).abs().max() / (shown.abs().max() if len(shown) else 1)).item()
 
 
 # ---- one mask or the best of three ----
@@ -155,7 +170,7 @@ def by_video_predictor(parts: Parts, token_C: Tensor, masks: str, presence: str,
         patch.setattr(predictor, "multimask_output_for_tracking", masks == "best_of_three")
         if presence == "ignore":  # the package's own switch
             patch.setattr(predictor, "pred_obj_scores", False)
-            patch.setattr(predictor, "no_obj_embed_spatial", None)
+            patch.setitem(predictor._parameters, "no_obj_embed_spatial", None)
         if presence == "memory":
             patch.setattr(predictor, "_forward_sam_heads", released_heads(predictor))
         return stock_logits_apart(predictor, parts.folder, parts.key, MaskPrompt.language(token_C[None]), True)[:, 0]
@@ -166,27 +181,27 @@ def by_video_predictor(parts: Parts, token_C: Tensor, masks: str, presence: str,
 def test_tracks_equal_the_video_predictor(small: Parts, masks: str, presence: str, monkeypatch) -> None:
     others = [pair for pair in product(MASKS, PRESENCE) if pair != (masks, presence)]
     planted = dict.fromkeys(others, 0.0)
-    for token_C in small.tokens_NC:
+    for row, token_C in enumerate(small.tokens_NC):
         wanted = by_video_predictor(small, token_C, masks, presence, monkeypatch)
-        assert difference(small.tracked(token_C, masks, presence), wanted) < CLOSE
+        assert difference(small.tracked(row, masks, presence), wanted) < CLOSE
         for pair in others:
-            planted[pair] = max(planted[pair], difference(small.tracked(token_C, *pair), wanted))
+            planted[pair] = max(planted[pair], difference(small.tracked(row, *pair), wanted))
     assert min(planted.values()) > 10 * CLOSE, planted
 
 
 @pytest.mark.parametrize("masks", MASKS)
 def test_tracks_at_official_size_equal_the_video_predictor(parts: Parts, masks: str, monkeypatch) -> None:
-    absent_C = parts.tokens_NC[parts.decoded(masks).presence_N.argmin()]
-    wanted = by_video_predictor(parts, absent_C, masks, "memory", monkeypatch)
+    absent = int(parts.decoded(masks).presence_N.argmin())
+    wanted = by_video_predictor(parts, parts.tokens_NC[absent], masks, "memory", monkeypatch)
     assert wanted.min() > -1000, "no blanks"
-    assert difference(parts.tracked(absent_C, masks, "memory"), wanted) < CLOSE
+    assert difference(parts.tracked(absent, masks, "memory"), wanted) < CLOSE
 
 
 @torch.no_grad()
 def test_videos_side_by_side_are_tracked_as_each_alone(small: Parts) -> None:
     for masks, presence in product(MASKS, PRESENCE):
         sam = small.of(masks, presence)
-        for token_C in small.tokens_NC:
+        for token_C in small.tokens_NC[:1]:
             ((logits_Thw, scores_T),) = track_videos(sam, [small.features], token_C[None], [small.key])
             settings = TrackSettings.of(sam.built_from)
             alone = track_objects(sam, small.features, {small.key: MaskPrompt.language(token_C[None])}, settings)
