@@ -198,7 +198,7 @@ class EpisodeRunner:
     def _drop_overdue(self) -> None:
         """End episodes that take too long, in one turn or as a whole: an engine or a network drive may hang on one."""
         now = time.monotonic()
-        for request_id, episode in reversed(list(self._reading.items())):  # those that wait for a slot first
+        for request_id, episode in list(self._reading.items()):
             if episode.reading and episode.env.seconds > self.config.max_seconds:
                 episode.reading.leave()
                 del self._reading[request_id]

@@ -169,7 +169,7 @@ def test_records_match_their_tasks_by_id_or_expression(tasks: list[Task], shapes
     records = [write_trace(task, TINY, np.random.default_rng(0), "brief") for task in tasks]
     assert match(records, outlines, "r.json") == list(range(len(tasks)))
     assert match([replace(record, exp_id="") for record in records], outlines, "r.json") == list(range(len(tasks)))
-    with pytest.raises(DataError, match=r"record 0: .*no such task"):
+    with pytest.raises(DataError, match=r"r\.json: record 0, .*no such task"):
         match([replace(records[0], video_name="elsewhere")], outlines, "r.json")
 
 
