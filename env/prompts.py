@@ -44,11 +44,11 @@ def _read_once(file: str) -> Prompt:
 def prompt_of(checkpoint: Path, name: str) -> str:
     """Return the `env.prompt` with which a checkpoint is run: that of the file in its folder, or `name` without a file.
 
-    A file with the words of a built-in prompt has that one's name, any other its own path.
+    A file with the words of a built-in prompt has that one's name, any other its absolute path.
     """
     file = checkpoint / FILE_NAME
     if not file.is_file():
-        return name
+        return str(Path(name).resolve()) if is_file_name(name) else name
     prompt = _read_once(str(file.resolve()))
     return next((known for known, words in PROMPTS.items() if words == prompt), str(file.resolve()))
 

@@ -46,7 +46,7 @@ def test_traces_of_moving_shapes_are_valid_and_explore(shapes: Path, tmp_path: P
     assert (
         len(done) == len(records) == 40 and not list(tmp_path.glob("*left_out*")) and len(list(tmp_path.iterdir())) == 1
     )
-    assert match(records, tasks.outlines) == list(range(40))
+    assert match(records, tasks.outlines, str(out)) == list(range(40))
     assert {record.round_num for record in records} == {1, 2, 3}
     words = [len(turn.split()) for record in records for turn in record.gpt_turns]
     assert max(words) < 300

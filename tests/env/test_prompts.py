@@ -104,6 +104,7 @@ def test_an_episode_uses_the_words_of_a_file(tmp_path: Path):
 
 def test_a_checkpoint_s_words_go_before_the_config_s(tmp_path: Path):
     assert prompt_of(tmp_path, "full") == "full", "a folder without a prompt"
+    assert prompt_of(tmp_path, "my.yaml") == str(Path.cwd() / "my.yaml"), "workers may run elsewhere"
     (tmp_path / "prompt.yaml").write_text(prompt_text(PROMPTS["brief"]))
     assert prompt_of(tmp_path, "full") == "brief", "built-in words have their name, wherever the folder lies"
     other = tmp_path / "other"

@@ -32,8 +32,8 @@ def planned(visible: range, config: EnvConfig, frames: int = 41, seed: int = STA
     [
         (range(5, 23), [("entry", Select(Interval(1, 14), 13)), ("exit", Select(Interval(20, 27), 20))]),
         (range(16, 34), [("exit", Select(Interval(27, 40), 27)), ("entry", Select(Interval(14, 21), 20))]),
-        (range(0, 23), [("exit", Select(Interval(20, 27), 20))]),
-        (range(30), [("exit", Select(Interval(27, 40), 27))]),
+        (range(23), [("exit", Select(Interval(20, 27), 20)), ("exit", Select(Interval(20, 23), 20))]),
+        (range(30), [("exit", Select(Interval(27, 40), 27)), ("exit", Select(Interval(27, 33), 27))]),
     ],
 )
 def test_the_widest_gap_is_zoomed_first(visible: range, expected: list[tuple[str, Select]]):

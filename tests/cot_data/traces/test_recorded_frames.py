@@ -89,7 +89,7 @@ def test_the_cold_start_trains_on_the_record_s_frames(micro: Micro, tmp_path: Pa
 
 LATE = {  # found by running the turns, not by reading the fields
     "does not parse": (row([0], text="<think>so</think>hello [SEG]"), r"turn 0: does not parse \(no_block"),
-    "out of the video": (row([0], num_frames=8), r"turn 0: .*out_of_range"),
+    "out of the video": (row([0], num_frames=7), r"turn 0: .*out_of_range"),
     "other numbers": (
         row([0], cot_trace=[{"start_frame": 4, "end_frame": 8, "key_frame": 5}]),
         r"turn 0, cot_trace: expected the numbers of the text \(3 to 8, key frame 5\)",
