@@ -32,6 +32,8 @@ from policy.segmenter import Segmenter
 from rl.families import family_of
 from rl.report.overlay_video import remove_prediction, write_masks, write_overlay
 
+CACHE_BYTES = 1 << 26  # each frame is read about twice, and long after the first time the second
+
 
 def predict(config: RunConfig, video: Path, query: str, checkpoint: Path, out: Path) -> Trajectory:
     """Segment what `query` refers to, greedily, and write masks, overlay and trajectory.
@@ -74,7 +76,7 @@ def predict_each(
     if all(isinstance(found, DataError) for found in probed.values()):
         yield from (found for found in probed.values() if isinstance(found, DataError))
         return
-    frames = FrameCache()
+    frames = FrameCache(max_bytes=CACHE_BYTES)
     with closing(family.segmenter(config, checkpoint, FrameCaches(frames, frames))) as segmenter:
         for out, found in probed.items():
             if isinstance(found, DataError):
