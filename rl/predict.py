@@ -83,7 +83,7 @@ def predict_each(
                 yield found
                 continue
             for note in found.notes:
-                Console(stderr=True).print(plain(f"note: {videos[out]}: {note}"), markup=False)
+                _print(f"note: {videos[out]}: {note}", stderr=True)
             task = Task(f"predict/{videos[out].name}/0", found.video, query, gold=())
             try:
                 yield _segment(segmenter, task, config.seed, out)
@@ -123,17 +123,21 @@ def summary_line(trajectory: Trajectory) -> str:
 
 def _report(video: Path, out: Path, found: Trajectory | DataError) -> bool:
     """Print how a prediction ended; return whether there is one."""
-    console = Console()
     if isinstance(found, DataError):
-        console.print(plain(f"error: {found}"), markup=False)
+        _print(f"error: {found}")
         return False
-    console.print(plain(summary_line(found)), markup=False)
+    _print(summary_line(found))
     if found.stop_reason is StopReason.ERROR:
-        console.print(plain(f"no masks are written for {video}"), markup=False)
+        _print(f"no masks are written for {video}")
         return False
     num_masks = sum(not is_empty(mask) for mask in found.masks.values())
-    console.print(plain(f"mask on {num_masks} of {found.task.video.num_frames} frames; see {out}"), markup=False)
+    _print(f"mask on {num_masks} of {found.task.video.num_frames} frames; see {out}")
     return True
+
+
+def _print(text: str, stderr: bool = False) -> None:
+    """Print one line, without markup and whatever else a terminal would act on."""
+    Console(stderr=stderr).print(plain(text), markup=False, soft_wrap=True)
 
 
 @command
