@@ -33,6 +33,8 @@ from rl.families import as_trained, family_of
 from rl.report.overlay_video import remove_prediction, write_masks, write_overlay
 from rl.runtime.preflight import prepare_machine
 
+CACHE_BYTES = 1 << 26  # each frame is read about twice, and long after the first time the second
+
 
 def predict(config: RunConfig, video: Path, query: str, checkpoint: Path, out: Path) -> Trajectory:
     """Segment what `query` refers to, greedily, and write masks, overlay and trajectory.
@@ -76,14 +78,14 @@ def predict_each(
     if all(isinstance(found, DataError) for found in probed.values()):
         yield from (found for found in probed.values() if isinstance(found, DataError))
         return
-    frames = FrameCache()
+    frames = FrameCache(max_bytes=CACHE_BYTES)
     with closing(family.segmenter(config, checkpoint, FrameCaches(frames, frames))) as segmenter:
         for out, found in probed.items():
             if isinstance(found, DataError):
                 yield found
                 continue
             for note in found.notes:
-                Console(stderr=True).print(shown(f"note: {videos[out]}: {note}"))
+                _print(f"note: {videos[out]}: {note}", stderr=True)
             task = Task(f"predict/{videos[out].name}/0", found.video, query, gold=())
             try:
                 yield _segment(segmenter, task, config.seed, out)
@@ -123,17 +125,21 @@ def summary_line(trajectory: Trajectory) -> str:
 
 def _report(video: Path, out: Path, found: Trajectory | DataError) -> bool:
     """Print how a prediction ended; return whether there is one."""
-    console = Console()
     if isinstance(found, DataError):
-        console.print(shown(f"error: {found}"))
+        _print(f"error: {found}")
         return False
-    console.print(shown(summary_line(found)))
+    _print(summary_line(found))
     if found.stop_reason is StopReason.ERROR:
-        console.print(shown(f"no masks are written for {video}"))
+        _print(f"no masks are written for {video}")
         return False
     num_masks = sum(not is_empty(mask) for mask in found.masks.values())
-    console.print(shown(f"mask on {num_masks} of {found.task.video.num_frames} frames; see {out}"))
+    _print(f"mask on {num_masks} of {found.task.video.num_frames} frames; see {out}")
     return True
+
+
+def _print(text: str, stderr: bool = False) -> None:
+    """Print one line, without markup and whatever else a terminal would act on."""
+    Console(stderr=stderr).print(shown(text), soft_wrap=True)
 
 
 @command

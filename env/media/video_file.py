@@ -17,6 +17,7 @@ import av
 import numpy as np
 from av.error import FFmpegError
 from av.stream import Disposition
+from av.video.frame import PictureType
 
 from env.errors import DataError
 from env.media.container_size import cuts_cluster, ends_early
@@ -32,6 +33,7 @@ CONTAINERS = (
 )  # fmt: skip
 # Up to so many frames are decoded and dropped before seeking again: about one group of pictures.
 _READ_ON = 32
+_MOST_B_FRAMES = 16  # in a row, as H.264 and HEVC allow
 
 
 class VideoFile:
@@ -105,6 +107,8 @@ class VideoFile:
             )
         check_pixels(self.path, context.width or 1, context.height or 1)
         context.options = {"max_pixels": str(MAX_FRAME_PIXELS)}
+        if context.name == "mjpeg":  # otherwise parts that are missing hold what the memory held before
+            context.options |= {"err_detect": "explode"}
         self._stream.thread_type = "NONE"  # many workers share a machine
         self._restart()
 
@@ -192,10 +196,12 @@ class VideoFile:
     def _decoded(self) -> Iterator[tuple[int | None, Any]]:
         """Yield (stamp, frame) from where the container stands; None instead of a damaged frame.
 
-        After a packet that cannot be decoded, frames are damaged up to the next key frame.
+        After a packet that cannot be decoded, frames are damaged up to the next key frame. B-frames wait for the next
+        frame of another type: if that one is damaged, so are they, because they refer to it.
         """
         self._failed: list[int | None] = []  # stamps of packets that could not be decoded
         is_broken, place = False, 0
+        waiting: list[tuple[int | None, Any]] = []
         for packet in self._container.demux(self._stream):
             is_broken |= packet.is_corrupt
             try:
@@ -207,8 +213,13 @@ class VideoFile:
             for frame in frames:
                 is_broken = frame.is_corrupt or (is_broken and not frame.key_frame)
                 stamp = place if self._stamp == "place" else getattr(frame, self._stamp)
-                yield stamp, None if is_broken else frame
                 place += 1
+                waiting = [(before, None if frame.is_corrupt else other) for before, other in waiting]
+                waiting.append((stamp, None if is_broken else frame))
+                if frame.pict_type != PictureType.B or len(waiting) > _MOST_B_FRAMES:
+                    yield from waiting
+                    waiting = []
+        yield from waiting
 
     def _sought(self, frame_idx: int) -> Any:
         """Return the frame by seeking; None if it is damaged, or seeking is inexact."""

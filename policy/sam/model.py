@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -80,8 +80,8 @@ class SegSam2(SAM2Base):
             mask_in_chans=16,
         )
 
-    def encode_frames(self, frames: list[np.ndarray], train_backbone: bool = False) -> FrameFeatures:
-        """Encode RGB frames (uint8 [H, W, 3] of any size), resized to the square that SAM 2 takes."""
+    def encode_frames(self, frames: Iterable[np.ndarray], train_backbone: bool = False) -> FrameFeatures:
+        """Encode RGB frames (uint8 [H, W, 3] of any size), resized one by one to the square that SAM 2 takes."""
         return self.encode_images(torch.stack([self._to_image(frame) for frame in frames]), train_backbone)
 
     def encode_images(self, images_N3HW: Tensor, train_backbone: bool = False) -> FrameFeatures:

@@ -240,7 +240,7 @@ def encode_video(policy: SegPolicy, video: VideoRef, sam_frames: FrameSource, ke
     """
 
     def encode_frames(indices: range) -> FrameFeatures:
-        return policy.sam.encode_frames([sam_frames.full(video, at) for at in indices])
+        return policy.sam.encode_frames(sam_frames.full(video, at) for at in indices)
 
     return ChunkedFeatures(encode_frames, video.num_frames, _chunk(policy), kept)
 

@@ -67,7 +67,7 @@ def write_overlay(trajectory: Trajectory, frames: FrameCache, path: Path) -> Non
     # The codec requires even sides: an odd one loses its last row or column, and a single one is doubled.
     height, width = max(2, video.height // 2 * 2), max(2, video.width // 2 * 2)
     with replace_path(path) as draft, av.open(str(draft), "w", format="mp4") as container:
-        stream = container.add_stream("libx264", rate=12)
+        stream = container.add_stream("libx264", rate=12, options={"preset": "veryfast"})  # it holds few frames
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
         for at in range(video.num_frames):
             pixels = frames.full(video, at).copy()

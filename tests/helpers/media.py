@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable, Sequence
 from fractions import Fraction
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,38 @@ MATRICES = (
     (1, 0, 0, 1), (0, 1, -1, 0), (-1, 0, 0, -1), (0, -1, 1, 0),
     (-1, 0, 0, 1), (1, 0, 0, -1), (0, 1, 1, 0), (0, -1, -1, 0),
 )  # fmt: skip
+
+
+# How FFmpeg's own program turns them (fftools/ffmpeg_filter.c, configure_input_video_filter).
+FILTERS: dict[tuple[int, int, int, int], list[tuple[str, str]]] = {
+    (1, 0, 0, 1): [],
+    (0, 1, -1, 0): [("transpose", "clock")],
+    (-1, 0, 0, -1): [("hflip", ""), ("vflip", "")],
+    (0, -1, 1, 0): [("transpose", "cclock")],
+    (-1, 0, 0, 1): [("hflip", "")],
+    (1, 0, 0, -1): [("vflip", "")],
+    (0, 1, 1, 0): [("transpose", "cclock_flip")],
+    (0, -1, -1, 0): [("transpose", "clock_flip")],
+}
+
+
+def filtered(pixels_HWC: np.ndarray, filters: list[tuple[str, str]]) -> np.ndarray:
+    """Return the pixels after filters of FFmpeg."""
+    graph = av.filter.Graph()
+    height, width, _ = pixels_HWC.shape
+    chain = [graph.add_buffer(width=width, height=height, format="rgb24", time_base=Fraction(1, 25))]
+    chain += [graph.add(name, arguments) for name, arguments in filters] + [graph.add("buffersink")]
+    for before, after in pairwise(chain):
+        before.link_to(after)
+    graph.configure()
+    graph.push(av.VideoFrame.from_ndarray(pixels_HWC, format="rgb24"))
+    return graph.pull().to_ndarray(format="rgb24")
+
+
+def picture(at: int, height: int, width: int) -> np.ndarray:
+    """Return `numbered_frame` for any width in pixels: the last bar is the widest; a width below 8 shows a part."""
+    frame_HWC = numbered_frame(at % 256, height, max(8, width // 8 * 8))
+    return np.pad(frame_HWC, ((0, 0), (0, width % 8 if width > 8 else 0), (0, 0)), "edge")[:, :width]
 
 
 def numbered_video(
@@ -50,7 +83,7 @@ def numbered_video(
         if ratio is not None:
             stream.codec_context.sample_aspect_ratio = ratio
         for at in range(count):
-            frame = av.VideoFrame.from_ndarray(numbered_frame(at % 256, *size), format="rgb24")
+            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture(at, *size)), format="rgb24")
             frame.pts, frame.time_base = at if times is None else times[at], Fraction(1, 25)
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))

@@ -6,7 +6,6 @@ import os
 import random
 import socket
 from fractions import Fraction
-from itertools import pairwise
 from pathlib import Path
 
 import av
@@ -21,8 +20,10 @@ from env.media.video_file import VideoFile
 from env.types import VideoRef
 from tests.helpers.env_videos import read_number
 from tests.helpers.media import (
+    FILTERS,
     MATRICES,
     damaged_packet,
+    filtered,
     numbered_video,
     remuxed,
     sequential,
@@ -107,31 +108,7 @@ def test_uneven_times_do_not_matter(tmp_path: Path):
         assert [read_number(video.frame(at)) for at in (49, 3, 20, 0)] == [49, 3, 20, 0]
 
 
-# ---- rotation and mirroring as in FFmpeg's own program (fftools/ffmpeg_filter.c, configure_input_video_filter) ----
-
-FILTERS = {
-    (1, 0, 0, 1): [],
-    (0, 1, -1, 0): [("transpose", "clock")],
-    (-1, 0, 0, -1): [("hflip", ""), ("vflip", "")],
-    (0, -1, 1, 0): [("transpose", "cclock")],
-    (-1, 0, 0, 1): [("hflip", "")],
-    (1, 0, 0, -1): [("vflip", "")],
-    (0, 1, 1, 0): [("transpose", "cclock_flip")],
-    (0, -1, -1, 0): [("transpose", "clock_flip")],
-}
-
-
-def filtered(pixels_HWC: np.ndarray, filters: list[tuple[str, str]]) -> np.ndarray:
-    """Return the pixels after filters of FFmpeg."""
-    graph = av.filter.Graph()
-    height, width, _ = pixels_HWC.shape
-    chain = [graph.add_buffer(width=width, height=height, format="rgb24", time_base=Fraction(1, 25))]
-    chain += [graph.add(name, arguments) for name, arguments in filters] + [graph.add("buffersink")]
-    for before, after in pairwise(chain):
-        before.link_to(after)
-    graph.configure()
-    graph.push(av.VideoFrame.from_ndarray(pixels_HWC, format="rgb24"))
-    return graph.pull().to_ndarray(format="rgb24")
+# ---- rotation and mirroring ----
 
 
 @pytest.mark.parametrize("rows", MATRICES)

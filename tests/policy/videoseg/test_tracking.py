@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import weakref
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -22,12 +23,12 @@ from env.frames import FrameCache, FrameCaches, probe
 from env.rle import decode_tracklet, encode, is_empty, union
 from env.types import Action, Answer, Decision, Interval, Observation, StopReason, Task, Trajectory, Turn, VideoRef
 from policy import SHIPPED
-from policy.sam.losses import mask_losses
+from policy.sam.losses import binary_masks, mask_losses
 from policy.sam.prompts import MaskPrompt
 from policy.sam.tracking import track_videos
 from policy.videoseg.checkpoint import load_policy
 from policy.videoseg.model import SegPolicy
-from policy.videoseg.tracking import propagate, with_masks
+from policy.videoseg.tracking import _MaskWriter, propagate, track, with_masks
 from rl.evaluation.trajectory_metrics import measure
 
 SIDE, NUM_FRAMES, KEY = 128, 12, 5
@@ -205,3 +206,85 @@ def test_masks_are_stable_under_another_frame_size(policy: SegPolicy, video: Vid
     grown_THW = small_THW.repeat(2, 1).repeat(2, 2)
     assert intersection_over_union(large_THW, grown_THW) > 0.9
     assert intersection_over_union(large_THW, gold_NTHW()[shape_idx]) > 0.9
+
+
+# ---- memory ----
+
+
+def long_video(folder: Path, count: int) -> VideoRef:
+    folder.mkdir()
+    for at in range(count):
+        pixels = np.full((SIDE, SIDE, 3), 90, np.uint8)
+        pixels[20:60, at : at + 40] = (220, 30, 30)
+        Image.fromarray(pixels).save(folder / f"{at}.png")
+    return probe(folder)
+
+
+def tracked(policy: SegPolicy, video: VideoRef, keys: list[int]) -> list[Trajectory]:
+    gold_THW = np.zeros((video.num_frames, SIDE, SIDE), bool)
+    trajectories = [answered(video, gold_THW, Answer(Interval(0, 5), key)) for key in keys]
+    generator = torch.Generator().manual_seed(0)
+    prompts = [2 * torch.randn(policy.sam.hidden_dim, generator=generator) for _ in keys]
+    return list(track(policy, trajectories, prompts, FrameCache()))
+
+
+def test_a_long_video_has_the_masks_of_a_short_one(policy: SegPolicy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """With little memory: objects are tracked one at a time, and two chunks are kept."""
+    video = long_video(tmp_path / "long", 24)
+    keys = [0, 12, 23]
+    whole = tracked(policy, video, keys)
+    monkeypatch.setattr("policy.videoseg.tracking.MAX_PIXELS", 16 * policy.sam.image_size**2)
+    lengths: list[int] = []
+    propagated = propagate
+
+    def counted(policy: SegPolicy, prompted: list, frames: FrameCache) -> None:
+        lengths.append(len(prompted))
+        propagated(policy, prompted, frames)
+
+    monkeypatch.setattr("policy.videoseg.tracking.propagate", counted)
+    for one, other in zip(whole, tracked(policy, video, keys), strict=True):
+        assert list(one.masks) == list(other.masks) == list(range(24))
+        differing = (masks_THW(one) != masks_THW(other)).mean()
+        assert differing < 1e-4, "other objects beside it change the last bits of logits"
+    assert lengths == [1, 1, 1]
+    assert any(not is_empty(mask) for one in whole for mask in one.masks.values())
+
+
+def test_features_and_masks_do_not_pile_up(policy: SegPolicy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Of a long video, two chunks of features and a few waiting masks live at once, whatever its length."""
+    most = {"features": 0, "waiting": 0}
+    encode_frames, add = policy.sam.encode_frames, _MaskWriter.add
+    alive: weakref.WeakSet[torch.Tensor] = weakref.WeakSet()
+
+    def encoded(frames: list[np.ndarray]):
+        features = encode_frames(frames)
+        alive.add(features.levels[0])
+        most["features"] = max(most["features"], len(alive))
+        return features
+
+    def added(writer: _MaskWriter, *logits) -> None:
+        add(writer, *logits)
+        most["waiting"] = max(most["waiting"], len(writer._waiting))
+
+    monkeypatch.setattr(policy.sam, "encode_frames", encoded)
+    monkeypatch.setattr(_MaskWriter, "add", added)
+    monkeypatch.setattr("policy.videoseg.tracking.MAX_PIXELS", 32 * policy.sam.image_size**2)
+    monkeypatch.setattr("policy.videoseg.tracking.MASK_PIXELS", 3 * SIDE**2)
+    tracked(policy, long_video(tmp_path / "long", 70), [44])
+    assert most == {"features": 2, "waiting": 2}  # the third mask is encoded at once
+
+
+@pytest.mark.parametrize("size", [(48, 80), (97, 61), (16, 16)])
+def test_masks_encoded_a_few_at_a_time_are_those_of_all_at_once(size: tuple[int, int], monkeypatch):
+    generator = torch.Generator().manual_seed(0)
+    logits, presence = torch.randn(7, 32, 32, generator=generator), torch.tensor([1.0, -1, 2, 0, 3, 1, 1])
+    expected = binary_masks(logits, presence, *size).numpy()
+    video = VideoRef("", "v", (), 7, *size)
+    for at_once in (1, 2, 3, 100):
+        monkeypatch.setattr("policy.videoseg.tracking.MASK_PIXELS", at_once * size[0] * size[1])
+        writer = _MaskWriter(video)
+        for at in (3, 3, 4, 2, 5, 1, 6, 0):
+            writer.add(at, logits[at], presence[at])
+        found = writer.finish()
+        assert list(found) == list(range(7))
+        assert all(found[at] == encode(expected[at]) for at in range(7))
