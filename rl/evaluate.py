@@ -41,7 +41,7 @@ from rl.evaluation.compare import compare, compare_table, write_comparison
 from rl.evaluation.identity import STORES
 from rl.evaluation.runner import measure_tasks, segment_tasks
 from rl.evaluation.table import results_table
-from rl.families import family_name
+from rl.families import family_name, require_checkpoint
 
 
 def evaluate(config: RunConfig, checkpoint: Path, tasks: Sequence[Task], out: Path) -> dict[str, Any]:
@@ -141,6 +141,7 @@ def main() -> None:
         write_comparison(differences, args.out)
         return show([compare_table(differences, first, second)], args.out / "compare.txt")
     if args.checkpoint:
+        require_checkpoint(args.checkpoint, "--checkpoint")
         family_name(args.checkpoint, config.policy.kind)  # an unknown one is told before any data is read
     if args.from_predictions:
         name = args.benchmark or config.data.dataset

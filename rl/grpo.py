@@ -26,7 +26,7 @@ from env.tools import enabled_tools
 from env.types import StopReason
 from policy.videoseg.model import SegPolicy
 from rl.evaluation.validation import held_out_metrics
-from rl.families import Family, family_of
+from rl.families import Family, family_of, require_checkpoint
 from rl.learner.advantage import assign_advantages
 from rl.learner.data_parallel import with_ranks
 from rl.learner.learner import LocalLearner, score_without_update
@@ -49,6 +49,8 @@ def train(config: RunConfig, resume: bool = False) -> None:
     """Run GRPO until `grpo.steps`; with `resume`, from the newest checkpoint of `run_dir`."""
     check_job_paths(config)
     run_dir = Path(config.run_dir)
+    if not resume:
+        require_checkpoint(config.policy.path, "policy.path")
     initial = run_dir / "initial" if resume else Path(config.policy.path)
     family = family_of(initial, config.policy.kind)
     state = load_state(latest_checkpoint(run_dir)) if resume else None

@@ -24,7 +24,7 @@ from env.rle import is_empty
 from env.store import TrajectoryStore
 from env.terminal import shown
 from env.types import StopReason, Task, Trajectory
-from rl.families import family_of
+from rl.families import family_of, require_checkpoint
 from rl.report.overlay_video import write_masks, write_overlay
 
 
@@ -44,6 +44,7 @@ def predict(config: RunConfig, video: Path, query: str, checkpoint: Path, out: P
     Raises:
         DataError: The video cannot be read.
     """
+    require_checkpoint(checkpoint, "--checkpoint")
     family = family_of(checkpoint, config.policy.kind)
     task = Task(f"predict/{video.name}/0", probe(video), query, gold=())
     frames = FrameCache()
