@@ -13,7 +13,7 @@ import rl.runtime.progress
 from configs.load import load_config
 from env.types import StopReason, Task, Trajectory, VideoRef
 from rl.benchmarks.scorer import benchmark_table
-from rl.evaluation.compare import PAIRED, compare_table
+from rl.evaluation.compare import PAIRED, compare_table, plot
 from rl.evaluation.table import results_table
 from rl.predict import summary_line
 from rl.report.collect import summary_table
@@ -47,6 +47,13 @@ def test_a_table_of_results() -> None:
 def test_a_table_of_differences() -> None:
     row = {"n": 3, **dict.fromkeys(PAIRED)}
     check(printed(compare_table({"all": row, EVIL: row}, Path(EVIL), Path(EVIL))), 3)
+
+
+@pytest.mark.parametrize("name", ["$\\bad{$", "$", "$x$ $y", EVIL])
+def test_a_plot_of_differences(name: str, tmp_path: Path) -> None:
+    row = {"n": 3, **dict.fromkeys(PAIRED), "jf": (0.1, 0.0, 0.2)}
+    plot({"all": row, name: row}, tmp_path / "p.png")
+    assert (tmp_path / "p.png").stat().st_size > 1000
 
 
 def test_tables_of_benchmarks() -> None:
