@@ -43,7 +43,7 @@ from rl.evaluation.compare import compare, compare_table, write_comparison
 from rl.evaluation.identity import STORES
 from rl.evaluation.runner import measure_tasks, segment_tasks
 from rl.evaluation.table import results_table
-from rl.families import family_name
+from rl.families import family_name, require_checkpoint
 from rl.runtime.failed_tasks import require_answers
 from rl.runtime.preflight import prepare_machine
 
@@ -151,6 +151,7 @@ def _run(args: argparse.Namespace, config: RunConfig) -> None:
         write_comparison(differences, args.out)
         return show([compare_table(differences, first, second)], args.out / "compare.txt")
     if args.checkpoint:
+        require_checkpoint(args.checkpoint, "--checkpoint")
         family_name(args.checkpoint, config.policy.kind)  # an unknown one is told before any data is read
     if args.from_predictions:
         name = args.benchmark or config.data.dataset

@@ -64,6 +64,16 @@ def family_name(checkpoint: Path, kind: str = DEFAULT) -> str:
     return name
 
 
+def require_checkpoint(checkpoint: str | Path, key: str) -> None:
+    """Raise a CheckpointError if a policy's folder is not there; `key` is the setting or option that names it."""
+    if str(checkpoint) and Path(checkpoint).is_dir():
+        return
+    raise CheckpointError(
+        f"{key}: {checkpoint or 'nothing'}: expected the folder of a policy; policy/tiny is shipped, and "
+        "`python -m rl.sft_coldstart --config tiny` trains another, runs/demo/policy"
+    )
+
+
 def family_of(checkpoint: Path, kind: str = DEFAULT) -> Family:
     """Return the entry of `FAMILIES` that `family_name` names."""
     return FAMILIES[family_name(checkpoint, kind)]

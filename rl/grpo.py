@@ -27,7 +27,7 @@ from env.store import TrajectoryStore
 from env.tools import enabled_tools
 from policy.videoseg.model import SegPolicy
 from rl.evaluation.validation import held_out_metrics
-from rl.families import Family, as_trained, family_of
+from rl.families import Family, as_trained, family_of, require_checkpoint
 from rl.learner.advantage import assign_advantages
 from rl.learner.data_parallel import with_ranks
 from rl.learner.learner import LocalLearner, score_without_update
@@ -66,6 +66,8 @@ def train(config: RunConfig, resume: bool = False) -> None:
     run_dir = Path(config.run_dir)
     if resume:
         started_with(run_dir)
+    else:
+        require_checkpoint(config.policy.path, "policy.path")
     initial = run_dir / "initial" if resume else Path(config.policy.path)
     family = family_of(initial, config.policy.kind)
     tasks, data = _training_data(config)

@@ -29,7 +29,7 @@ from env.store import TrajectoryStore
 from env.terminal import shown
 from env.types import StopReason, Task, Trajectory
 from policy.segmenter import Segmenter
-from rl.families import as_trained, family_of
+from rl.families import as_trained, family_of, require_checkpoint
 from rl.report.overlay_video import remove_prediction, write_masks, write_overlay
 from rl.runtime.preflight import prepare_machine
 
@@ -72,6 +72,7 @@ def predict_each(
     Yields:
         For each video its trajectory, or the error for which it cannot be read.
     """
+    require_checkpoint(checkpoint, "--checkpoint")
     family = family_of(checkpoint, config.policy.kind)
     config = as_trained(config, checkpoint)
     probed = {out: _probed(video, out) for out, video in videos.items()}

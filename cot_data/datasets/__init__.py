@@ -10,6 +10,7 @@ from configs.schema import RunConfig
 from cot_data.datasets.groundmore import load_groundmore
 from cot_data.datasets.long_rvos import load_long_rvos
 from cot_data.datasets.mevis import load_mevis
+from cot_data.datasets.missing_root import require_root
 from cot_data.datasets.reason_vos import load_reason_vos
 from cot_data.datasets.ref_davis17 import load_ref_davis17
 from cot_data.datasets.ref_sav import load_ref_sav
@@ -69,5 +70,6 @@ def _with_safe_ids(tasks: Tasks, faults: Faults) -> Tasks:
 
 def held_out_tasks(config: RunConfig) -> Tasks:
     """Return the first `eval.num_tasks` tasks of `data.eval_root` in file order; all of them if it is 0."""
+    require_root("data.eval_root", config.data.dataset, config.data.eval_root)
     tasks = load_tasks(config.data.dataset, config.data.eval_root)
     return tasks[: config.eval.num_tasks] if config.eval.num_tasks else tasks

@@ -7,6 +7,7 @@ from pathlib import Path
 from configs.schema import DataConfig, SourceConfig
 from cot_data.datasets import load_tasks
 from cot_data.datasets.matching import match
+from cot_data.datasets.missing_root import require_root
 from cot_data.formats.rl_records import read_rl_records
 from cot_data.tasks import Tasks
 
@@ -18,6 +19,7 @@ def training_sources(data: DataConfig) -> tuple[SourceConfig, ...]:
 
 def load_source(source: SourceConfig) -> Tasks:
     """Return the tasks of one data set, only those of its RL file (`only`) if it names one. Raises DataError."""
+    require_root("data.train_root (or root in data.train)", source.dataset, source.root)
     tasks = load_tasks(source.dataset, source.root)
     if not source.only:
         return tasks

@@ -50,7 +50,7 @@ def plan_zooms(scene: Scene, config: EnvConfig, rng: np.random.Generator) -> lis
     shown = set(first_frames(task, config))
     has_extra_zoom = rng.random() < EXTRA_ZOOM_PROBABILITY
     while len(zooms) < config.max_turns - 1:
-        if task.explore and not zooms:
+        if task.explore and task.evidence and not zooms:
             zoom = PlannedZoom(evidence_select(task), "evidence")
         elif scene.target is None:
             zoom = _zoom_on_similar(scene, shown) if has_extra_zoom and not zooms else None

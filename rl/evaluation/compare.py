@@ -18,6 +18,7 @@ import matplotlib.pyplot as plt
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
+from configs.plain_text import plain
 from cot_data.formats.json_fields import field, read_json
 from env.errors import DataError
 from env.files import make_folder, replace_path, write_json
@@ -135,12 +136,17 @@ def plot(differences: Differences, path: Path) -> None:
         rows = [row + 0.12 * (1 - 2 * at) for row, _ in known]
         axis.errorbar(means, rows, xerr=[below, above], fmt="os"[at], capsize=3, label=PAIRED[metric])
     axis.axvline(0, color="0.6", linewidth=1, zorder=0)
-    axis.set_yticks(range(len(names)), [f"{name} (n={differences[name]['n']})" for name in names])
+    axis.set_yticks(range(len(names)), [_label(name, differences[name]["n"]) for name in names])
     axis.set_xlabel("difference in percentage points, 95 % interval")
     axis.legend(loc="lower right")
     with replace_path(path) as draft:
         figure.savefig(draft, dpi=150)
     plt.close(figure)
+
+
+def _label(name: str, num_tasks: int) -> str:
+    """Return the text beside a row; a dollar sign would begin a formula."""
+    return plain(f"{name} (n={num_tasks})").replace("$", r"\$")
 
 
 def write_comparison(differences: Differences, out: Path) -> None:

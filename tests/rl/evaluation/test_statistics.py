@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from rl.evaluation.statistics import bootstrap_mean, paired_difference, summarise
+from rl.evaluation.statistics import bootstrap_mean, paired_difference, slices_of, summarise
 
 
 def test_interval_agrees_with_the_normal_approximation():
@@ -59,3 +59,18 @@ def test_a_table_leaves_out_what_does_not_apply():
     assert table["j"] == pytest.approx((0.6, 0.5, 0.7))
     assert table["iou"] == pytest.approx((0.2, 0.2, 0.2)) and table["never"] is None
     assert summarise([], ["j"], 10, seed=0) == {"j": None}
+
+
+@pytest.mark.parametrize("name", ["all", "exploring pays", "exploring does not pay", "family all"])
+def test_a_family_never_replaces_another_slice(name: str):
+    rows = [{"family": name, "explore": "x"}, {"family": "motion", "explore": ""}, {"family": name, "explore": ""}]
+    slices = slices_of(rows)
+    assert slices.pop("all") == [0, 1, 2]
+    assert slices.pop(f"family {name}") == [0, 2]
+    assert slices == {"motion": [1], "exploring pays": [0], "exploring does not pay": [1, 2]}
+
+
+def test_two_families_never_share_a_slice():
+    names = ("all", "family all", "family family all", "exploring pays", "family", "motion")
+    slices = slices_of([{"family": name, "explore": ""} for name in names])
+    assert len(slices) == 1 + len(names)
