@@ -11,19 +11,16 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import ray
 import torch
 
 from configs.load import ConfigError
 from configs.schema import RunConfig
-from cot_data.traces.dialogue import to_trajectory
-from cot_data.traces.write import write_trace
 from env.errors import CheckpointError, DataError, VideoSegError
 from env.frames import FrameCache, FrameCaches
 from env.store import TrajectoryStore
-from env.types import Action, Trajectory
+from env.types import Trajectory
 from policy.videoseg.checkpoint import load_policy, save_policy
 from rl.grpo import train
 from rl.learner.advantage import assign_advantages
@@ -33,8 +30,9 @@ from rl.learner.rank_calls import RankError
 from rl.runtime.checkpoint import load_state, save_checkpoint
 from rl.runtime.cluster import connect_ray
 from tests.helpers.closeness import BACKWARD, FORWARD, LOGPROBS, POLICY_GRADIENT, assert_close_tensors
+from tests.helpers.learner_parts import recorded_group
 from tests.helpers.rank_parts import dies, raises, raises_data_error, sleeps
-from tests.helpers.rl_parts import Micro, read_lines, with_a_look
+from tests.helpers.rl_parts import Micro, read_lines
 
 pytestmark = pytest.mark.timeout(600)
 
@@ -70,18 +68,8 @@ class Ranks:
     def groups(self, config: RunConfig, count: int = 3) -> list[list[Trajectory]]:
         """Build groups of siblings of one to three turns, all groups of different lengths."""
         chat = self.local(config).policy.chat
-        groups = []
-        for number, task in enumerate(self.micro.tasks()[:count]):
-            records = [write_trace(task, config.env, np.random.default_rng(at), "brief") for at in range(3 + number)]
-            records[0] = with_a_look(records[0], task)
-            group = [to_trajectory(record, task, config.env) for record in records]
-            for at, trajectory in enumerate(group):
-                trajectory.trajectory_id = f"{task.task_id}/{at}"
-                for turn in trajectory.turns:
-                    ids = tuple(chat.action_ids(turn.action.text))
-                    turn.action = Action(turn.action.text, ids, (-1.0,) * len(ids), weights_version=0)
-            groups.append(group)
-        return groups
+        tasks = self.micro.tasks()[:count]
+        return [recorded_group(task, number, config, chat) for number, task in enumerate(tasks)]
 
 
 @pytest.fixture(scope="module")
