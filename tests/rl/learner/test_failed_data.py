@@ -15,7 +15,7 @@ from configs.schema import RunConfig
 from cot_data.datasets import load_tasks
 from env.errors import DataError
 from env.frames import FrameCache, FrameCaches
-from env.types import Task, Trajectory, VideoRef
+from env.types import Trajectory, VideoRef
 from policy.videoseg.checkpoint import load_policy
 from rl.learner.advantage import assign_advantages
 from rl.learner.learner import LocalLearner, score_without_update
@@ -45,9 +45,6 @@ class Setup:
         tasks = list(load_tasks("mevis", self.micro.data))
         first = [replace(tasks[0], video=replace(tasks[0].video, root=str(self.data))), tasks[-1]]
         return [recorded_group(task, number, self.config, chat) for number, task in enumerate(first)]
-
-    def whole_video(self) -> Task:
-        return self.groups()[0][0].task
 
 
 @pytest.fixture
@@ -117,7 +114,7 @@ def test_one_sibling_alone_may_fail(setup: Setup):
         pytest.skip("skipped: the zoom shows no frame of its own")
     cut_frame(setup.data, 0, only[0])
     setup.learner().learn(groups, partial(assign_advantages, config=setup.config))
-    assert [item.has_failed for item in groups[0]][0]
+    assert groups[0][0].has_failed
     assert all(item.scores for item in groups[0] if not item.has_failed)
 
 

@@ -1,4 +1,4 @@
-"""A step with a number that is not finite is skipped with its cause: nothing of it reaches weights, files or engines."""
+"""A step with a number that is not finite is skipped, with its cause; none of it reaches weights, files or engines."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def gradient(value: float) -> Callable[[LocalLearner, list[list[Trajectory]]], N
     return plant
 
 
-def advantage(learner: LocalLearner, groups: list[list[Trajectory]]) -> None:
+def mask_logits(learner: LocalLearner, groups: list[list[Trajectory]]) -> None:
     """Plant a mask decoder that answers NaN once, so that the log-prob of a mask is not finite."""
     decode = learner.policy.decode_masks
 
@@ -92,7 +92,7 @@ FAULTS = {
     "k3 far from the reference": (far_from_the_reference, "KL (grpo.kl_form k3)"),
     "an infinite gradient": (gradient(INF), "the gradient of vlm.model.language_model.layers.0.mlp.up_proj.weight"),
     "a gradient that is NaN": (gradient(NAN), "the gradient of vlm.model.language_model.layers.0.mlp.up_proj.weight"),
-    "mask logits that are NaN": (advantage, "log-probs of masks"),
+    "mask logits that are NaN": (mask_logits, "log-probs of masks"),
 }
 
 
@@ -143,9 +143,7 @@ def test_too_many_in_a_row_end_the_run(setup: Setup):
         setup.learn(learner, groups)
     groups = setup.groups()
     sampler_logprob(NAN)(learner, groups)
-    with pytest.raises(
-        NotFiniteError, match=r"2 optimizer steps in a row were skipped, more than grpo\.max_skipped_up"
-    ):
+    with pytest.raises(NotFiniteError, match=r"2 optimizer steps in a row were skipped, more than grpo\.max_sk"):
         setup.learn(learner, groups)
 
 
