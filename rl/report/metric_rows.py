@@ -49,13 +49,12 @@ def main_rows(stages: Sequence[Evaluated]) -> list[tuple[str, list[Cell]]]:
 
 def failure_notes(stages: Sequence[Evaluated]) -> list[str]:
     """Return a sentence on every policy that failed on tasks, sighted or blind: how many, and why."""
-    parts = (("sighted", "tasks"), ("blind", "tasks shown grey"))
-    notes = [
-        (stage, failure_note(stage.results.get(part, {}).get("failed"), what))
-        for stage in stages
-        for part, what in parts
-    ]
-    return [f"{stage.name}: {note}" for stage, note in notes if note]
+    notes = []
+    for stage in stages:
+        for part, what in (("sighted", "tasks"), ("blind", "tasks shown grey")):
+            if note := failure_note(stage.results.get(part, {}).get("failed"), what):
+                notes.append(f"{stage.name}: {note}")
+    return notes
 
 
 def change_rows(stages: Sequence[Evaluated]) -> list[tuple[str, list[Cell]]]:
