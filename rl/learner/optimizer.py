@@ -22,7 +22,7 @@ class LearnerOptimizer:
     """
 
     def __init__(self, named: Mapping[str, torch.nn.Parameter], config: GrpoConfig):
-        self.cause = ""  # why the last gradient was not finite
+        self.cause = ""  # why the last gradient was not finite, "" if it was
         self._named = named
         self.parameters = list(named.values())
         self._config = config
@@ -63,10 +63,9 @@ class LearnerOptimizer:
             add_up_gradients(self.parameters)
         norm = torch.nn.utils.clip_grad_norm_(self.parameters, self._config.max_grad_norm)
         is_finite = is_loss_finite and math.isfinite(norm)
+        self.cause = "" if math.isfinite(norm) else gradient_cause(self._named.items())
         if is_finite:
             (self._sharded or self.local).step()
-        elif not math.isfinite(norm):
-            self.cause = gradient_cause(self._named.items())
         self.schedule.step()
         self.clear()
         metrics = {"optim/skipped": float(not is_finite), "optim/learning_rate": float(self.schedule.get_last_lr()[0])}

@@ -124,6 +124,23 @@ def test_the_step_is_skipped_and_its_cause_is_told(
         )
 
 
+@pytest.mark.parametrize("setup", [("grpo.updates=2",)], indirect=True)
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_skipped_update_does_not_spoil_the_next_one(setup: Setup, fault: str):
+    """What failed is not part of the second update; a trajectory whose numbers stay bad makes that one skip too."""
+    plant, _ = FAULTS[fault]
+    learner, groups = setup.learner(), setup.groups()
+    plant(learner, groups)
+    metrics = setup.learn(learner, groups)
+    is_lasting = "sampler" in fault or "reference" in fault
+    assert metrics["optim/skipped"] == (2 if is_lasting else 1)
+    assert all(torch.isfinite(value).all() for value in learner.policy.parameters())
+    failed = [item for group in groups for item in group if item.has_failed]
+    assert len(failed) == ("mask" in fault) and all(
+        item.scores for group in groups for item in group if item not in failed
+    )
+
+
 def test_the_schedule_goes_on_over_a_skipped_step(micro: Micro, tmp_path: Path):
     config = micro.config(tmp_path, ["grpo.lr=1.0e-3", "grpo.lr_decays=true", "grpo.steps=4", "grpo.warmup_steps=0"])
     setup = Setup(micro, config)
