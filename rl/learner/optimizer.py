@@ -11,7 +11,7 @@ import torch
 from configs.schema import GrpoConfig
 from rl.learner.collectives import add_up_gradients, is_true_on_all
 from rl.learner.zero_adam import SharedAdam
-from rl.runtime.skipped_updates import gradient_cause
+from rl.runtime.skipped_updates import gradient_cause, gradient_norm
 
 
 class LearnerOptimizer:
@@ -61,10 +61,11 @@ class LearnerOptimizer:
         if self._sharded is not None:
             is_loss_finite = is_true_on_all(is_loss_finite, self.parameters[0].device)
             add_up_gradients(self.parameters)
-        norm = torch.nn.utils.clip_grad_norm_(self.parameters, self._config.max_grad_norm)
-        is_finite = is_loss_finite and math.isfinite(norm)
+        norm = gradient_norm(self.parameters)
         self.cause = "" if math.isfinite(norm) else gradient_cause(self._named.items())
+        is_finite = is_loss_finite and not self.cause
         if is_finite:
+            torch.nn.utils.clip_grads_with_norm_(self.parameters, self._config.max_grad_norm, norm)
             (self._sharded or self.local).step()
         self.schedule.step()
         self.clear()

@@ -21,7 +21,7 @@ from trl.trainer.sft_trainer import SFTTrainer
 from configs.load import ConfigError
 from configs.schema import ColdStartConfig, StageConfig
 from policy.sam.model import SegSam2
-from rl.runtime.skipped_updates import SkippedUpdates, finite, gradient_cause
+from rl.runtime.skipped_updates import SkippedUpdates, finite, gradient_cause, gradient_norm
 from rl.sft.collator import Sequences, SftBatch, SftCollator
 from rl.sft.context import StageContext
 from rl.sft.loss import StepTotals, sft_loss
@@ -92,8 +92,9 @@ class ColdStartTrainer(SFTTrainer):
         if causes:
             return causes
         named = dict(self.context.policy.named_parameters())
-        norm = torch.nn.utils.clip_grad_norm_(named.values(), math.inf)  # clips nothing
-        return [] if torch.isfinite(norm) else [f"{gradient_cause(named.items())}, from {videos}"]
+        return (
+            [] if torch.isfinite(gradient_norm(named.values())) else [f"{gradient_cause(named.items())}, from {videos}"]
+        )
 
     def drain(self) -> dict[str, float]:
         """Return the mean of each metric since the last call, and the counts of what was skipped and left out."""
