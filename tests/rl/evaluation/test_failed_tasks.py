@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,12 +15,15 @@ from cot_data.datasets import load_tasks
 from cot_data.tasks import Tasks
 from env.errors import DataError
 from env.store import TrajectoryStore
-from env.types import StopReason, Trajectory
+from env.types import StopReason, Task, Trajectory
 from rl import evaluate
 from rl.benchmarks.scorer import TrajectoryPredictions, benchmark_table, score_benchmark
 from rl.evaluation.compare import compare
 from rl.evaluation.runner import measure_tasks, segment_tasks
 from rl.evaluation.table import results_table
+from rl.evaluation.worker import segment_each
+from rl.rollout.request import RolloutRequest
+from rl.rollout.runner import OneByOneRunner
 from rl.runtime.failed_tasks import FailedTasksError, require_answers
 from tests.helpers.damage import copied, cut_frame, frame_only_tracked, spoil_masks, tasks_with_masks_of
 from tests.helpers.rl_parts import Micro
@@ -201,3 +205,37 @@ def test_the_table_of_an_older_evaluation_tells_no_failures(config: RunConfig):
     table = results_table({"checkpoint": "c", "num_tasks": 0, "sighted": {"summary": summary}})
     assert table.caption is None
     assert replace(config.eval).failed == "exclude"
+
+
+class Fragile:
+    """A segmenter of a family without turns, which cannot read some videos and segments several tasks at once."""
+
+    def __init__(self, broken: set[str]):
+        self.broken = broken
+        self.calls = 0
+
+    def segment(self, tasks: Sequence[Task], temperature: float, seed: int) -> Iterator[Trajectory]:
+        self.calls += 1
+        for task in tasks:
+            if task.task_id in self.broken:
+                raise DataError(task.video.path, "cannot be decoded")
+            yield Trajectory(f"-1/{task.task_id}/0", task, -1, 0, [], StopReason.SINGLE_PASS)
+
+    def close(self) -> None:
+        pass
+
+
+@pytest.mark.parametrize("broken", [(), (0,), (1, 3), (0, 1, 2, 3)])
+def test_a_family_without_turns_loses_only_the_tasks_that_it_cannot_read(micro: Micro, broken: tuple[int, ...]):
+    tasks = micro.tasks()[:4]
+    segmenter = Fragile({tasks[at].task_id for at in broken})
+    found = list(segment_each(segmenter, tasks, 0.0, 0))
+    assert [item.task for item in found] == tasks
+    assert [at for at, item in enumerate(found) if item.has_failed] == list(broken)
+    assert all(item.error.endswith("cannot be decoded") for item in found if item.has_failed)
+    assert segmenter.calls == 1 or broken, "at once as long as all can be read"
+    runner = OneByOneRunner(segmenter)
+    for task in tasks:
+        runner.begin(RolloutRequest(task, -1, 0, 0, 0.0))
+    alone = [item for _ in tasks for item in runner.step()]
+    assert [item.has_failed for item in alone] == [item.has_failed for item in found] and not runner.busy
