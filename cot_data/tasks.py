@@ -12,6 +12,7 @@ from typing import Protocol, overload
 
 from cot_data.faults import RAISE, Faults
 from env.errors import DataError
+from env.rle import check
 from env.types import RLE, Task, VideoRef
 
 
@@ -81,14 +82,18 @@ class Entry:
     where: str  # file and record
 
     def task(self) -> Task:
-        """Return the task with its video and gold masks. DataError if the files do not match the metadata."""
+        """Return the task with its video and gold masks. DataError if a mask is damaged or does not fit the metadata."""
         video = self.footage.ref()
         known = self.outline
+        gold = self.gold.masks(video, self.where) if self.gold else ()
+        for t, rle in enumerate(gold):
+            if rle is not None:
+                check(rle, f"{self.where}, mask of frame {t}")
         return Task(
             task_id=known.task_id,
             video=video,
             expression=known.expression,
-            gold=self.gold.masks(video, self.where) if self.gold else (),
+            gold=gold,
             family=known.family,
             explore=known.explore,
             evidence=known.evidence,

@@ -14,13 +14,17 @@ from configs.schema import RunConfig
 from cot_data.datasets import load_tasks
 from cot_data.tasks import Tasks
 from env.errors import DataError
+from env.frames import FrameCache, FrameCaches
 from env.store import TrajectoryStore
 from env.types import StopReason, Task, Trajectory
+from policy.videoseg.checkpoint import load_policy
+from policy.videoseg.tracking import with_masks
 from rl import evaluate
 from rl.benchmarks.scorer import TrajectoryPredictions, benchmark_table, score_benchmark
 from rl.evaluation.compare import compare
 from rl.evaluation.runner import measure_tasks, segment_tasks
 from rl.evaluation.table import results_table
+from rl.evaluation.trajectory_metrics import measure
 from rl.evaluation.worker import segment_each
 from rl.rollout.request import RolloutRequest
 from rl.rollout.runner import OneByOneRunner
@@ -57,16 +61,33 @@ def run(monkeypatch: pytest.MonkeyPatch, micro: Micro, data: Path, out: Path, *m
 def test_an_evaluation_in_which_every_episode_fails_has_no_figures_and_a_bad_exit_status(
     micro: Micro, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    with pytest.raises(SystemExit, match=r"error: sighted: 4 tasks failed, .* env\.max_seconds \(0\.001\); mend it"):
+    with pytest.raises(SystemExit, match=r"error: sighted: 4 tasks failed, .* env\.max_seconds \(0\.001\)"):
         run(monkeypatch, micro, micro.data, tmp_path / "out", "env.max_seconds=0.001")
     results = json.loads((tmp_path / "out" / "results.json").read_text())
     failed = results["sighted"]["failed"]
     assert (failed["rule"], failed["n"], failed["share"]) == ("exclude", 4, 1.0)
-    assert failed["reasons"] == {"took longer than env.max_seconds (0.001)": 4} and len(failed["tasks"]) == 4
+    assert sum(failed["reasons"].values()) == len(failed["tasks"]) == 4
+    assert all(reason.startswith("took longer than env.max_seconds (0.001)") for reason in failed["reasons"])
     assert results["sighted"]["rows"] == [] and results["sighted"]["summary"]["all"]["jf"] is None
     assert "4 tasks failed and are left out of the means" in (tmp_path / "out" / "table.txt").read_text()
     stored = list(TrajectoryStore(tmp_path / "out" / "trajectories").read())
-    assert all(item.has_failed and item.turns and not item.masks for item in stored), "turns were written, none counts"
+    assert len(stored) == 4 and all(item.has_failed and not item.masks for item in stored)
+
+
+def test_a_decision_before_the_failure_gets_no_masks(micro: Micro, config: RunConfig, tmp_path: Path):
+    (store,) = segment_tasks(config, micro.policy, micro.tasks(), tmp_path / "out", ["sighted"]).values()
+    items = [item for item in store.read() if item.masks]
+    assert items, "an episode with an answer"
+    frames, policy = FrameCaches(FrameCache(), FrameCache()), load_policy(micro.policy)
+    for item in items:
+        before = measure(item)
+        item.stop_reason, item.error = StopReason.ERROR, "the worker was lost"
+        after = measure(item)
+        assert after["jf"] == measure(replace(item, masks={}))["jf"] and after["stop"] == "error"
+        assert before["format"] is not None and after["format"] is after["turns"] is None
+        item.fail("the worker was lost")
+        assert item.turns and not item.masks
+        assert list(with_masks(policy, [item], frames)) == [item] and not item.masks
 
 
 def test_counted_as_empty_they_are_empty_and_say_nothing_of_the_format(
@@ -154,14 +175,16 @@ def answers(tasks: Tasks, failing: set[str]) -> list[Trajectory]:
 def test_a_benchmark_counts_a_failure_as_empty_and_leaves_out_what_has_no_gold(micro: Micro, tmp_path: Path):
     data = copied(micro.data, tmp_path / "data")
     tasks = load_tasks("mevis", data)
-    visible = next(each.task_id for each in tasks if all(each.gold))
+    failing = next(each for each in tasks if any(each.gold))
+    visible = failing.task_id
     given = TrajectoryPredictions(iter(answers(tasks, {visible})))
     spoilt = spoil_masks(data, len(tasks) - 1)
     found = score_benchmark("mevis", load_tasks("mevis", data), 0, given, tmp_path)
     unreadable = tasks_with_masks_of(data, spoilt)
     rows = {row["task_id"]: row for row in found["rows"]}
     assert set(rows) == {each.task_id for each in tasks} - unreadable
-    assert rows[visible]["j"] == 0 and rows[visible]["error"] == "the worker was lost"
+    absent = failing.gold.count(None) / len(failing.gold)
+    assert rows[visible]["j"] == pytest.approx(absent) and rows[visible]["error"] == "the worker was lost"
     assert all(row["j"] == 1 for task_id, row in rows.items() if task_id != visible)
     assert found["failed"]["n"] == 1 + len(unreadable) and found["num_unreadable"] == len(unreadable)
     assert found["num_missing"] == sum(not each.masks and each.task.task_id in rows for each in answers(tasks, set()))
