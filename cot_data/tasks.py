@@ -82,7 +82,7 @@ class Entry:
     where: str  # file and record
 
     def task(self) -> Task:
-        """Return the task with its video and gold masks. DataError if a mask is damaged or does not fit the metadata."""
+        """Return the task with its video and gold masks. DataError if these are damaged or do not fit the metadata."""
         video = self.footage.ref()
         known = self.outline
         gold = self.gold.masks(video, self.where) if self.gold else ()
