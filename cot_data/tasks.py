@@ -13,6 +13,7 @@ from typing import Protocol, overload
 from cot_data.faults import RAISE, Faults
 from env.errors import DataError
 from env.outside_names import check_name
+from env.rle import check
 from env.types import RLE, Task, VideoRef
 
 
@@ -82,16 +83,20 @@ class Entry:
     where: str  # file and record
 
     def task(self) -> Task:
-        """Return the task with its video and gold masks. DataError if the files do not match the metadata."""
+        """Return the task with its video and gold masks. DataError if these are damaged or do not fit the metadata."""
         video = self.footage.ref()
         for frame in video.frames:
             check_name(frame, f"{self.where}, frame {frame[:80]!r}")
         known = self.outline
+        gold = self.gold.masks(video, self.where) if self.gold else ()
+        for t, rle in enumerate(gold):
+            if rle is not None:
+                check(rle, f"{self.where}, mask of frame {t}")
         return Task(
             task_id=known.task_id,
             video=video,
             expression=known.expression,
-            gold=self.gold.masks(video, self.where) if self.gold else (),
+            gold=gold,
             family=known.family,
             explore=known.explore,
             evidence=known.evidence,

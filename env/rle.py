@@ -33,6 +33,11 @@ def decode(rle: RLE, where: str = "mask") -> np.ndarray:
     return np.ascontiguousarray(np.repeat(values, runs).reshape(width, height).T)
 
 
+def check(rle: RLE, where: str = "mask") -> None:
+    """Raise DataError, naming `where`, unless the runs of an RLE fill its size exactly. No pixel is allocated."""
+    _filling_runs(rle, where)
+
+
 def mask_or_empty(rle: RLE | None, height: int, width: int) -> np.ndarray:
     """Return the bool mask [H, W] of an RLE.
 

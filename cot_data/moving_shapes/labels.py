@@ -14,7 +14,7 @@ from cot_data.formats.json_fields import field
 from cot_data.formats.mask_table import MaskTable, TableGold
 from cot_data.moving_shapes.labels_file import LABELS, frames_of, read_labels
 from cot_data.moving_shapes.predicates import MIN_VISIBLE_AREA
-from env.rle import decode
+from env.rle import check, decode
 from env.types import RLE, VideoRef
 
 
@@ -73,9 +73,13 @@ def load_objects(root: Path, faults: Faults = RAISE) -> list[LabelledVideo]:
 
 def _object(label: Any, anno_id: str, masks: MaskTable, video: VideoRef, where: str) -> LabelledObject:
     marks = field(label, "marks", dict, where)
+    tracklet = TableGold(masks, (anno_id,)).masks(video, where)
+    for t, rle in enumerate(tracklet):
+        if rle is not None:
+            check(rle, f"{where}, mask of frame {t}")
     return LabelledObject(
         field(label, "caption", str, where),
         field(label, "motion", str, where),
         {mark: frames_of(marks, mark, video.num_frames, f"{where}.marks") for mark in marks},
-        TableGold(masks, (anno_id,)).masks(video, where),
+        tracklet,
     )

@@ -88,7 +88,7 @@ def _indices(frames: Sequence[FrameRef]) -> str:
 
 
 def summary(trajectories: Sequence[Trajectory]) -> str:
-    """Return one line: counts by stop reason, mean reward, mean turns."""
+    """Return one line: counts by stop reason, mean reward, mean turns, and why trajectories failed."""
     if not trajectories:
         return "0 trajectories"
     counts = Counter(trajectory.stop_reason for trajectory in trajectories)
@@ -99,8 +99,10 @@ def summary(trajectories: Sequence[Trajectory]) -> str:
         reward += f" over {len(rewards)} scored"
     turns = [len(each.turns) for each in trajectories if each.stop_reason is not StopReason.SINGLE_PASS]
     mean_turns = f"{fmean(turns):.2f}" if turns else NONE
+    reasons = Counter(plain(each.error, 200) or "no reason is stored" for each in trajectories if each.has_failed)
+    failed = "".join(f"; failed: {reason} ({count})" for reason, count in reasons.most_common(3))
     noun = "trajectory" if len(trajectories) == 1 else "trajectories"
-    return f"{len(trajectories)} {noun}: {stops}; {reward}; mean turns {mean_turns}"
+    return f"{len(trajectories)} {noun}: {stops}; {reward}; mean turns {mean_turns}{failed}"
 
 
 def print_table(trajectories: Sequence[Trajectory], console: Console) -> None:

@@ -201,6 +201,9 @@ class LocalLearner:
         for rows in pack(longest, self.config.max_batch_tokens, [len(group) for group in self._groups]):
             pause()
             parts += self._update_groups([self._groups[row] for row in rows], assign, totals)
+        if self._causes:  # what failed has no advantage, and is not part of further updates
+            scored = [[sample for sample in group if sample.trajectory.advantage is not None] for group in self._groups]
+            self._groups = [group for group in scored if group]
         return add_up(parts)
 
     def _update_groups(
@@ -245,7 +248,7 @@ class LocalLearner:
         """
         self._causes += self.objective.take_causes()
         metrics = self.optimizer.step(is_loss_finite=not self._causes)
-        if metrics["optim/skipped"] and not self._causes:
+        if self.optimizer.cause and not self._causes:
             self._causes.append(self.optimizer.cause)
         return metrics
 

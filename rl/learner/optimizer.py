@@ -11,7 +11,7 @@ import torch
 from configs.schema import GrpoConfig
 from rl.learner.collectives import add_up_gradients, is_true_on_all
 from rl.learner.zero_adam import SharedAdam
-from rl.runtime.skipped_updates import gradient_cause
+from rl.runtime.skipped_updates import gradient_cause, gradient_norm
 
 
 class LearnerOptimizer:
@@ -22,7 +22,7 @@ class LearnerOptimizer:
     """
 
     def __init__(self, named: Mapping[str, torch.nn.Parameter], config: GrpoConfig):
-        self.cause = ""  # why the last gradient was not finite
+        self.cause = ""  # why the last gradient was not finite, "" if it was
         self._named = named
         self.parameters = list(named.values())
         self._config = config
@@ -61,12 +61,12 @@ class LearnerOptimizer:
         if self._sharded is not None:
             is_loss_finite = is_true_on_all(is_loss_finite, self.parameters[0].device)
             add_up_gradients(self.parameters)
-        norm = torch.nn.utils.clip_grad_norm_(self.parameters, self._config.max_grad_norm)
-        is_finite = is_loss_finite and math.isfinite(norm)
+        norm = gradient_norm(self.parameters)
+        self.cause = "" if math.isfinite(norm) else gradient_cause(self._named.items())
+        is_finite = is_loss_finite and not self.cause
         if is_finite:
+            torch.nn.utils.clip_grads_with_norm_(self.parameters, self._config.max_grad_norm, norm)
             (self._sharded or self.local).step()
-        elif not math.isfinite(norm):
-            self.cause = gradient_cause(self._named.items())
         self.schedule.step()
         self.clear()
         metrics = {"optim/skipped": float(not is_finite), "optim/learning_rate": float(self.schedule.get_last_lr()[0])}

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
+from rich.text import Text
 from safetensors import safe_open
 
 from configs.schema import RunConfig
@@ -19,10 +20,11 @@ from env.store import TrajectoryStore
 from env.terminal import shown
 from env.types import StopReason, Trajectory
 from env.viewer.page import render_page, write_page
+from env.viewer.table import plain
 from policy import SHIPPED
 from rewards import score
 from rl.report.mask_strips import replay_choice
-from rl.report.metric_rows import METRICS, WITH_BLIND, Evaluated
+from rl.report.metric_rows import METRICS, WITH_BLIND, Evaluated, failure_notes
 from rl.report.page import RunReport, facts_of
 from rl.report.training_curves import cold_start_charts, grpo_charts, with_present_names
 from rl.runtime.phases import PhaseLog
@@ -170,6 +172,7 @@ def summary_table(report: RunReport) -> Table:
             if key in WITH_BLIND:
                 cells.append(half_width(blind.get(key), 100))
         table.add_row(shown(stage.name), *cells)
+    table.caption = Text("\n".join(map(plain, failure_notes(report.stages)))) or None
     return table
 
 

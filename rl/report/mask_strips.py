@@ -86,6 +86,8 @@ def _strip(stage: Evaluated, task: Task, images: ImageBook, is_first: bool) -> S
     at = next((at for at, item in enumerate(shown) if item.task.task_id == task.task_id), None)
     if at is None:
         return StripView(stage.name, "", ["not evaluated"], "", [])
+    if shown[at].has_failed:
+        return StripView(stage.name, f"{stage.page}#{at}", [f"failed: {shown[at].error}"], "", [])
     row = next((row for row in stage.results["sighted"]["rows"] if row["task_id"] == task.task_id), {})
     frames = () if is_first and not shown[at].masks else sample_indices(Interval(0, task.video.num_frames), NUM_FRAMES)
     figures = [f"{METRICS[key]} {100 * row[key]:.0f}" for key in WITH_BLIND if row.get(key) is not None]

@@ -9,6 +9,7 @@ from typing import Any
 
 from env.types import Trajectory
 from rl.evaluation.statistics import paired_difference
+from rl.runtime.failed_tasks import answered, failure_note
 
 METRICS = {
     "jf": "J&F",
@@ -46,12 +47,21 @@ def main_rows(stages: Sequence[Evaluated]) -> list[tuple[str, list[Cell]]]:
     return [(stage.name, [_cell(stage, "all", key) for key in METRICS]) for stage in stages]
 
 
+def failure_notes(stages: Sequence[Evaluated]) -> list[str]:
+    """Return a sentence on every policy that failed on tasks, sighted or blind: how many, and why."""
+    notes = []
+    for stage in stages:
+        for part, what in (("sighted", "tasks"), ("blind", "tasks shown grey")):
+            if note := failure_note(stage.results.get(part, {}).get("failed"), what):
+                notes.append(f"{stage.name}: {note}")
+    return notes
+
+
 def change_rows(stages: Sequence[Evaluated]) -> list[tuple[str, list[Cell]]]:
-    """Return (later - earlier, one cell per metric), paired over the tasks to which it applies in both stages."""
+    """Return (later - earlier, one cell per metric), paired over the tasks that both answered and it applies to."""
     rows = []
     for before, after in pairwise(stages):
-        old = {row["task_id"]: row for row in before.results["sighted"]["rows"]}
-        new = {row["task_id"]: row for row in after.results["sighted"]["rows"]}
+        old, new = (answered(stage.results["sighted"]["rows"]) for stage in (before, after))
         shared = [task_id for task_id in old if task_id in new]
         cells = []
         for key in METRICS:

@@ -19,7 +19,7 @@ from env.frames import FrameCache
 from env.viewer.overlay import ImageBook
 from rl.report.charts import Chart
 from rl.report.mask_strips import NUM_FRAMES, overlays
-from rl.report.metric_rows import METRICS, WITH_BLIND, Evaluated, change_rows, main_rows, slice_rows
+from rl.report.metric_rows import METRICS, WITH_BLIND, Evaluated, change_rows, failure_notes, main_rows, slice_rows
 from rl.runtime.phases import PhaseCost
 
 
@@ -51,6 +51,7 @@ def render_report(report: RunReport, cache: FrameCache) -> str:
         with_blind=WITH_BLIND,
         main=main_rows(report.stages),
         changes=change_rows(report.stages),
+        failures=failure_notes(report.stages),
         slices=slice_rows(report.stages),
         overlays=overlays(report.stages, ImageBook(cache)),
         minutes=sum(phase.seconds for phase in report.phases) / 60,

@@ -61,6 +61,14 @@ def finite(metrics: Mapping[str, float]) -> dict[str, float]:
     return {name: value for name, value in metrics.items() if math.isfinite(value)}
 
 
+def gradient_norm(parameters: Iterable[nn.Parameter]) -> torch.Tensor:
+    """Return the norm of all gradients, as `torch.nn.utils.clip_grad_norm_` does, and leave the gradients as they are.
+
+    Clipping would spread one NaN over all of them, and the first bad one could not be named.
+    """
+    return torch.nn.utils.get_total_norm([each.grad for each in parameters if each.grad is not None])
+
+
 def gradient_cause(named: Iterable[tuple[str, nn.Parameter]]) -> str:
     """Return which gradient is not finite: the name of the first parameter, and how many there are."""
     grads = [(name, parameter.grad) for name, parameter in named if parameter.grad is not None]

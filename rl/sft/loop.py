@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from rl.runtime.progress import progress_bar
-from rl.runtime.skipped_updates import SkippedUpdates, finite, gradient_cause
+from rl.runtime.skipped_updates import SkippedUpdates, finite, gradient_cause, gradient_norm
 from rl.sft.context import StageContext
 from rl.sft.unreadable import UnreadableSamples
 
@@ -56,10 +56,11 @@ def fit(
             if found is not None:
                 loss, metrics = found
                 loss.backward()
-                norm = nn.utils.clip_grad_norm_(parameters, 1.0)
+                norm = gradient_norm(parameters)
                 causes = _causes(metrics, norm, zip(map(names.__getitem__, parameters), parameters, strict=True))
                 skipped.record(causes)
                 if not causes:
+                    nn.utils.clip_grads_with_norm_(parameters, 1.0, norm)
                     optimizer.step()
             schedule.step()
             advance()

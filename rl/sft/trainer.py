@@ -27,7 +27,7 @@ from env.errors import CheckpointError
 from env.files import remove_folder, replace_folder
 from env.json_text import parse_json
 from policy.sam.model import SegSam2
-from rl.runtime.skipped_updates import SkippedUpdates, finite, gradient_cause
+from rl.runtime.skipped_updates import SkippedUpdates, finite, gradient_cause, gradient_norm
 from rl.sft.collator import Sequences, SftBatch, SftCollator
 from rl.sft.context import StageContext
 from rl.sft.loss import StepTotals, sft_loss
@@ -120,8 +120,9 @@ class ColdStartTrainer(SFTTrainer):
         if causes:
             return causes
         named = dict(self.context.policy.named_parameters())
-        norm = torch.nn.utils.clip_grad_norm_(named.values(), math.inf)  # clips nothing
-        return [] if torch.isfinite(norm) else [f"{gradient_cause(named.items())}, from {videos}"]
+        return (
+            [] if torch.isfinite(gradient_norm(named.values())) else [f"{gradient_cause(named.items())}, from {videos}"]
+        )
 
     def drain(self) -> dict[str, float]:
         """Return the mean of each metric since the last call, and the counts of what was skipped and left out."""

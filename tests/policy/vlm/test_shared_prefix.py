@@ -163,3 +163,16 @@ def test_one_forward_where_activations_are_recomputed(taken: list[tuple[int, int
     states.sum().backward()
     for row_states, row_wanted, sequence in zip(states, wanted, sequences, strict=True):
         assert_close_to_scale(row_states[: len(sequence)], row_wanted[: len(sequence)], FORWARD)
+
+
+def test_rows_of_two_videos_share_nothing_although_text_and_frames_are_named_alike(
+    policy: SegPolicy, taken: list[tuple[int, int]]
+):
+    one = row(policy, 0, [1, 2], [7], [], 1)
+    sequences = [one, replace(one, video=VIDEOS[1]), one]
+    with torch.no_grad():
+        shared = hidden_states(policy.vlm.model, batch_of(policy, sequences))
+        assert taken[0][0] == 2, "a beginning of each video"
+        for states, sequence in zip(shared, sequences, strict=True):
+            assert_close_to_scale(states[: len(sequence)], alone(policy, sequence), FORWARD)
+    assert relative_difference(shared[0][: len(one)], shared[1][: len(one)]) > 10 * FORWARD

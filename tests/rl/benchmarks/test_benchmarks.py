@@ -99,6 +99,16 @@ def test_foreground_is_a_union_and_r_does_not_fall_below_0(tmp_path: Path):
     assert robustness(empty, ~empty, decode(A)) == 0 and robustness(empty, empty, empty) == 1
 
 
+def test_the_foreground_is_that_of_the_whole_video_where_only_a_part_is_scored(tmp_path: Path):
+    """R compares with what all expressions of the video annotate, those beyond the limit too."""
+    tasks = [task("0", [A], "referring"), task("1", [HALF], "reasoning"), task("0", [B], "reasoning", "w")]
+    given = Given({each.task_id: [B] for each in tasks})
+    whole, part = (score_benchmark("revos", tasks, limit, given, tmp_path) for limit in (0, 1))
+    assert part["rows"] == whole["rows"][:1] and part["rows"][0]["r"] == pytest.approx(1 - 100 / 150)
+    two = score_benchmark("revos", tasks, 2, given, tmp_path)
+    assert two["rows"] == whole["rows"][:2] and (two["num_tasks"], two["num_all"]) == (2, 3)
+
+
 def test_long_rvos_tells_when_and_where(tmp_path: Path):
     gold, pred = [None, A, A, A, None], [None, None, A, HALF, B]
     cases = [

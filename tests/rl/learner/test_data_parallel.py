@@ -6,24 +6,21 @@ import os
 import signal
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import ray
 import torch
 
 from configs.load import ConfigError
 from configs.schema import RunConfig
-from cot_data.traces.dialogue import to_trajectory
-from cot_data.traces.write import write_trace
 from env.errors import CheckpointError, DataError, VideoSegError
 from env.frames import FrameCache, FrameCaches
 from env.store import TrajectoryStore
-from env.types import Action, Trajectory
+from env.types import Trajectory
 from policy.videoseg.checkpoint import load_policy, save_policy
 from rl.grpo import train
 from rl.learner.advantage import assign_advantages
@@ -33,8 +30,9 @@ from rl.learner.rank_calls import RankError
 from rl.runtime.checkpoint import load_state, save_checkpoint
 from rl.runtime.cluster import connect_ray
 from tests.helpers.closeness import BACKWARD, FORWARD, LOGPROBS, POLICY_GRADIENT, assert_close_tensors
+from tests.helpers.learner_parts import recorded_group
 from tests.helpers.rank_parts import dies, raises, raises_data_error, sleeps
-from tests.helpers.rl_parts import Micro, read_lines, with_a_look
+from tests.helpers.rl_parts import Micro, read_lines
 
 pytestmark = pytest.mark.timeout(600)
 
@@ -70,18 +68,8 @@ class Ranks:
     def groups(self, config: RunConfig, count: int = 3) -> list[list[Trajectory]]:
         """Build groups of siblings of one to three turns, all groups of different lengths."""
         chat = self.local(config).policy.chat
-        groups = []
-        for number, task in enumerate(self.micro.tasks()[:count]):
-            records = [write_trace(task, config.env, np.random.default_rng(at), "brief") for at in range(3 + number)]
-            records[0] = with_a_look(records[0], task)
-            group = [to_trajectory(record, task, config.env) for record in records]
-            for at, trajectory in enumerate(group):
-                trajectory.trajectory_id = f"{task.task_id}/{at}"
-                for turn in trajectory.turns:
-                    ids = tuple(chat.action_ids(turn.action.text))
-                    turn.action = Action(turn.action.text, ids, (-1.0,) * len(ids), weights_version=0)
-            groups.append(group)
-        return groups
+        tasks = self.micro.tasks()[:count]
+        return [recorded_group(task, number, config, chat) for number, task in enumerate(tasks)]
 
 
 @pytest.fixture(scope="module")
@@ -123,6 +111,50 @@ def test_two_ranks_learn_the_same_as_one(ranks: Ranks, way: str):
             assert_same_groups(shared, alone)
         assert_close_tensors(momenta(two), momenta(one), POLICY_GRADIENT)
         assert_close_tensors(two.state()["policy"], one.state()["policy"], BACKWARD)
+
+
+@pytest.mark.parametrize("faulty", [0, 1, 2])
+def test_all_ranks_skip_alike_if_one_has_a_number_that_is_not_finite(
+    ranks: Ranks, faulty: int, caplog: pytest.LogCaptureFixture
+):
+    """Groups are on both ranks; whichever has the fault, the next step is that of a run without the skipped one."""
+    config = ranks.config("grpo.kl_coef=0.05")
+    assign = partial(assign_advantages, config=config)
+    one = ranks.local(config)
+    with ranks.two(ranks.config("grpo.kl_coef=0.05", *TWO)) as two:
+        before = {name: value.clone() for name, value in two.state()["policy"].items()}
+        groups = ranks.groups(config)
+        turn = groups[faulty][1].turns[0]
+        turn.action = replace(turn.action, logprobs=(float("nan"), *turn.action.logprobs[1:]))
+        metrics = two.learn(groups, assign)
+        assert metrics["optim/skipped"] == 1 and "loss/policy" not in metrics
+        assert f"{groups[faulty][1].trajectory_id}: weights of the sampler's log-probs" in caplog.text
+        assert all(torch.equal(value, before[name]) for name, value in two.state()["policy"].items())
+        one.optimizer.schedule.step()
+        metrics = two.learn(ranks.groups(config), assign)
+        expected = one.learn(ranks.groups(config), assign)
+        assert metrics.pop("time/rank_wait_s") >= 0
+        assert metrics == pytest.approx(expected, rel=1e-3, abs=BACKWARD) and metrics["optim/skipped"] == 0
+        assert_close_tensors(two.state()["policy"], one.state()["policy"], BACKWARD)
+
+
+@pytest.mark.parametrize("number", [0, 1, 2])
+def test_masks_that_cannot_be_read_fail_their_group_on_any_rank(ranks: Ranks, number: int):
+    config = ranks.config("grpo.kl_coef=0.05", "grpo.updates=2")
+    assign = partial(assign_advantages, config=config)
+    one = ranks.local(config)
+    with ranks.two(ranks.config("grpo.kl_coef=0.05", "grpo.updates=2", *TWO)) as two:
+        groups = ranks.groups(config)
+        for item in groups[number]:
+            spoilt = {"size": [item.task.video.height, item.task.video.width], "counts": "zz"}
+            item.task = replace(item.task, gold=(spoilt,) * len(item.task.gold))
+        metrics = two.learn(groups, assign)
+        expected = one.learn([group for at, group in enumerate(ranks.groups(config)) if at != number], assign)
+        assert metrics.pop("time/rank_wait_s") >= 0
+        assert metrics == pytest.approx(expected, rel=1e-3, abs=BACKWARD)
+        assert_close_tensors(two.state()["policy"], one.state()["policy"], BACKWARD)
+        assert [all(item.has_failed for item in group) for group in groups] == [at == number for at in range(3)]
+        assert all(item.scores for at, group in enumerate(groups) if at != number for item in group)
 
 
 def test_any_number_of_ranks_loads_what_another_number_has_saved(ranks: Ranks, tmp_path: Path):

@@ -123,6 +123,18 @@ def test_tracked_masks_are_those_of_inference(written: list[Trajectory]):
         assert score(ours, PROFILES["default"]).total > 1.5
 
 
+def test_without_seg_in_its_last_turn_an_answer_has_no_track(written: list[Trajectory]):
+    """The prompt of an earlier turn is not the answer's."""
+    items = copy.deepcopy(written)
+    zoomed = items[1]
+    turn = zoomed.turns[-1]
+    text = turn.action.text.replace("[SEG]", "")
+    assert "[SEG]" in zoomed.turns[0].action.text and text != turn.action.text
+    turn.action = replace(turn.action, text=text)
+    assert not scored([zoomed], "tracked")[0].masks and not scored([zoomed], "sampled")[0].masks
+    assert scored([written[1]], "tracked")[0].masks
+
+
 def test_released_masks_are_on_the_frames_that_were_shown(written: list[Trajectory]):
     for ours, plain in zip(scored(written, "released"), scored(written, "sampled"), strict=True):
         num_frames = ours.task.video.num_frames

@@ -17,6 +17,7 @@ from rl.report.mask_strips import overlay_tasks, replay_choice
 from rl.report.metric_rows import Cell, Evaluated, change_rows, main_rows, slice_rows
 from rl.report.page import RunReport, facts_of, render_report
 from rl.report.training_curves import cold_start_charts, grpo_charts
+from rl.runtime.failed_tasks import failure_summary
 from rl.runtime.phases import PhaseCost
 from tests.helpers.browser import open_page
 from tests.helpers.replay_samples import ATTACK, answer_text, box, episode, select_text, small_task
@@ -106,6 +107,25 @@ def test_a_measure_that_never_applies_is_a_dash(tmp_path):
     stages[0].results["sighted"]["summary"]["all"]["jf"] = None
     del stages[0].results["blind"]
     assert main_rows(stages)[0][1][0] == Cell("-", "", "-")
+
+
+def test_failures_are_told_and_not_paired(tmp_path):
+    report = made_report(tmp_path)
+    before, after = report.stages[0].results["sighted"], report.stages[1].results["sighted"]
+    before["rows"][0] |= {"jf": 0.0, "stop": "error"}
+    lost = {f"t/{at}": f"lost {ATTACK}" for at in (0, 1)}
+    before["failed"] = failure_summary(lost, 5, "empty")
+    del after["rows"][3]
+    after["failed"] = failure_summary({"t/3": "too slow"}, 5, "exclude")
+    (_, cells), _ = change_rows(report.stages)
+    assert cells[0] == Cell("+40.0", "[+40.0, +40.0]"), "over the three tasks that both answered"
+    failed = report.stages[2].trajectories[0]
+    failed.fail(f"the disk {ATTACK}")
+    page = render_report(report, FrameCache())
+    assert "untrained: 2 tasks failed and are counted as empty masks: lost" in page
+    assert "cold-started: 1 tasks failed and are left out of the means: too slow (1)" in page
+    assert "failed: the disk" in page and ATTACK not in page
+    assert "GRPO: " not in page.split("<h3>By family")[0].split("</table>")[-1]
 
 
 def test_changes_are_paired_by_task(tmp_path):

@@ -116,6 +116,48 @@ def test_nothing_joins_a_request_that_runs_alone():
     assert names(dispatcher.assign([0])[0]) == ["0/c/0"]
 
 
+def test_a_worker_takes_groups_side_by_side_again_after_a_request_that_ran_alone():
+    groups = [group(name, 1) for name in "abcde"]
+    dispatcher = Dispatcher(groups, Capacity(3, 0), max_attempts=2)
+    assert names(dispatcher.assign([0])[0]) == ["0/a/0", "0/b/0", "0/c/0"]
+    for name in "bc":
+        dispatcher.accept(0, f"0/{name}/0")
+    dispatcher.take_back(0)
+    assert names(dispatcher.assign([0])[0]) == ["0/a/0"]
+    dispatcher.accept(0, "0/a/0")
+    assert names(dispatcher.assign([0])[0]) == ["0/d/0", "0/e/0"]
+
+
+def test_a_worker_that_is_lost_with_a_request_that_ran_alone_takes_groups_side_by_side_again():
+    groups = [group(name, 1) for name in "abcd"]
+    dispatcher = Dispatcher(groups, Capacity(2, 0), max_attempts=2)
+    dispatcher.assign([0])
+    dispatcher.accept(0, "0/b/0")
+    dispatcher.take_back(0)
+    assert names(dispatcher.assign([0])[0]) == ["0/a/0"]
+    assert names(dispatcher.take_back(0)) == ["0/a/0"]
+    assert names(dispatcher.assign([0])[0]) == ["0/c/0", "0/d/0"]
+
+
+def test_a_free_worker_takes_no_sibling_while_another_request_runs_alone_on_it():
+    dispatcher = Dispatcher([group("a", 1), group("b", 3)], Capacity(2, 0), max_attempts=2)
+    dispatcher.assign([0])
+    dispatcher.take_back(0)
+    batches = dispatcher.assign([0])
+    assert names(batches[0]) == ["0/a/0"], "alone, whatever else waits"
+    assert dispatcher.assign([0]) == {}
+
+
+def test_the_last_attempts_of_siblings_run_one_after_the_other():
+    dispatcher = Dispatcher([group("a", 3)], Capacity(8, 0), max_attempts=2)
+    dispatcher.assign([0])
+    dispatcher.take_back(0)
+    for sibling in range(3):
+        assert names(dispatcher.assign([0])[0]) == [f"0/a/{sibling}"]
+        assert dispatcher.accept(0, f"0/a/{sibling}")
+    assert dispatcher.unfinished == 0
+
+
 def test_with_one_attempt_no_request_is_tried_again():
     dispatcher = Dispatcher([group("a", 2)], Capacity(8, 0), max_attempts=1)
     dispatcher.assign([0])

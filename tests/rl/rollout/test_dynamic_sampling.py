@@ -11,7 +11,7 @@ from cot_data.datasets.mixture import Mixture
 from cot_data.faults import RAISE, Faults
 from cot_data.tasks import Entry, Outline, Tasks
 from env.types import StopReason, Task, Trajectory, VideoRef
-from rl.rollout.dynamic_sampling import Group, StepGroups, sample_groups
+from rl.rollout.dynamic_sampling import FailedStepError, Group, StepGroups, sample_groups
 from rl.rollout.task_stream import TaskStream, items_for_step
 
 
@@ -40,8 +40,8 @@ def test_consecutive_parts_of_the_stream_are_the_tasks_of_the_steps():
     kinds = [outline.family for outline in tasks(10).outlines]
     steps = [items_for_step(ids(tasks(10)), kinds, 4, 5, step) for step in range(6)]
     assert [ids(stream(10, 4).take(4, 4 * step)[0]) for step in range(6)] == steps
-    first, cursor = stream(10, 4).take(3, 0)
-    rest, end = stream(10, 4).take(5, cursor, ids(first))
+    first, cursor, _ = stream(10, 4).take(3, 0)
+    rest, end, _ = stream(10, 4).take(5, cursor, ids(first))
     assert (cursor, end) == (3, 8) and ids(first + rest) == steps[0] + steps[1], "however it is split"
 
 
@@ -49,7 +49,7 @@ def test_a_task_that_the_step_already_has_is_skipped():
     """Where two epochs meet, the last task of one may be the first of the next."""
     whole = [ids(stream(4, 4).take(4, start)[0]) for start in (0, 4)]
     last = [task_id for task_id in whole[1] if task_id != whole[0][3]]
-    taken, cursor = stream(4, 4).take(3, 4, whole[0][3:])
+    taken, cursor, _ = stream(4, 4).take(3, 4, whole[0][3:])
     assert ids(taken) == last and cursor == 4 + whole[1].index(last[2]) + 1
     with pytest.raises(
         ValueError, match=r"a step needs 5 different tasks, but the data has 4; lower grpo\.tasks_per_step"
@@ -140,6 +140,11 @@ def test_failed_groups_are_replaced_too_and_never_trained_on():
     step_groups = rollouts.sample(2)
     assert rollouts.rounds == [ORDER[:4], [ORDER[4]]]
     assert names(step_groups.trained) == names(step_groups.valid) == [*ORDER[:2], *ORDER[3:5]]
-    assert names(Rollouts(failing=ORDER[:3]).sample(1).trained) == [ORDER[3]]
-    with pytest.raises(RuntimeError, match="step 0: every group failed; reasons: lost"):
+    assert names(Rollouts(failing=ORDER[:2]).sample(1).trained) == ORDER[2:4]
+
+
+def test_a_step_with_too_many_failures_ends_the_run():
+    with pytest.raises(FailedStepError, match=r"step 0: 6 of 8 .* grpo\.max_failed_share \(0\.5\); .*: lost \(6\)"):
+        Rollouts(failing=ORDER[:3]).sample(1)
+    with pytest.raises(FailedStepError, match=r"step 0: every group failed; most frequent reasons: lost \(16\)"):
         Rollouts(failing=ORDER).sample(2)

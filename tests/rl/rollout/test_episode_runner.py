@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -13,10 +15,13 @@ import pytest
 
 from configs.load import load_config
 from cot_data.datasets import load_tasks
+from cot_data.traces.dialogue import to_trajectory
+from cot_data.traces.write import write_trace
 from env.actions import format_decision
 from env.errors import DataError
 from env.frames import FrameCache
-from env.types import FrameRef, Interval, Select, StopReason, Task, VideoRef
+from env.store import TrajectoryStore
+from env.types import FrameRef, Interval, Malformed, Select, StopReason, Task, VideoRef
 from policy import SHIPPED
 from policy.engines.base import Completion, GenerationRequest
 from policy.vlm.load import load_chat
@@ -172,7 +177,7 @@ def test_frames_that_never_come_end_their_episode_in_time(task: Task, pipe: Path
     assert 0.5 < time.monotonic() - started < 2.0
     (trajectory,) = ended
     assert trajectory.stop_reason is StopReason.ERROR
-    assert trajectory.error == "took longer than env.max_seconds (0.6), while its frames were being read"
+    assert trajectory.error == "took longer than env.max_seconds (0.6) while frames of blocked were read"
     assert not sampler.requests and not sampler.aborted
 
 
@@ -219,3 +224,40 @@ def test_abandoned_readings_free_their_slots(task: Task, pipe: Path):
     assert not rollout.busy
     rollout.begin(RolloutRequest(task, 0, 0, 0, 1.0))
     step_until_submitted(rollout, sampler, 1)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+def test_logprobs_that_are_not_finite_fail_the_episode(task: Task, value: float, tmp_path: Path):
+    rollout, sampler = make()
+    rollout.begin(RolloutRequest(task, 0, 0, 0, 1.0))
+    step_until_submitted(rollout, sampler, 1)
+    ids = tuple(rollout.chat.encode("nonsense"))
+    del sampler.requests[f"0/{task.task_id}/0#0"]
+    logprobs = (0.0,) * (len(ids) - 1) + (value,)
+    sampler._done.append(Completion(f"0/{task.task_id}/0#0", ids, logprobs, "stop", 3))
+    (trajectory,) = rollout.step()
+    assert trajectory.has_failed, "nonsense of a broken engine is not the policy's mistake"
+    assert trajectory.error == "the engine's log-probs are not finite: its weights (version 3) are bad"
+    TrajectoryStore(tmp_path).append([trajectory])
+
+
+def test_a_banned_token_ends_the_episode_as_malformed(task: Task):
+    """Its text is a well-formed answer otherwise."""
+    rollout, sampler = make()
+    rollout.begin(RolloutRequest(task, 0, 0, 0, 1.0))
+    step_until_submitted(rollout, sampler, 1)
+    record = write_trace(task, rollout.config, np.random.default_rng(0), rollout.config.prompt)
+    text = to_trajectory(record, task, rollout.config).turns[-1].action.text
+    banned = rollout.chat.banned_ids[0]
+    sampler.write(f"0/{task.task_id}/0#0", [*rollout.chat.action_ids(text)[:-1], banned, rollout.chat.end_id])
+    (trajectory,) = rollout.step()
+    assert trajectory.stop_reason is StopReason.MALFORMED
+    decision = trajectory.decision
+    assert isinstance(decision, Malformed) and decision.reason == "media_token"
+
+
+def test_a_process_ends_although_a_read_is_stuck():
+    code = "from threading import Event, Semaphore\nfrom rl.rollout.frame_reading import FrameReading\n"
+    code += "FrameReading(lambda: Event().wait(), Semaphore(1))\nprint('end')"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout == "end\n"

@@ -2,29 +2,21 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from typing import ClassVar
 
 import pytest
 
 from configs.schema import RunConfig
 from cot_data.datasets.mixture import Mixture
 from cot_data.datasets.training_sources import load_source, training_sources
-from env.frames import FrameCache
 from env.store import TrajectoryStore
 from env.types import Scores, Trajectory
-from policy.engines import build_sampler
-from policy.vlm.load import load_chat
 from rl import grpo
-from rl.rollout.episode_runner import EpisodeRunner
-from rl.rollout.episode_worker import WorkerStats
-from rl.rollout.failures import Failure
-from rl.rollout.request import RolloutRequest
 from rl.rollout.task_stream import TaskStream
 from rl.runtime.checkpoint import latest_checkpoint, load_state
 from tests.helpers.closeness import BACKWARD
+from tests.helpers.pool_in_process import PoolInProcess, PowerCut
 from tests.helpers.rl_parts import Micro, read_lines
 
 STEPS, PER_STEP, OVERSAMPLING, GROUP = 3, 2, 2, 2
@@ -42,46 +34,10 @@ SETTINGS = (
 pytestmark = pytest.mark.timeout(1200)
 
 
-class PowerCut(Exception):
-    """The end of a run in the middle of a rollout."""
-
-
-class PoolInProcess:
-    """The workers' pool without Ray. `calls` counts its rollouts; the one of number `cut_at` stops half-way."""
-
-    failures: ClassVar[Counter[Failure]] = Counter()
-    calls = 0
-    cut_at: int | None = None
-    finished: list[str]
-
-    def __init__(self, config: RunConfig, model_dir: Path):
-        chat, layout = load_chat(model_dir)
-        self.sampler = build_sampler(config.sampler, model_dir, config.env.max_context_tokens, config.seed)
-        self.rollout = EpisodeRunner(self.sampler, chat, layout, FrameCache(), config.env)
-        PoolInProcess.calls, PoolInProcess.finished = 0, []
-
-    def publish(self, weights: Mapping, version: int) -> None:
-        self.sampler.load_weights(weights, version)
-
-    def run(self, requests: Sequence[RolloutRequest]) -> Iterator[Trajectory]:
-        PoolInProcess.calls += 1
-        for done, trajectory in enumerate(self.rollout.run(requests)):
-            if PoolInProcess.calls == self.cut_at and done:
-                raise PowerCut
-            PoolInProcess.finished.append(trajectory.trajectory_id)
-            yield trajectory
-
-    def take_stats(self) -> dict[int, WorkerStats]:
-        return {}
-
-    def close(self) -> None:
-        self.sampler.close()
-
-
 def tied(config: RunConfig) -> set[str]:
     """Return the two tasks that step 0 samples first, one of those that follow, and the first of step 1."""
     tasks = Mixture([load_source(source) for source in training_sources(config.data)], [1.0])
-    sampled, _ = TaskStream(tasks, PER_STEP, config.seed).take(5, 0)
+    sampled = TaskStream(tasks, PER_STEP, config.seed).take(5, 0).tasks
     return {sampled[at].task_id for at in (0, 1, 2, 4)}
 
 
