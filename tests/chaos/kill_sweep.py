@@ -7,7 +7,9 @@ compared. Then it is started, killed with SIGKILL after a random part of the und
 same command with --resume, until the wanted number of kills is reached; a run that ends in between is compared, and the
 next one begins. Every figure, weight and log-prob has to be the same to the last bit. For that the engine writes one
 episode at a time: in larger batches the last bits of log-probs depend on which episodes share a batch, and a resumed
-run batches those that are left. A full disk needs a small file system: the sweep mounts one in a namespace of its own (`unshare`).
+run batches those that are left.
+
+A full disk needs a small file system: the sweep mounts one in a namespace of its own (`unshare`).
 """
 
 from __future__ import annotations
