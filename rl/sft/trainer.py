@@ -123,8 +123,7 @@ class ColdStartTrainer(SFTTrainer):
         for group, scale in zip(optimizer.param_groups, schedule.lr_lambdas, strict=True):
             group["initial_lr"] = self.args.learning_rate
             group["lr"] = self.args.learning_rate * scale(schedule.last_epoch)
-            if group["weight_decay"]:  # biases and norms have none
-                group["weight_decay"] = self.args.weight_decay
+        optimizer.param_groups[0]["weight_decay"] = self.args.weight_decay  # the second holds biases and norms
         schedule.base_lrs = [self.args.learning_rate] * len(schedule.base_lrs)
 
 
