@@ -42,7 +42,7 @@ cold-start: $(STAMP) ## Train the cold start of policy/tiny from nothing (SEED=0
 test: $(STAMP) ## Run the tests (less than 20 minutes on two cores)
 	$(PY) -m pytest -n 2 --dist loadfile --no-loadscope-reorder --durations=25
 
-chaos: $(STAMP) ## Run the long form of the test that kills and freezes workers and the driver
+chaos: $(STAMP) ## Run the long forms of the tests that kill and freeze workers, drivers and commands, and fill disks
 	$(PY) -m pytest tests/chaos -m slow
 
 check: $(STAMP) ## Check style, formatting and types

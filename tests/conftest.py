@@ -35,6 +35,7 @@ os.environ.update(
 # The files that take longest, longest first. Started first, they do not leave one of two processes idle at the end.
 SLOW_FILES = (
     "chaos/test_chaos.py",
+    "chaos/test_kill_sweep.py",
     "rl/learner/test_data_parallel.py",
     "docs/test_commands.py",
     "rl/test_real_clips.py",

@@ -52,10 +52,11 @@ def event_records(step: int, metrics: dict[str, float], wall_time: float, is_fir
         wall_time: Seconds since 1970.
         is_first: Put the record in front with which a file begins.
     """
-    from tensorboard.compat.proto.event_pb2 import Event
-    from tensorboard.compat.proto.summary_pb2 import Summary
+    from tensorboard.compat.proto import event_pb2, summary_pb2
     from tensorboard.summary.writer.record_writer import RecordWriter
 
+    protos: Any = (event_pb2, summary_pb2)  # their classes are made when they are imported
+    Event, Summary = protos[0].Event, protos[1].Summary
     buffer = io.BytesIO()
     writer = RecordWriter(buffer)
     if is_first:

@@ -157,13 +157,12 @@ class ColdStartTrainer(SFTTrainer):
             return
         with _loading(Path(checkpoint)):
             super()._load_optimizer_and_scheduler(checkpoint)
-        assert self.optimizer is not None
+        optimizer: Any = self.optimizer
         schedule: Any = self.lr_scheduler
-        for group, scale in zip(self.optimizer.param_groups, schedule.lr_lambdas, strict=True):
+        for group, scale in zip(optimizer.param_groups, schedule.lr_lambdas, strict=True):
             group["initial_lr"] = self.args.learning_rate
             group["lr"] = self.args.learning_rate * scale(schedule.last_epoch)
-            if group["weight_decay"]:  # biases and norms have none
-                group["weight_decay"] = self.args.weight_decay
+        optimizer.param_groups[0]["weight_decay"] = self.args.weight_decay  # the second holds biases and norms
         schedule.base_lrs = [self.args.learning_rate] * len(schedule.base_lrs)
 
 

@@ -5,7 +5,11 @@
 Every kind of run is first run twice undisturbed. What differs between those two (seconds, tokens per second) is not
 compared. Then it is started, killed with SIGKILL after a random part of the undisturbed time, and started again by the
 same command with --resume, until the wanted number of kills is reached; a run that ends in between is compared, and the
-next one begins. A full disk needs a small file system: the sweep mounts one in a namespace of its own (`unshare`).
+next one begins. Every figure, weight and log-prob has to be the same to the last bit. For that the engine writes one
+episode at a time: in larger batches the last bits of log-probs depend on which episodes share a batch, and a resumed
+run batches those that are left.
+
+A full disk needs a small file system: the sweep mounts one in a namespace of its own (`unshare`).
 """
 
 from __future__ import annotations
@@ -61,7 +65,7 @@ STAGES = (
     "{kind: dialogue, steps: 10, batch_size: 2, lr: 1.0e-3, align_coef: 0.5}]"
 )
 STEPS = ("grpo.steps=4", "grpo.tasks_per_step=2", "grpo.group_size=2", "grpo.save_every=2", "grpo.lr=3.0e-4")
-PATIENT = ("env.max_seconds=3600", "env.max_turn_seconds=3600", "sampler.kind=hf")
+PATIENT = ("env.max_seconds=3600", "env.max_turn_seconds=3600", "sampler.kind=hf", "sampler.max_sequences=1")
 
 
 def kinds(micro: Micro) -> dict[str, Kind]:
@@ -72,7 +76,7 @@ def kinds(micro: Micro) -> dict[str, Kind]:
     weights = "policy/**/*.safetensors"
     grpo = sets(*MICRO, run_dir, *data, checkpoint, *PATIENT, *STEPS)
     cold = sets(*MICRO, run_dir, *data, "cold_start.save_every=2", "cold_start.log_every=1", STAGES)
-    held_out = sets(*MICRO, *data, *PATIENT, "eval.num_tasks=8", "sampler.max_sequences=2")
+    held_out = sets(*MICRO, *data, *PATIENT, "eval.num_tasks=8")
     demo = sets(run_dir, *own_data, *PATIENT)
     stores = ("trajectories/*.jsonl", "trajectories_blind/*.jsonl")
     found = [
