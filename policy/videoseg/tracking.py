@@ -19,7 +19,7 @@ from env.frames import FrameCaches
 from env.rle import encode
 from env.types import RLE, Malformed, Trajectory, VideoRef
 from policy.sam.losses import binary_masks
-from policy.sam.model import FrameFeatures, SegSam2
+from policy.sam.model import FrameFeatures
 from policy.sam.tracking import iter_tracks
 from policy.sam.video_features import ChunkedFeatures
 from policy.videoseg.model import SegPolicy
@@ -182,7 +182,7 @@ def propagate(
         for video, count in counts.items()
     }
     videos = [encoded[trajectory.task.video] for trajectory, _ in prompted]
-    writers = [_MaskWriter(policy.sam, trajectory.task.video) for trajectory, _ in prompted]
+    writers = [_MaskWriter(trajectory.task.video, policy.sam.blanking) for trajectory, _ in prompted]
     for index, at, logits_HW, presence_1 in iter_tracks(policy.sam, videos, torch.stack(prompts), keys):
         writers[index].add(at, logits_HW, presence_1)
     for (trajectory, _), key_frame, writer in zip(prompted, keys, writers, strict=True):
@@ -200,8 +200,9 @@ def propagate(
 class _MaskWriter:
     """The masks of one trajectory, enlarged and run-length encoded a few frames at a time."""
 
-    def __init__(self, sam: SegSam2, video: VideoRef):
-        self._sam = sam
+    def __init__(self, video: VideoRef, blanking: Callable[[torch.Tensor], torch.Tensor | None]):
+        """Start with no mask; `blanking` is `SegSam2.blanking`."""
+        self._blanking = blanking
         self._size = (video.height, video.width)
         self._at_once = max(1, MASK_PIXELS // (video.height * video.width))
         self._waiting: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}  # mask and presence logits by frame
@@ -223,7 +224,7 @@ class _MaskWriter:
         if self._waiting:
             logits, presence = zip(*self._waiting.values(), strict=True)
             self.is_finite &= all(bool(torch.isfinite(each).all()) for each in logits)
-            blanking_N = self._sam.blanking(torch.stack(presence))
+            blanking_N = self._blanking(torch.stack(presence))
             masks_NHW = binary_masks(torch.stack(logits), blanking_N, *self._size).cpu().numpy()
             self._masks |= {at: encode(mask) for at, mask in zip(self._waiting, masks_NHW, strict=True)}
             self._waiting = {}

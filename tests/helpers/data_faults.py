@@ -9,4 +9,4 @@ from env.errors import DataError
 
 
 def faults_of(name: str, root: Path) -> list[DataError]:
-    return check(name, root)
+    return check(name, root).found

@@ -213,7 +213,7 @@ def _folder(name: str, build: Callable[[Path], Path], intact: bool = True) -> Ca
 
 def pillow_frames(folder: Path) -> Frames:
     """Read a folder's images as Pillow converts them, in the order in which the cases write them."""
-    from env.folder_listing import natural_key  # the order is tested by the numbers that frames show
+    from env.media.folder_listing import natural_key  # the order is tested by the numbers that frames show
 
     names = [path for path in folder.iterdir() if path.suffix.lower() in (".jpg", ".jpeg", ".png")]
     found = []

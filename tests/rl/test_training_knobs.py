@@ -73,7 +73,7 @@ def step_gradient(
     stage = StageConfig(batch_size=8, align_coef=0.4, decision_weight=4.0, bce_coef=2.0)
     sets = [f"cold_start.max_batch_tokens={max_tokens}", "cold_start.mask_frames=3"]
     context = stage_context(policy, micro.config(folder, sets), stage, prompts)
-    trainer = ColdStartTrainer(context, rows_of(items))
+    trainer = ColdStartTrainer(context, rows_of(items), UnreadableSamples(context, 8))
     inputs = SftCollator(context, rows_of(items))([{"index": at} for at in range(8)])
     forwards: list[int] = []
     policy.register_forward_hook(lambda _module, given, _output: forwards.append(len(given[0].sequences)))

@@ -282,7 +282,7 @@ def test_masks_encoded_a_few_at_a_time_are_those_of_all_at_once(size: tuple[int,
     video = VideoRef("", "v", (), 7, *size)
     for at_once in (1, 2, 3, 100):
         monkeypatch.setattr("policy.videoseg.tracking.MASK_PIXELS", at_once * size[0] * size[1])
-        writer = _MaskWriter(video)
+        writer = _MaskWriter(video, lambda presence_N: presence_N)
         for at in (3, 3, 4, 2, 5, 1, 6, 0):
             writer.add(at, logits[at], presence[at])
         found = writer.finish()

@@ -46,11 +46,11 @@ def steps_of(optimizer: LearnerOptimizer, count: int) -> list[float]:
 
 def test_a_resumed_optimizer_has_the_rate_and_decay_of_its_config() -> None:
     old = GrpoConfig(steps=10, warmup_steps=4, lr=1e-2, weight_decay=0.0)
-    first = LearnerOptimizer([torch.nn.Parameter(torch.ones(3))], old)
+    first = LearnerOptimizer({"w": torch.nn.Parameter(torch.ones(3))}, old)
     assert steps_of(first, 2) == pytest.approx([0.25e-2, 0.5e-2])
     for new in (old, GrpoConfig(steps=10, warmup_steps=4, lr=1.0, weight_decay=0.5)):
         weights = torch.nn.Parameter(first.parameters[0].detach().clone())
-        resumed, uninterrupted = LearnerOptimizer([weights], new), new is old
+        resumed, uninterrupted = LearnerOptimizer({"w": weights}, new), new is old
         resumed.load(first.state())
         assert steps_of(resumed, 3) == pytest.approx([0.75 * new.lr, new.lr, new.lr])
         assert resumed.local.param_groups[0]["weight_decay"] == new.weight_decay
@@ -58,5 +58,5 @@ def test_a_resumed_optimizer_has_the_rate_and_decay_of_its_config() -> None:
         if uninterrupted:
             steps_of(first, 3)
             assert torch.equal(weights, first.parameters[0]), "unchanged settings give the same numbers"
-            first = LearnerOptimizer([torch.nn.Parameter(torch.ones(3))], old)
+            first = LearnerOptimizer({"w": torch.nn.Parameter(torch.ones(3))}, old)
             steps_of(first, 2)

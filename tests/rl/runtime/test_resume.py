@@ -162,11 +162,11 @@ def test_an_evaluation_depends_on_its_fixed_settings_and_no_others(micro: Micro,
     from rl.evaluation import identity
 
     config = micro.config(tmp_path)
-    before = identity._compared(identity._identity(config, micro.policy, []))
+    before = identity._compared(identity._identity(config, micro.policy))
     for key, row in RULES.items():
         if key.startswith(("data.", "cold_start.", "rewards.")) or key in ("policy.kind", "eval.num_tasks"):
             continue  # the tasks are hashed; the family is that of the checkpoint
-        after = identity._compared(identity._identity(other(config, key.split(".")), micro.policy, []))
+        after = identity._compared(identity._identity(other(config, key.split(".")), micro.policy))
         assert (before != after) == (row[EVALUATION] == FIXED), key
 
 

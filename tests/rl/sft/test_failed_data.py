@@ -53,7 +53,6 @@ class Setup:
 
     def run(self, context: StageContext) -> list[dict]:
         STAGES[context.stage.kind](context)
-        context.journal.close()
         return read_metrics(self.out / "metrics.jsonl")
 
 
