@@ -28,6 +28,7 @@ from policy.vlm.batch import Batch, collate, to_sequence
 from rl.sft.caption_prompts import CaptionPrompts
 from rl.sft.collator import SftCollator
 from rl.sft.trainer import ColdStartTrainer, choose_sam_parts, training_arguments
+from rl.sft.unreadable import UnreadableSamples
 from rl.sft_coldstart import train
 from tests.helpers.closeness import BACKWARD, FEW_STEPS, assert_close_tensors, assert_close_to_scale, largest_of
 from tests.helpers.rl_parts import Micro, read_lines
