@@ -128,14 +128,19 @@ def _require_config(folder: Path) -> None:
             raise CheckpointError(f"{path}: {key}: {layers} layers for {num_weights} weights; copy it again")
 
 
+def head_is_tied(vlm: Qwen3VLForConditionalGeneration) -> bool:
+    """Return whether the head is the embedding table. On the meta device, without numbers, the config decides."""
+    head = vlm.lm_head.weight
+    return vlm.config.tie_word_embeddings if head.is_meta else head is vlm.model.language_model.embed_tokens.weight
+
+
 def record_tying(vlm: Qwen3VLForConditionalGeneration) -> None:
     """Write into the config of a model whether its head is its embedding table, as its tensors are.
 
     Merged adapters leave a head of its own in folders whose config says `tie_word_embeddings: true`. The libraries
     then keep both tensors, and leave the config as it is.
     """
-    is_tied = vlm.lm_head.weight is vlm.model.language_model.embed_tokens.weight
-    vlm.config.tie_word_embeddings = vlm.config.text_config.tie_word_embeddings = is_tied
+    vlm.config.tie_word_embeddings = vlm.config.text_config.tie_word_embeddings = head_is_tied(vlm)
 
 
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
