@@ -23,6 +23,7 @@ from policy.sam.model import SegSam2
 from policy.sam.prompts import MaskPrompt
 from policy.vlm.batch import Batch, FrameSource
 from policy.vlm.chat_tokens import ChatTokens
+from policy.vlm.load import head_is_tied
 from policy.vlm.patches import PatchLayout
 from policy.vlm.shared_prefix import hidden_states
 
@@ -172,6 +173,6 @@ class SegPolicy(nn.Module):
         for name, module in self.vlm.named_modules():
             if isinstance(module, LoraLinear):
                 weights[f"{name}.weight"] = weights[f"{name}.weight"] + module.get_delta_weight("default").detach()
-        if self.vlm.lm_head.weight is self.vlm.model.language_model.embed_tokens.weight:
+        if head_is_tied(self.vlm):
             del weights["lm_head.weight"]
         return weights

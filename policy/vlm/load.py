@@ -12,6 +12,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase, Qwen3VLConfig, 
 from configs.schema import PolicyConfig
 from env.errors import CheckpointError
 from policy.checkpoint_io import read_index, read_json, reading, require_finite, require_names, weight_names
+from policy.folder_kinds import PLAIN_TYPE
 from policy.vlm.chat_tokens import ChatTokens
 from policy.vlm.patches import PatchLayout
 
@@ -90,7 +91,7 @@ def compute_device() -> torch.device:
 def load_vlm(folder: Path) -> tuple[Qwen3VLForConditionalGeneration, PreTrainedTokenizerBase]:
     """Load model (float32) and tokenizer of a Hugging Face folder. Raises CheckpointError where a file does not fit."""
     tokenizer = load_tokenizer(folder)
-    _require_layers(folder)
+    _require_config(folder)
     with reading(f"{folder}: weights or config.json"):
         # Published weights are bfloat16, whose rounding steps are larger than an update at usual learning rates.
         load = Qwen3VLForConditionalGeneration.from_pretrained
@@ -104,20 +105,33 @@ def load_vlm(folder: Path) -> tuple[Qwen3VLForConditionalGeneration, PreTrainedT
     return vlm, tokenizer
 
 
-def _require_layers(folder: Path) -> None:
-    """Raise CheckpointError where config.json names more layers than there are weights: they would all be built."""
+def _require_config(folder: Path) -> None:
+    """Raise CheckpointError where config.json is of another or a quantised model, or of more layers than weights.
+
+    The library would take the weights as they are, and build all layers before it finds that they have no weights.
+    """
     path = folder / "config.json"
+    values = read_json(path)
+    if values.get("model_type") != PLAIN_TYPE:
+        raise CheckpointError(f"{path}: expected model_type {PLAIN_TYPE!r}, found {values.get('model_type')!r}")
+    if "quantization_config" in values:
+        raise CheckpointError(f"{path}: of quantised weights, which cannot be trained; give those before quantisation")
     with reading(path):
         config = Qwen3VLConfig.from_pretrained(folder)
+    depths = {
+        "text_config.num_hidden_layers": config.text_config.num_hidden_layers,
+        "vision_config.depth": config.vision_config.depth,
+    }
     num_weights = len(weight_names(folder))
-    for key, layers in (
-        ("text_config.num_hidden_layers", config.text_config.num_hidden_layers),
-        ("vision_config.depth", config.vision_config.depth),
-    ):
+    for key, layers in depths.items():
         if not 0 < layers <= num_weights:
-            raise CheckpointError(
-                f"{path}: {key}: {layers} layers, but the folder has {num_weights} weights; copy it again"
-            )
+            raise CheckpointError(f"{path}: {key}: {layers} layers for {num_weights} weights; copy it again")
+
+
+def head_is_tied(vlm: Qwen3VLForConditionalGeneration) -> bool:
+    """Return whether the head is the embedding table. On the meta device, without numbers, the config decides."""
+    head = vlm.lm_head.weight
+    return vlm.config.tie_word_embeddings if head.is_meta else head is vlm.model.language_model.embed_tokens.weight
 
 
 def record_tying(vlm: Qwen3VLForConditionalGeneration) -> None:
@@ -126,8 +140,7 @@ def record_tying(vlm: Qwen3VLForConditionalGeneration) -> None:
     Merged adapters leave a head of its own in folders whose config says `tie_word_embeddings: true`. The libraries
     then keep both tensors, and leave the config as it is.
     """
-    is_tied = vlm.lm_head.weight is vlm.model.language_model.embed_tokens.weight
-    vlm.config.tie_word_embeddings = vlm.config.text_config.tie_word_embeddings = is_tied
+    vlm.config.tie_word_embeddings = vlm.config.text_config.tie_word_embeddings = head_is_tied(vlm)
 
 
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:

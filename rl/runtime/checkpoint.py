@@ -66,6 +66,8 @@ def load_state(folder: Path) -> dict[str, Any]:
         if not isinstance(state.get(name), kind):
             found = type(state[name]).__name__ if name in state else "nothing"
             raise CheckpointError(f"{path}: expected {name!r} to be a {kind.__name__}, found {found}; {advice}")
+    if other := [name for name, weight in state["policy"].items() if not isinstance(weight, torch.Tensor)]:
+        raise CheckpointError(f"{path}: expected weights in 'policy', found {other[0]!r}, which is none; {advice}")
     require_finite(dict(_tensors(state, "")), path)
     return state
 

@@ -273,7 +273,7 @@ def test_a_published_sam_2_file_loads_and_a_wrong_one_says_why(tmp_path: Path) -
     with pytest.raises(CheckpointError, match=r"3 weights are missing: no_obj_embed.*variant \(sam2\.1_hiera_t"):
         build_sam(SamConfig(variant="sam2.1_hiera_t", checkpoint=str(path)))
     path.write_bytes(path.read_bytes()[:1000])
-    with pytest.raises(CheckpointError, match="cut off; download it again"):
+    with pytest.raises(CheckpointError, match=r"cut off.*; download it again"):
         build_sam(SamConfig(variant="sam2_hiera_t", checkpoint=str(path)))
     with pytest.raises(ConfigError, match=r"policy\.sam\.variant: unknown .*; known are small, sam2_hiera_t"):
         build_sam(SamConfig(variant="sam3"))
