@@ -23,7 +23,7 @@ from env.frames import FrameCache
 from env.prompts import find_prompt
 from policy.videoseg.checkpoint import build_small, save_policy
 from policy.videoseg.model import SegPolicy
-from rl.families import family_of
+from rl.families import as_trained, family_of
 from rl.runtime.archive import set_aside
 from rl.runtime.journal import Journal
 from rl.sft.context import StageContext
@@ -38,6 +38,8 @@ def train(config: RunConfig, resume: bool = False) -> Path:
     run_dir = Path(config.run_dir)
     if resume and not (run_dir / "config.yaml").is_file():
         raise CheckpointError(f"{run_dir}: nothing to resume from (no config.yaml); start without --resume")
+    if resume:
+        config = as_trained(config, run_dir / "untrained")  # a run keeps its words
     dataset = SftDataset(config)
     policy = initial_policy(config, dataset)
     policy.prompt = find_prompt(config.env.prompt)  # which these stages teach, whatever it was trained with before
