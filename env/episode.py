@@ -6,6 +6,8 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from configs.load import ConfigError
+from configs.prompt_file import placeholders
 from configs.schema import EnvConfig
 from env.actions import parse_action
 from env.errors import DataError, EnvError
@@ -49,7 +51,8 @@ class VideoSegEnv:
             detail: Source frames that the first observation shows large; None: `config.detail_frames` of them.
 
         Raises:
-            ConfigError: `config.prompt` is unknown or its file cannot be read, or `config.tools` names an unknown tool.
+            ConfigError: `config.prompt` is unknown, its file cannot be read or has no place for the large frames, or
+                `config.tools` names an unknown tool.
             DataError: The video has no frames.
         """
         if task.video.num_frames < 1:
@@ -59,6 +62,8 @@ class VideoSegEnv:
         self._clock = clock
         self._detail = detail_frames(task.video.num_frames, config) if detail is None else tuple(sorted(detail))
         self._prompt = find_prompt(config.prompt)
+        if self._detail and "detail" not in placeholders(self._prompt.first):
+            raise ConfigError(f"env.prompt: {config.prompt}: first: expected {{detail}}, since large frames are shown")
         self._tools = tuple(enabled_tools(config).values())
         self._started: float | None = None
         self._num_turns = 0

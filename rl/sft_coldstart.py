@@ -24,7 +24,7 @@ from env.frames import FrameCache
 from env.prompts import find_prompt
 from policy.videoseg.checkpoint import build_small, save_policy
 from policy.videoseg.model import SegPolicy
-from rl.families import family_of
+from rl.families import as_trained, family_of
 from rl.runtime.archive import set_aside
 from rl.runtime.data_identity import Identity, data_identity
 from rl.runtime.journal import Journal
@@ -43,6 +43,7 @@ def train(config: RunConfig, resume: bool = False) -> Path:
     run_dir = Path(config.run_dir)
     if resume:
         started_with(run_dir)
+        config = as_trained(config, run_dir / "untrained")  # a run keeps its words
     dataset = SftDataset(config)
     data = data_identity(training_sources(config.data), dataset.parts)
     if resume:

@@ -38,7 +38,7 @@ RULES: dict[str, tuple[str, str, str]] = {
     "data.train.*.weight": _TRAINING,
     "data.train.*.traces": _NONE,
     "data.train.*.only": _NONE,
-    "env.prompt": (FREE, FIXED, FIXED),  # GRPO: the words of `initial/` go before it, and other ones are told
+    "env.prompt": (FREE, FREE, FIXED),  # a run keeps the words it was started with (`rl.families.as_trained`)
     "env.tools": _ALL,
     "env.strip_frames": _ALL,
     "env.detail_frames": _ALL,

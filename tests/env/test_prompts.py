@@ -102,6 +102,15 @@ def test_an_episode_uses_the_words_of_a_file(tmp_path: Path):
     assert then is not None and (then.system, plain(then.parts)) == ("", [7, " is 7.dog!"])
 
 
+def test_large_frames_without_a_place_in_the_words_are_refused(tmp_path: Path):
+    (tmp_path / "words.yaml").write_text("first: '{strip} {query}'\nlater: {zoom: '{images}'}\n")
+    config = EnvConfig(prompt=str(tmp_path / "words.yaml"), tools=("zoom",), detail_frames=0)
+    task = Task("s/v/0", VideoRef("r", "v", (), 66, 240, 432), "dog", ())
+    VideoSegEnv(task, config, detail=())
+    with pytest.raises(ConfigError, match=r"words\.yaml: first: expected \{detail\}, since large frames are shown"):
+        VideoSegEnv(task, config, detail=(3,))  # as a recorded dialogue names them
+
+
 def test_a_checkpoint_s_words_go_before_the_config_s(tmp_path: Path):
     assert prompt_of(tmp_path, "full") == "full", "a folder without a prompt"
     assert prompt_of(tmp_path, "my.yaml") == str(Path.cwd() / "my.yaml"), "workers may run elsewhere"

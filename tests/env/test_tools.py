@@ -98,7 +98,8 @@ def as_json(part: str | FrameRef) -> str | list[int | str]:
 
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_the_default_tools_show_what_was_published(name: str):
-    env = VideoSegEnv(Task("demo/clip/0", VIDEO, "the dog that jumps", ()), load_config(name).env)
+    config = replace(load_config(name).env, frame_rounding="nearest", bounds="refuse")  # as they were at that time
+    env = VideoSegEnv(Task("demo/clip/0", VIDEO, "the dog that jumps", ()), config)
     seen = [env.first_observation()]
     for select in (Select(Interval(10, 20), 14), Select(Interval(3, 4), 60)):
         observation = env.step(Action(f"<think>so</think>\n{format_decision(select)}")).observation

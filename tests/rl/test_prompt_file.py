@@ -135,6 +135,12 @@ def test_it_evaluates_and_predicts_from_the_checkpoint_alone(
         assert list(item.turns[0].observation_ids) == chat.encode(text)
 
 
+def test_a_resumed_cold_start_keeps_its_words(run: Run, capfd: pytest.CaptureFixture):
+    policy = train_cold_start(replace(run.config, run_dir=str(run.policy.parent)), resume=True)
+    assert policy == run.policy and read_prompt(policy / "prompt.yaml") == read_prompt(run.words)
+    assert "untrained/prompt.yaml) goes before env.prompt brief" in capfd.readouterr().err
+
+
 def test_another_wording_is_another_evaluation(run: Run, micro: Micro, tmp_path: Path):
     tasks, bare = micro.tasks()[:1], tmp_path / "bare"
     bare.mkdir()
