@@ -40,6 +40,6 @@ def write_submission(protocol: BenchmarkProtocol, predicted: Iterable[tuple[Task
                 pixels = mask_or_empty(rle, task.video.height, task.video.width).astype(np.uint8) * 255
                 png = io.BytesIO()
                 Image.fromarray(pixels).save(png, "PNG")
-                check_path(f"{folder}/{name}", task.task_id)
+                check_path(f"{task.task_id}/{name}", task.task_id)
                 archive.writestr(zipfile.ZipInfo(f"{folder}/{name}.png", _DATE), png.getvalue())
     return num_missing

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from cot_data.datasets import load_tasks
+from cot_data.datasets import load_tasks, ref_sav
 from env.data_root import FOLLOW_ENV
 from env.errors import DataError
 from env.frames import FrameCache
@@ -34,6 +34,7 @@ def move(path: Path, outside: Path) -> None:
 
 def take_all(name: str, root: Path) -> list[object]:
     """Read every task, and the pixels of its frames."""
+    ref_sav._masklet.cache_clear()
     cache = FrameCache()
     tasks = list(load_tasks(name, root))
     return [(task, [cache.full(task.video, at).sum() for at in range(task.video.num_frames)]) for task in tasks]
