@@ -20,7 +20,7 @@ from cot_data.formats import json_stream
 from cot_data.formats.json_stream import read_members
 from cot_data.formats.mask_table import CACHE, CACHE_ENV, MaskTable, convert_to_arrow
 from cot_data.formats.safe_pickle import read_pickle
-from env.errors import DataError
+from env.errors import DataError, MachineError
 from tests.helpers import published_layouts
 from tests.helpers.published_layouts import rles
 
@@ -151,7 +151,7 @@ def test_the_cache_folder_can_be_set(tmp_path: Path, monkeypatch: pytest.MonkeyP
 def test_an_error_names_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
     root = published_layouts.mevis(tmp_path)
     (root / CACHE).write_text("in the way")
-    with pytest.raises(DataError, match=f"name a folder for converted masks in {CACHE_ENV}"):
+    with pytest.raises(MachineError, match=f"name a folder for converted masks in {CACHE_ENV}"):
         load_tasks("mevis", root)
     assert (root / CACHE).is_file()
 
