@@ -269,7 +269,7 @@ def test_uses_are_counted_by_tool(config: EnvConfig, task: Task):
     env = VideoSegEnv(task, config)
     answer = Action(answer_text(10, 19, 12))
     first = Turn(env.first_observation(), answer, env.step(answer).decision)
-    at_once = Trajectory("0/made/clip/0/1", task, 0, 1, [first])
+    at_once = Trajectory("0/made/clip/0/1", task, 0, 1, [first], StopReason.ANSWERED)
     for number, each in enumerate((with_crop, at_once)):
         each.scores = Scores(float(number), {"format": 1.0})
     assert [num_uses(with_crop, tool) for tool in TOOLS.values()] == [1, 1, 1]

@@ -69,7 +69,8 @@ def test_plain_cuts_long_text():
 def test_summary_and_frames_shown(tmp_path):
     trajectories = write_run(tmp_path)
     assert summary(trajectories) == (
-        "3 trajectories: answered 1, malformed 1, error 1; mean reward 1.000 over 2 scored; mean turns 1.00; failed: frame is missing (1)"
+        "3 trajectories: answered 1, malformed 1, error 1; mean reward 1.000 over 2 scored; mean turns 1.00; "
+        "failed: frame is missing (1)"
     )
     assert summary([]) == "0 trajectories"
     first, second = trajectories[0].turns
