@@ -154,12 +154,13 @@ class SegSam2(SAM2Base):
             return super()._forward_sam_heads(*args, **kwargs)
         self.pred_obj_scores = False  # the mask decoder, which has a switch of its own, still gives the score
         try:
-            *masks, pointer_BC, presence_B1 = super()._forward_sam_heads(*args, **kwargs)
+            outputs = super()._forward_sam_heads(*args, **kwargs)
         finally:
             self.pred_obj_scores = True
+        low, high, iou_BM, best_low, best_high, pointer_BC, presence_B1 = outputs
         if self.built_from.presence == "memory":
             pointer_BC = torch.where(presence_B1 > 0, pointer_BC, self.no_obj_ptr)
-        return *masks, pointer_BC, presence_B1
+        return low, high, iou_BM, best_low, best_high, pointer_BC, presence_B1
 
     def _encode_new_memory(self, *args, object_score_logits: Tensor, **kwargs):
         """Encode a mask for the memory; where the object score is ignored, as that of a present object."""

@@ -117,7 +117,7 @@ def _require_config(folder: Path) -> None:
     if "quantization_config" in values:
         raise CheckpointError(f"{path}: of quantised weights, which cannot be trained; give those before quantisation")
     with reading(path):
-        config = Qwen3VLConfig.from_pretrained(folder)
+        config: Any = Qwen3VLConfig.from_pretrained(folder)
     depths = {
         "text_config.num_hidden_layers": config.text_config.num_hidden_layers,
         "vision_config.depth": config.vision_config.depth,
@@ -140,7 +140,8 @@ def record_tying(vlm: Qwen3VLForConditionalGeneration) -> None:
     Merged adapters leave a head of its own in folders whose config says `tie_word_embeddings: true`. The libraries
     then keep both tensors, and leave the config as it is.
     """
-    vlm.config.tie_word_embeddings = vlm.config.text_config.tie_word_embeddings = head_is_tied(vlm)
+    config: Any = vlm.config
+    config.tie_word_embeddings = config.text_config.tie_word_embeddings = head_is_tied(vlm)
 
 
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:

@@ -9,6 +9,7 @@ import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -59,7 +60,8 @@ def folder(tied: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def has_own_head(policy: SegPolicy, head: torch.Tensor) -> bool:
     is_tied = policy.vlm.lm_head.weight is policy.vlm.model.language_model.embed_tokens.weight
-    assert policy.vlm.config.tie_word_embeddings == policy.vlm.config.text_config.tie_word_embeddings == is_tied
+    config: Any = policy.vlm.config
+    assert config.tie_word_embeddings == config.text_config.tie_word_embeddings == is_tied
     return not is_tied and torch.equal(policy.vlm.lm_head.weight, head)
 
 

@@ -65,12 +65,12 @@ class Parts:
                 known[key] = encode(image)
             return dict(known[key])
 
-        self.predictor.forward_image = forward_image
+        self.predictor.forward_image = forward_image  # pyright: ignore[reportAttributeAccessIssue]
 
     def _centre_score(self) -> None:
         """Shift the object score so that half of the objects are present in the first frame."""
-        bias: Any = self.sam.sam_mask_decoder.pred_obj_score_head.layers[-1].bias
-        bias.sub_(self.decoded("single").presence_N.median() + 1e-3)
+        score: Any = self.sam.sam_mask_decoder.pred_obj_score_head
+        score.layers[-1].bias.sub_(self.decoded("single").presence_N.median() + 1e-3)
 
     def of(self, masks: str, presence: str = "blank") -> SegSam2:
         """Return the SAM 2 as that of a checkpoint with these properties."""
