@@ -7,6 +7,7 @@ frames a second.
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -103,7 +104,7 @@ class WindowGold:
         found: list[RLE | None] = [None] * video.num_frames
         for t in range(max(self.start, 0), min(self.end, video.num_frames)):
             paths = (self.root / self.folder / name.format(t) for name in NAMES)
-            path = next((path for path in paths if path.is_file()), None)
+            path = next((path for path in paths if os.path.lexists(path)), None)
             if path is not None:
                 with faults.collect():
                     found[t] = object_mask(path, self.value, video, f"{where}, frame {t}")

@@ -13,8 +13,9 @@ from cot_data.faults import RAISE, Faults
 from cot_data.formats.json_fields import field
 from env.data_root import check_links
 from env.errors import DataError
-from env.media.folder_listing import FolderListing, list_frames
-from env.media.image_file import image_size, read_image
+from env.frames import Video
+from env.media.folder_listing import list_frames
+from env.media.image_file import image_size
 from env.media.video_file import VideoFile
 from env.outside_names import check_name, check_path
 from env.rle import MAX_PIXELS
@@ -57,53 +58,35 @@ class FrameFolder:
         check_links(self.root, self.path, self.where)
         if not folder.is_dir():
             raise DataError(self.where, f"expected the folder {folder}, found none")
-        listing = self._listing
-        frames = self._frames or tuple(listing.files)
+        files = list_frames(folder).files
+        frames = self._frames or tuple(files)
         if not frames:
             raise DataError(self.where, f"expected frames (.jpg) in {folder}, found none")
         for i, frame in enumerate(frames):
-            if frame not in listing.files:
+            if frame not in files:
                 with faults.collect():
                     raise DataError(f"{self.where}.frames[{i}]", f"frame {folder / frame}.jpg is missing")
-        height, width = self._size or self._size_of(frames[0], f"{self.where}.frames[0]")
+        first = folder / files.get(frames[0], f"{frames[0]}.jpg")
+        height, width = self._size or _image_size(first, f"{self.where}.frames[0]")
         return VideoRef(str(self.root), self.path, frames, len(frames), height, width)
-
-    @cached_property
-    def _listing(self) -> FolderListing:
-        return list_frames(self.root / self.path)
-
-    def _file(self, frame: str) -> Path:
-        return self.root / self.path / self._listing.files.get(frame, f"{frame}.jpg")
-
-    def _size_of(self, frame: str, where: str) -> tuple[int, int]:
-        """Return (height, width) of a frame from its header."""
-        with _in_record(where):
-            width, height = image_size(self._file(frame))
-            return height, width
 
     def check(self, faults: Faults) -> VideoRef | None:
         """Collect a fault for frames that are missing, cannot be decoded, or have another size than the video."""
         video = None
         with faults.collect():
             video = self.ref(faults)
-        if video is None:
-            return None
-        for note in self._listing.notes if self._frames is None else self._listing.notes[:0]:
-            faults.note(str(self.root / self.path), note)
-        for i, frame in enumerate(video.frames):
-            if frame in self._listing.files:  # a missing frame is collected already
-                with faults.collect():
-                    self._check_frame(frame, video, f"{self.where}.frames[{i}]", faults.decodes(i))
+            reader, listing = Video(video), list_frames(self.root / self.path)
+            for note in listing.notes if self._frames is None else ():
+                faults.note(str(self.root / self.path), note)
+            for i, frame in enumerate(video.frames):
+                if frame in listing.files:  # a missing frame is collected already
+                    with faults.collect():
+                        where = f"{self.where}.frames[{i}]"
+                        _check_size(self.root / self.path / listing.files[frame], video, where)
+                        if faults.decodes(i):
+                            with _in_record(where):
+                                reader.frame(i)
         return video
-
-    def _check_frame(self, frame: str, video: VideoRef, where: str, decodes: bool) -> None:
-        height, width = self._size_of(frame, where)
-        if (height, width) != (video.height, video.width):
-            problem = f"expected {video.width}x{video.height}, the size of its video, found {width}x{height}"
-            raise DataError(f"{self._file(frame)}: {_record(where)}", problem)
-        if decodes:
-            with _in_record(where):
-                read_image(self._file(frame))
 
 
 class FramesOfFile:
@@ -199,6 +182,20 @@ def folder_of(root: Path, path: str, record: Any, where: str) -> FrameFolder:
         if min(size) < 1 or size[0] * size[1] > MAX_PIXELS:
             raise DataError(f"{where}.height", f"expected a frame of 1 to {MAX_PIXELS} pixels, found {size}")
     return FrameFolder(root, path, tuple(frames), size, where)
+
+
+def _check_size(path: Path, video: VideoRef, where: str) -> None:
+    height, width = _image_size(path, where)
+    if (height, width) != (video.height, video.width):
+        problem = f"expected {video.width}x{video.height}, the size of its video, found {width}x{height}"
+        raise DataError(f"{path}: {_record(where)}", problem)
+
+
+def _image_size(path: Path, where: str) -> tuple[int, int]:
+    """Return (height, width) of an image from its header."""
+    with _in_record(where):
+        width, height = image_size(path)
+        return height, width
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -44,7 +45,7 @@ class PngTrack:
             DataError: the file is missing, broken or has another size.
         """
         path = self.root / self.folder / f"{frame}.png"
-        if self.absent_without_file and not path.is_file():
+        if self.absent_without_file and not os.path.lexists(path):
             return None
         return object_mask(path, self.value, video, where)
 
@@ -117,7 +118,7 @@ def object_mask(path: Path, value: int | None, video: VideoRef, where: str) -> R
 def read_ids(path: Path, where: str = "") -> np.ndarray:
     """Return the object ids [H, W] of a palette PNG. `where` names its record in errors. Raises DataError."""
     where = _error_where(path, where)
-    if not path.exists():
+    if not os.path.lexists(path):
         raise DataError(where, "expected the masks of the frame with that name, found none")
     try:
         with open_image(path, ("PNG",)) as image:

@@ -78,7 +78,7 @@ def open_image(path: Path, formats: tuple[str, ...] = ("JPEG", "PNG")) -> Iterat
             check_pixels(path, image.width, image.height)
             yield image
     except FileNotFoundError as error:
-        raise DataError(str(path), "frame is missing") from error
+        raise DataError(str(path), "the file is missing") from error
     except _PILLOW_ERRORS as error:
         kind = " or ".join(formats)
         reason = str(error) or type(error).__name__

@@ -143,3 +143,21 @@ def test_notes_on_a_folder_that_names_no_frames_are_printed(tmp_path: Path) -> N
     faults = check("groundmore", root)
     assert faults.found == []
     assert faults.notes == [f"{folder}: 2 other files are ignored: ._frame_000001.jpg, Thumbs.db"]
+
+
+@pytest.mark.timeout(60)
+def test_odd_files_among_masks_are_faults_and_not_absent_objects(tmp_path: Path) -> None:
+    for layout, folder, names in (
+        ("long_rvos", "Annotations/clip/1", ["00000.png", "00005.png"]),
+        ("groundmore", "annotations/match_0010_0012/masks", ["0000000.png", "0000002.png"]),
+        ("ref_youtube_vos", "Annotations/train", ["00000.png", "00005.png"]),
+    ):
+        name, write = LAYOUTS[layout]
+        root = write(tmp_path / layout)
+        for path in (root / folder / each for each in names):
+            path.unlink()
+        os.mkfifo(root / folder / names[0])
+        (root / folder / names[1]).symlink_to("nowhere.png")
+        problems = {fault.problem for fault in check(name, root).found}
+        assert any("found a FIFO" in problem for problem in problems), (layout, problems)
+        assert any("the file is missing" in problem for problem in problems), (layout, problems)
