@@ -226,7 +226,7 @@ def _part_from_row(row: Row, version: int) -> str | FrameRef:
         raise ValueError(f"field `role`: expected lowercase letters and underscores, found {role!r:.60}")
     height, width = _size(frame)
     return FrameRef(
-        frame_idx=_number(frame, "frame_idx", 0, MAX_FRAMES),
+        frame_idx=take(frame, "frame_idx", int),  # `_check_frames` compares it with the video
         width=width,
         height=height,
         role=role,

@@ -94,10 +94,21 @@ BOMBS: dict[str, tuple[str, dict[str, Any], str]] = {
     "fewer names": ("tasks", {"num_gold": 0, "gold": [], "video": {**VIDEO, "num_frames": 9}}, "expected 9 names"),
     "width": ("tasks", {"video": {**VIDEO, "width": 2**40}}, f"`width`: expected 1 to {MAX_PIXELS}"),
     "area": ("tasks", {"video": {**VIDEO, "width": 2**14, "height": 2**14}}, f"at most {MAX_PIXELS} pixels"),
+    "stride": ("tasks", {"video": {**VIDEO, "stride": 0}}, f"`stride`: expected 1 to {MAX_FRAMES}"),
     "evidence": ("tasks", {"evidence": [3]}, "`evidence`: expected frames 0 to 2"),
     "mask": ("trajectories", {"masks": [{"frame": 0, "height": 2**14, "width": 2**14, "counts": ""}]}, "pixels"),
     "mask of no frame": ("trajectories", {"masks": [{"frame": 3, "height": 1, "width": 1, "counts": ""}]}, "0 to 2"),
     "mask twice": ("trajectories", {"masks": [ROWS["trajectories.jsonl"]["masks"][0]] * 2}, "one mask of frame"),
+    "token": (
+        "trajectories",
+        {"turns": [{**ROWS["trajectories.jsonl"]["turns"][0], "token_ids": [3, -1]}]},
+        "`token_ids`: expected ids of tokens, from 0, found -1 to 3",
+    ),
+    "observed token": (
+        "trajectories",
+        {"turns": [{**ROWS["trajectories.jsonl"]["turns"][0], "observation_ids": [2**31]}]},
+        "`observation_ids`: expected ids of tokens",
+    ),
     "step": ("trajectories", {"step": 10**300}, "`step`: expected -1 to"),
     "sibling": ("trajectories", {"sibling": -1}, "`sibling`: expected 0 to"),
 }
