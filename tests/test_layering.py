@@ -22,7 +22,7 @@ INNER_FLOORS = {
         "evaluation": 3,
         "report": 4,
     },
-    "policy": {"checkpoint_io": 0, "segmenter": 0, "folder_kinds": 1, "vlm": 1, "sam": 1, "engines": 2, "videoseg": 3},
+    "policy": {"checkpoint_io": 0, "segmenter": 0, "folder_kinds": 1, "vlm": 2, "sam": 2, "engines": 3, "videoseg": 4},
 }
 MAX_MODULES = 24  # in one folder
 

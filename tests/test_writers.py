@@ -21,6 +21,7 @@ ALLOWED = {
     ("env.node_cache", "open"): "the same",
     ("env.node_cache", "draft.replace"): "the same",
     ("cot_data.formats.mask_rows", "pa.OSFile"): "writes the draft that `mask_table` replaces the table by",
+    ("configs.prompt_file", "yaml.dump"): "returns a text",
     ("policy.videoseg.checkpoint", "save_pretrained"): "`save_policy` fills what its callers replace as a whole",
     ("policy.convert_sa2va", "save_pretrained"): "`write_released` fills what its caller replaces",
     ("policy.convert_sa2va", "save_torch_state_dict"): "the same",

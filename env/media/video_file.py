@@ -31,6 +31,8 @@ CONTAINERS = (
     "mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm", "avi", "mpegts", "mpeg", "mpegvideo", "m4v", "h264", "hevc", "obu",
     "ivf", "flv", "asf", "ogg", "mxf", "nut", "dv", "rm", "gif", "apng", "yuv4mpegpipe", "mjpeg",
 )  # fmt: skip
+# Tags may be in any encoding. PyAV 19 always takes them as they are.
+METADATA: dict[str, Any] = {} if int(av.__version__.split(".")[0]) >= 19 else {"metadata_errors": "replace"}
 # Up to so many frames are decoded and dropped before seeking again: about one group of pictures.
 _READ_ON = 32
 _MOST_B_FRAMES = 16  # in a row, as H.264 and HEVC allow
@@ -89,7 +91,7 @@ class VideoFile:
         try:
             self._container: Any = av.open(
                 str(self.path.absolute()),
-                metadata_errors="replace",
+                **METADATA,
                 container_options={"format_whitelist": ",".join(CONTAINERS), "protocol_whitelist": "file"},
             )
         except av.error.ArgumentError as error:

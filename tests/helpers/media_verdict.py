@@ -23,8 +23,8 @@ from cot_data.faults import Faults
 from cot_data.formats.frame_folder import FrameFolder, FramesOfFile
 from env.errors import DataError, VideoSegError
 from env.frames import Video, probe_with_notes
+from env.media.video_file import METADATA, VideoFile
 from env.rle import mask_or_empty
-from env.video_file import VideoFile
 from tests.helpers.media_cases import Case
 
 coco: Any = pycocotools_mask
@@ -145,7 +145,7 @@ def _compared(
 def _wrong_by_time(path: Path, found: list[np.ndarray | None]) -> list[int]:
     """Compare a damaged video by the times of its frames, since other programs leave out damaged ones."""
     file = VideoFile(path)
-    with av.open(str(path), metadata_errors="replace") as container:
+    with av.open(str(path), **METADATA) as container:
         stream: Any = container.streams.best("video")
         by_time: dict[int | None, list[np.ndarray]] = {}
         for packet in container.demux(stream):

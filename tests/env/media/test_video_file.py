@@ -18,7 +18,7 @@ from env.media.container_size import cuts_cluster, ends_early
 from env.media.display_matrix import turned
 from env.media.video_file import VideoFile
 from env.types import VideoRef
-from tests.helpers.env_videos import read_number
+from tests.helpers.env_videos import numbered_frame, read_number
 from tests.helpers.media import (
     FILTERS,
     MATRICES,
@@ -276,6 +276,20 @@ def test_playlists_are_refused(tmp_path: Path):
     for name in ("list.ffconcat", "list.m3u8"):
         with pytest.raises(DataError, match=name):
             VideoFile(tmp_path / name)
+
+
+@pytest.mark.parametrize("name", ["v.mp4", "v.mkv", "v.avi"])
+def test_tags_in_another_encoding_do_not_matter(tmp_path: Path, name: str):
+    with av.open(str(tmp_path / name), "w") as container:
+        container.metadata["title"] = "a title in UTF-8"
+        stream = container.add_stream("mpeg4", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 80, 48, "yuv420p"
+        container.mux(stream.encode(av.VideoFrame.from_ndarray(numbered_frame(5), format="rgb24")))
+        container.mux(stream.encode(None))
+    data = (tmp_path / name).read_bytes()
+    assert b"a title" in data
+    (tmp_path / name).write_bytes(data.replace(b"a title", b"\xe9\xff title"[:7]))
+    assert read_number(VideoFile(tmp_path / name).frame(0)) == 5
 
 
 @pytest.mark.timeout(20)

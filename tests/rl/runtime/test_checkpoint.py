@@ -16,6 +16,8 @@ from rl.runtime import checkpoint
 from rl.runtime.checkpoint import complete_checkpoints, latest_checkpoint, load_state, save_checkpoint
 from tests.helpers.full_disk import no_file_longer_than
 
+STATE = {"policy": {}, "optimizer": {}, "schedule": {}, "rng": torch.zeros(1)}  # what every state has
+
 
 def write_policy(folder: Path) -> None:
     folder.mkdir()
@@ -28,7 +30,7 @@ def names(folder: Path) -> list[str]:
 
 def test_the_newest_two_stay(tmp_path: Path):
     for step in (2, 4, 10, 12):
-        save_checkpoint(tmp_path, step, write_policy, {"cursor": step})
+        save_checkpoint(tmp_path, step, write_policy, STATE | {"cursor": step})
     assert names(tmp_path / "checkpoints") == ["step-000010", "step-000012"]
     assert names(tmp_path / "checkpoints" / "step-000012") == ["policy", "state.pt"]
     assert load_state(latest_checkpoint(tmp_path))["cursor"] == 12
@@ -36,12 +38,12 @@ def test_the_newest_two_stay(tmp_path: Path):
 
 @pytest.mark.parametrize("name", [".step-000006.partial", ".step-000006.former", "step-000006.partial", "step-x"])
 def test_what_a_kill_left_is_no_checkpoint(tmp_path: Path, name: str):
-    save_checkpoint(tmp_path / "a.partial", 4, write_policy, {})
+    save_checkpoint(tmp_path / "a.partial", 4, write_policy, STATE)
     left = tmp_path / "a.partial" / "checkpoints" / name
     left.mkdir()
     (left / "state.pt").write_bytes(b"torn")
     assert latest_checkpoint(tmp_path / "a.partial").name == "step-000004", "whatever the run's folder is called"
-    save_checkpoint(tmp_path / "a.partial", 8, write_policy, {})
+    save_checkpoint(tmp_path / "a.partial", 8, write_policy, STATE)
     assert not (tmp_path / "a.partial" / "checkpoints" / ".step-000006.partial").exists()
 
 
@@ -58,7 +60,7 @@ def test_everything_is_flushed_before_the_folder_gets_its_name(tmp_path: Path, m
     monkeypatch.setattr(os, "open", open_)
     monkeypatch.setattr(os, "fsync", lambda handle: (calls.append(opened.get(handle, "?")), real_sync(handle))[1])
     monkeypatch.setattr(os, "replace", lambda a, b: (calls.append(f"-> {Path(b).name}"), real_replace(a, b))[1])
-    folder = save_checkpoint(tmp_path, 4, write_policy, {})
+    folder = save_checkpoint(tmp_path, 4, write_policy, STATE)
     at = calls.index("-> step-000004")
     flushed = {Path(path).name for path in calls[:at]}
     assert {"state.pt", "policy", "policy.json", ".step-000004.partial"} <= flushed
@@ -72,12 +74,12 @@ def test_the_folder_gets_its_name_by_a_rename(tmp_path: Path):
         write_policy(folder)
         inodes.append(folder.parent.stat().st_ino)
 
-    assert save_checkpoint(tmp_path, 4, write, {}).stat().st_ino == inodes[0], "a copy could be seen half done"
+    assert save_checkpoint(tmp_path, 4, write, STATE).stat().st_ino == inodes[0], "a copy could be seen half done"
 
 
 @pytest.mark.parametrize("limit", [0, 100, 2000, 4000])
 def test_a_full_disk_keeps_the_last_checkpoint_and_nothing_else(tmp_path: Path, limit: int):
-    state = {"weights": torch.ones(2000)}
+    state = STATE | {"weights": torch.ones(2000)}
     save_checkpoint(tmp_path, 2, write_policy, state)
     told = r"step-000004.*: cannot be written \(.+\); .*start again"
     with no_file_longer_than(limit), pytest.raises(MachineError, match=told):
@@ -91,9 +93,9 @@ import sys
 from pathlib import Path
 import torch
 from rl.runtime.checkpoint import save_checkpoint
-from tests.rl.runtime.test_checkpoint import write_policy
+from tests.rl.runtime.test_checkpoint import STATE, write_policy
 for step in range(10**6):
-    save_checkpoint(Path(sys.argv[1]), step, write_policy, {"weights": torch.full((20_000,), step)})
+    save_checkpoint(Path(sys.argv[1]), step, write_policy, STATE | {"weights": torch.full((20_000,), step)})
     print(step, flush=True)
 """
 
@@ -109,7 +111,7 @@ def test_a_run_killed_at_any_moment_has_a_whole_newest_checkpoint(tmp_path: Path
         process.kill()
     state = load_state(latest_checkpoint(tmp_path))
     assert (state["weights"] == state["step"]).all()
-    save_checkpoint(tmp_path, 10**6 - 1, write_policy, {})
+    save_checkpoint(tmp_path, 10**6 - 1, write_policy, STATE)
     assert not [name for name in names(tmp_path / "checkpoints") if name.startswith(".")]
 
 

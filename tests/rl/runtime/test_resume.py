@@ -59,7 +59,7 @@ def test_other_values_are_sorted_by_what_they_mean():
     assert changes(old, old, GRPO) == {FREE: [], RECORDED: [], FIXED: []}
 
 
-@pytest.mark.parametrize("override", ["rewards={format: 1}", "data.train=[{root: a}, {root: b}]", "env.prompt=full"])
+@pytest.mark.parametrize("override", ["rewards={format: 1}", "data.train=[{root: a}, {root: b}]", "env.max_turns=5"])
 def test_what_is_added_or_taken_away_is_a_change_too(override: str):
     old, new = load_config("smoke"), load_config("smoke", [override])
     assert changes(old, new, GRPO)[FIXED] and changes(new, old, GRPO)[FIXED]
