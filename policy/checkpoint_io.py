@@ -102,15 +102,17 @@ def read_index(folder: Path) -> dict[str, str] | None:
     return weight_map
 
 
-def weight_names(folder: Path) -> list[str]:
-    """Return the names of the weights in a Hugging Face folder, without reading them. Raises CheckpointError."""
-    if (weight_map := read_index(folder)) is not None:
-        return list(weight_map)
-    path = folder / SINGLE
-    if not path.is_file():
-        raise CheckpointError(f"{path}: not found; the checkpoint folder is incomplete, copy it again")
-    with reading(f"{path}: not a safetensors file, or cut off"), safe_open(path, framework="pt") as weights:
-        return list(weights.keys())
+def weight_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
+    """Return the shapes of the weights in a Hugging Face folder; only headers are read. Raises CheckpointError."""
+    weight_map = read_index(folder)
+    shapes: dict[str, tuple[int, ...]] = {}
+    for file in sorted({SINGLE} if weight_map is None else set(weight_map.values())):
+        path = folder / file
+        if not path.is_file():
+            raise CheckpointError(f"{path}: not found; the checkpoint folder is incomplete, copy it again")
+        with reading(f"{path}: not a safetensors file, or cut off"), safe_open(path, framework="pt") as weights:
+            shapes |= {name: tuple(weights.get_slice(name).get_shape()) for name in weights.keys()}  # noqa: SIM118
+    return shapes
 
 
 def read_safetensors(path: Path) -> dict[str, Tensor]:

@@ -11,7 +11,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase, Qwen3VLConfig, 
 
 from configs.schema import PolicyConfig
 from env.errors import CheckpointError
-from policy.checkpoint_io import read_index, read_json, reading, require_finite, require_names, weight_names
+from policy.checkpoint_io import read_index, read_json, reading, require_finite, require_names, weight_shapes
 from policy.folder_kinds import PLAIN_TYPE
 from policy.vlm.chat_tokens import ChatTokens
 from policy.vlm.patches import PatchLayout
@@ -106,9 +106,10 @@ def load_vlm(folder: Path) -> tuple[Qwen3VLForConditionalGeneration, PreTrainedT
 
 
 def _require_config(folder: Path) -> None:
-    """Raise CheckpointError where config.json is of another or a quantised model, or of more layers than weights.
+    """Raise CheckpointError where config.json is of another model, a quantised one, or one of other sizes.
 
-    The library would take the weights as they are, and build all layers before it finds that they have no weights.
+    The library would load another model's weights as they are, and build layers of any number and size before it finds
+    that they do not fit.
     """
     path = folder / "config.json"
     values = read_json(path)
@@ -122,10 +123,18 @@ def _require_config(folder: Path) -> None:
         "text_config.num_hidden_layers": config.text_config.num_hidden_layers,
         "vision_config.depth": config.vision_config.depth,
     }
-    num_weights = len(weight_names(folder))
+    shapes = weight_shapes(folder)
     for key, layers in depths.items():
-        if not 0 < layers <= num_weights:
-            raise CheckpointError(f"{path}: {key}: {layers} layers for {num_weights} weights; copy it again")
+        if not 0 < layers <= len(shapes):
+            raise CheckpointError(f"{path}: {key}: {layers} layers for {len(shapes)} weights; copy it again")
+    with reading(path), torch.device("meta"):
+        expected = Qwen3VLForConditionalGeneration(config).state_dict()
+    for name in sorted(expected.keys() & shapes.keys()):
+        if expected[name].shape != shapes[name]:
+            raise CheckpointError(
+                f"{path}: weight {name} has shape {shapes[name]}, expected {tuple(expected[name].shape)}; is it the "
+                "config of these weights? Copy it again"
+            )
 
 
 def head_is_tied(vlm: Qwen3VLForConditionalGeneration) -> bool:
