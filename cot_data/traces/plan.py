@@ -77,6 +77,8 @@ def evidence_select(task: Task) -> Select:
     """
     last = task.video.num_frames - 1
     numbers = [int(digits) for digits in re.findall(r"\d{1,6}", task.expression)]
+    if numbers and numbers[0] > numbers[-1]:
+        numbers = []  # they name no interval
     start, end = (numbers[0], numbers[-1]) if numbers else (task.evidence[0], task.evidence[-1])
     key_frame = (start + end) // 2
     if key_frame not in task.evidence:

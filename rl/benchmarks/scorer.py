@@ -166,7 +166,7 @@ def benchmark_table(results: dict[str, Any], title: str) -> Group:
             table.add_row(shown(group), str(values["n"]), *(percent(values.get(key)) for key in metrics))
         if results["n_acc"] is not None:
             notes.append(f"N-acc {percent(results['n_acc'])}, T-acc {percent(results['t_acc'])}")
-    return Group(table, *map(shown, notes), results["about"])
+    return Group(table, *notes, results["about"])
 
 
 def percent(value: float | None) -> str:

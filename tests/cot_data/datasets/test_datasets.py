@@ -161,3 +161,42 @@ def test_an_error_explains_a_root_without_a_split(tmp_path: Path) -> None:
     root = published_layouts.revos(tmp_path)
     with pytest.raises(DataError, match=r"<split> as root, with the metadata in .*meta_expressions_revos_\.json"):
         load_tasks("revos", root.parent)
+
+
+def test_the_masks_of_a_question_end_with_its_action(tmp_path: Path) -> None:
+    root = published_layouts.groundmore(tmp_path)
+    meta = json.loads((root / "test_v2.json").read_text())
+    questions = meta["videos"]["match_0010_0012"]["questions"]
+    questions["0"]["action_end"] = "00:11"  # six of the twelve frames
+    (root / "test_v2.json").write_text(json.dumps(meta))
+    gold = load_tasks("groundmore", root)[0].gold
+    assert [mask is not None for mask in gold] == [True] * 6 + [False] * 6
+    questions["0"]["action_end"] = questions["0"]["action_start"]
+    (root / "test_v2.json").write_text(json.dumps(meta))
+    with pytest.raises(DataError, match="action_end: expected a time after action_start, found frames 0 to 0"):
+        load_tasks("groundmore", root)
+
+
+def test_an_id_that_stands_twice_gives_one_above_the_highest(tmp_path: Path) -> None:
+    root = published_layouts.reason_vos(tmp_path)
+    meta = json.loads((root / "meta_expressions.json").read_text())
+    for record, exp_id in zip(meta["videos"]["clip"]["expressions"], (0, 7, 7), strict=True):
+        record["exp_id"] = exp_id
+    (root / "meta_expressions.json").write_text(json.dumps(meta))
+    found = {outline.task_id: outline.expression for outline in load_tasks("reason_vos", root).outlines}
+    assert found == {
+        "ReasonVOS/clip/0": "what gains on the other?",
+        "ReasonVOS/clip/7": "what stays?",
+        "ReasonVOS/clip/8": "what is about to go?",
+    }
+
+
+@pytest.mark.parametrize("obj_id", ["0", "255", "x", ""])
+def test_an_object_of_a_palette_has_a_value_from_1_to_254(obj_id: str, tmp_path: Path) -> None:
+    root = published_layouts.ref_youtube_vos(tmp_path)
+    path = root.parent / "meta_expressions" / "train" / "meta_expressions.json"
+    meta = json.loads(path.read_text())
+    meta["videos"]["train"]["expressions"]["0"]["obj_id"] = obj_id
+    path.write_text(json.dumps(meta))
+    with pytest.raises(DataError, match="obj_id: expected palette values from 1 to 254"):
+        load_tasks("ref_youtube_vos", root)

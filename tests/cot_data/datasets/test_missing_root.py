@@ -61,6 +61,9 @@ def test_the_named_command_makes_the_data(tmp_path: Path, monkeypatch: pytest.Mo
     config = load_config("smoke")
     with pytest.raises(DataError) as caught:
         held_out_tasks(config)
+    assert "--videos 60 --seed 2" in caught.value.problem
+    with pytest.raises(DataError, match="--videos 400 --seed 1"):
+        load_source(training_sources(config.data)[0])
     command = shlex.split(caught.value.problem.split("`")[1].replace("--videos 60", "--videos 1"))
     assert command[:3] == ["python", "-m", "cot_data.moving_shapes"]
     subprocess.run([sys.executable, *command[1:]], env={**os.environ, "PYTHONPATH": str(ROOT)}, check=True, timeout=120)

@@ -51,6 +51,12 @@ def test_a_small_data_set_is_used_up_before_it_repeats() -> None:
     assert len(large) == len(set(large)) == 40, "a data set larger than its number of samples gives no task twice"
 
 
+def test_the_order_of_a_run_stays_that_of_earlier_versions() -> None:
+    """A resumed run goes on at its position, so the task at a position must never change."""
+    assert epoch_order((3, 4), (1.0, 2.0), 0, 1) == ((1, 1), (1, 3), (0, 2), (1, 0), (1, 2), (0, 0), (1, 1))
+    assert epoch_length((3, 4), (1.0, 2.0)) == 7, "shares are rounded to the nearest number"
+
+
 def mixture(tmp_path: Path) -> Mixture:
     first = load_tasks("revos", published_layouts.revos(tmp_path))
     return Mixture([first, load_tasks("ref_sav", published_layouts.ref_sav(tmp_path))], [3.0, 1.0])
@@ -115,6 +121,29 @@ def test_the_rl_file_of_the_release_selects_tasks(tmp_path: Path) -> None:
     tasks = load_source(SourceConfig("mevis", str(root), only=str(file)))
     assert [task.task_id for task in tasks] == ["train/clip/10"]
     assert [mask is not None for mask in tasks[0].gold] == list(record.mask_existence)
+
+
+def test_of_equal_sentences_the_first_task_is_taken_where_no_id_is_given(tmp_path: Path) -> None:
+    root = published_layouts.mevis(tmp_path)
+    meta = json.loads((root / "meta_expressions.json").read_text())
+    expressions = meta["videos"]["clip"]["expressions"]
+    expressions["3"] = expressions["10"]
+    (root / "meta_expressions.json").write_text(json.dumps(meta))
+    row = rl_row()
+    del row["exp_id"]
+    for rows, task_id in (([row], "train/clip/10"), ([rl_row(exp_id="3")], "train/clip/3")):
+        (tmp_path / "rl.json").write_text(json.dumps([rows]))
+        (task,) = load_source(SourceConfig("mevis", str(root), only=str(tmp_path / "rl.json")))
+        assert task.task_id == task_id
+
+
+def test_a_record_matches_a_task_whose_number_of_frames_is_not_known(tmp_path: Path) -> None:
+    root = published_layouts.groundmore(tmp_path)
+    frames = [f"frame_{i:06d}" for i in range(12)]
+    row = rl_row(video_name="match_0010_0012", exp_id="0", exp="Who stays?", frames=frames, mask_existence=[1] * 12)
+    (tmp_path / "rl.json").write_text(json.dumps([[row]]))
+    (task,) = load_source(SourceConfig("groundmore", str(root), only=str(tmp_path / "rl.json")))
+    assert task.expression == "Who stays?"
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ import pickle
 import pickletools
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -129,6 +130,35 @@ def test_a_label_that_cannot_be_used_is_named(shapes: Path, changes: dict[str, A
         (shapes / LABELS).write_text(whole)
 
 
+@pytest.mark.parametrize("frames", [[10**9], ["x"], [-1], [None], {}])
+def test_marks_lie_in_their_video(shapes: Path, frames: Any) -> None:
+    whole = (shapes / LABELS).read_text()
+    labels = json.loads(whole)
+    for video in labels["videos"].values():
+        for each in video["objects"].values():
+            each["marks"] = {"flash": frames}
+    (shapes / LABELS).write_text(json.dumps(labels))
+    try:
+        with pytest.raises(DataError, match=r"objects\[.*\]\.marks\.flash"):
+            load_objects(shapes)
+    finally:
+        (shapes / LABELS).write_text(whole)
+
+
+@pytest.mark.parametrize("style", ["brief", "full"])
+@pytest.mark.parametrize("expression", ["it flashes between frame 500 and 900", "between frame 9 and 3", "it flashes"])
+def test_a_trace_zooms_inside_its_video_whatever_the_sentence_says(shapes: Path, style: str, expression: str) -> None:
+    entries = load_tasks("mevis", shapes).entries
+    found = next(entry for entry in entries if entry.outline.explore).task()
+    env = replace(ENV, prompt=style, max_turns=3)
+    for task in (replace(found, expression=expression), replace(found, expression=expression, evidence=())):
+        for seed in range(4):
+            record = write_trace(task, env, np.random.default_rng(seed), style, zoom_share=1.0)
+            for each in record.cot_trace:
+                assert 0 <= each.start_frame <= each.end_frame < task.video.num_frames
+                assert 0 <= each.key_frame < task.video.num_frames
+
+
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_damaged_metadata_of_every_layout(layout: str, tmp_path: Path) -> None:
     name, write = LAYOUTS[layout]
@@ -205,6 +235,7 @@ def test_damaged_journals_of_a_build(tmp_path: Path) -> None:
         path.write_text(json.dumps({"seed": 0}) + "\n" + "".join(json.dumps(each) + "\n" for each in value))
         try:
             BuildJournal(tmp_path / "t.json", {"seed": 0})
+            assert "words_by" not in what
         except DataError as error:
             refused += 1
             assert "t.json.partial.jsonl: line 2" in str(error), what
@@ -259,6 +290,7 @@ PROGRAMS = {
     "empty stack": b".",
     "no mark": b"NNt.",
     "huge text": b"\x80\x04\x8d\xff\xff\xff\xff\xff\xff\xff\x7f.",
+    "other call": b"c_codecs\ndecode\n(S'a'\nS'latin1'\ntR.",
     "unknown": b"\xfe.",
     "no end": b"N",
     "number": b"K\x01.",
@@ -274,6 +306,32 @@ def test_programs_that_are_no_plain_values(kind: str, tmp_path: Path) -> None:
     path.write_bytes(PROGRAMS[kind])
     with pytest.raises(DataError, match=r"m\.pkl: expected|m\.pkl: the key '1' stands twice"):
         convert_to_arrow(path)
+
+
+READ = ("memory", "number", "long number", "key twice", "tuple as key")  # plain values, which are no masks
+
+
+@pytest.mark.parametrize("kind", PROGRAMS)
+def test_no_program_but_plain_values_is_carried_out(kind: str, tmp_path: Path) -> None:
+    path = tmp_path / "m.pkl"
+    path.write_bytes(PROGRAMS[kind])
+    if kind in READ:
+        read_pickle(path)
+        return
+    with pytest.raises(DataError, match=r"m\.pkl: expected a pickle of plain containers"):
+        read_pickle(path)
+
+
+def test_a_size_that_fills_pages_is_a_fault_of_its_mask(tmp_path: Path) -> None:
+    root = LAYOUTS["ref_davis17"][1](tmp_path)
+    masks = pickle.loads((root / "mask_dict.pkl").read_bytes())
+    for at, size in enumerate(([10**5000, 1], [[10**5000]], 10**5000)):
+        masks[str(at)][0] = {"size": size, "counts": "0"}
+    (root / "mask_dict.pkl").write_bytes(pickle.dumps(masks))
+    for at in range(3):
+        with pytest.raises(DataError, match=r"\[0\]\.size: expected \[height, width\], found (list|int)"):
+            load_tasks("ref_davis17", root)[at]
+    assert load_tasks("ref_davis17", root)[3].gold
 
 
 def test_a_pickle_that_grows_beyond_measure_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
