@@ -109,7 +109,7 @@ def _upright_size(image: Image.Image, turn: Image.Transpose | None) -> tuple[int
 def _rgb(image: Image.Image, path: Path) -> Image.Image:
     """Return the image as RGB. DataError where a pixel is transparent: its colour depends on what lies behind it."""
     is_deep = image.mode.startswith("I")  # 16 bits of grey
-    if image.has_transparency_data and (is_deep or image.convert("RGBA").getextrema()[3] != (255, 255)):
+    if image.has_transparency_data and (is_deep or image.convert("RGBA").getchannel("A").getextrema() != (255, 255)):
         raise DataError(str(path), "expected opaque pixels, found transparent ones; lay the frame on a background")
     if is_deep:  # Pillow's `convert` would clip at 255
         return Image.fromarray((np.asarray(image).astype(np.int64) >> 8).astype(np.uint8)).convert("RGB")

@@ -15,7 +15,7 @@ from typing import Any
 
 import av
 import numpy as np
-from av.error import FFmpegError
+from av.error import ArgumentError, FFmpegError
 from av.stream import Disposition
 from av.video.frame import PictureType
 
@@ -94,7 +94,7 @@ class VideoFile:
                 **METADATA,
                 container_options={"format_whitelist": ",".join(CONTAINERS), "protocol_whitelist": "file"},
             )
-        except av.error.ArgumentError as error:
+        except ArgumentError as error:
             raise DataError(
                 str(self.path), "expected a video file, found another kind (a playlist, an image)"
             ) from error

@@ -11,6 +11,7 @@ from typing import Any
 
 import av
 import numpy as np
+from av.filter import Graph
 from PIL import Image
 
 from tests.helpers.env_videos import numbered_frame
@@ -37,7 +38,7 @@ FILTERS: dict[tuple[int, int, int, int], list[tuple[str, str]]] = {
 
 def filtered(pixels_HWC: np.ndarray, filters: list[tuple[str, str]]) -> np.ndarray:
     """Return the pixels after filters of FFmpeg."""
-    graph = av.filter.Graph()
+    graph: Any = Graph()
     height, width, _ = pixels_HWC.shape
     chain = [graph.add_buffer(width=width, height=height, format="rgb24", time_base=Fraction(1, 25))]
     chain += [graph.add(name, arguments) for name, arguments in filters] + [graph.add("buffersink")]
@@ -124,7 +125,7 @@ def damaged_packet(path: Path, number: int) -> int:
         packets = [(p.pos, p.size, p.pts) for p in container.demux(video=0) if p.size]
     pos, size, pts = packets[number]
     data = bytearray(path.read_bytes())
-    assert pos is not None
+    assert pos is not None and pts is not None
     data[pos : pos + size] = bytes([0x5A]) * size
     path.write_bytes(data)
     return sorted(time for _, _, time in packets if time is not None).index(pts)
@@ -144,7 +145,7 @@ def two_sizes(path: Path, count: int = 10) -> Path:
 def sequential(path: Path) -> list[np.ndarray]:
     """Return all frames that PyAV decodes one after another, as RGB."""
     with av.open(str(path)) as container:
-        return [frame.to_ndarray(format="rgb24") for frame in container.decode(container.streams.best("video"))]
+        return [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
 
 
 def many_scans(path: Path, scans: int, side: int = 64) -> Path:

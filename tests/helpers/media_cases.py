@@ -222,8 +222,8 @@ def pillow_frames(folder: Path) -> Frames:
             upright = ImageOps.exif_transpose(image)
             deep = upright.mode.startswith("I")
             pixels = np.asarray(upright)
-            grey = (pixels >> 8).astype(np.uint8) if deep else None
-            found.append(np.array(Image.fromarray(grey).convert("RGB") if deep else upright.convert("RGB")))
+            shown = Image.fromarray((pixels >> 8).astype(np.uint8)) if deep else upright
+            found.append(np.array(shown.convert("RGB")))
     return found
 
 

@@ -175,7 +175,7 @@ def test_tracking_one_video_each_way_equals_the_video_predictor(
     with torch.no_grad():
         ((logits_Thw, presence_T),) = track_videos(sam, [sam.encode_frames(frames)], prompt.tokens_BNC[:, 0], [6])
     found = F.interpolate(logits_Thw[:, None], (64, 64), mode="bilinear", align_corners=False)
-    assert presence_T.min() > 0
+    assert presence_T is not None and presence_T.min() > 0
     assert difference(found, wanted) < 10 * CLOSE
     rounded = TrackSettings(inject_every_frame=every_frame, memory_dtype=torch.bfloat16)
     assert difference(tracked(sam, frames, {6: prompt}, rounded), wanted) < CLOSE
@@ -199,6 +199,7 @@ def test_videos_tracked_side_by_side_equal_each_object_alone(
         alone = track_objects(sam, videos[at], {keys[at]: MaskPrompt.language(prompts_NC[at : at + 1])}, settings)
         assert len(logits_Thw) == len(videos[at].levels[0])
         assert difference(logits_Thw, torch.cat([each.logits_NHW for each in alone])) < CLOSE
+        assert presence_T is not None
         assert difference(presence_T, torch.cat([each.presence_N for each in alone])) < CLOSE
     assert (together[0][0][5] - together[1][0][5]).abs().max() > 1e-2
 

@@ -55,6 +55,7 @@ def test_a_video_tracked_both_ways_encodes_each_chunk_once(sam: SegSam2, key: in
     prompt_1C = torch.randn(1, 32, generator=torch.Generator().manual_seed(1))
     ((logits, presence),) = track_videos(sam, [video.chunked], prompt_1C, [key])
     ((expected, also),) = track_videos(sam, [video.whole], prompt_1C, [key])
+    assert presence is not None and also is not None
     assert torch.equal(logits, expected) and torch.equal(presence, also), "bit for bit"
     assert sorted(video.asked) == list(range(6))
 
@@ -67,6 +68,7 @@ def test_videos_side_by_side_and_several_objects_of_one_keep_two_chunks_each(sam
     found = track_videos(sam, [one.chunked, one.chunked, other.chunked], prompts_NC, keys)
     expected = track_videos(sam, [one.whole, one.whole, other.whole], prompts_NC, keys)
     for (logits, presence), (wanted, also) in zip(found, expected, strict=True):
+        assert presence is not None and also is not None
         assert torch.equal(logits, wanted) and torch.equal(presence, also)
     assert sorted(other.asked) == list(range(6))
     assert len(one.asked) <= 12

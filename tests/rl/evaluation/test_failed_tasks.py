@@ -236,6 +236,7 @@ class Fragile:
     def __init__(self, broken: set[str]):
         self.broken = broken
         self.calls = 0
+        self.frames = FrameCaches(FrameCache(), FrameCache())
 
     def segment(self, tasks: Sequence[Task], temperature: float, seed: int) -> Iterator[Trajectory]:
         self.calls += 1
