@@ -27,7 +27,7 @@ from huggingface_hub import save_torch_state_dict
 from torch import Tensor
 from transformers import Qwen3VLConfig, Qwen3VLForConditionalGeneration
 
-from configs.schema import SamConfig
+from configs.policy_schema import SamConfig
 from env.errors import CheckpointError, command
 from env.files import replace_folder, write_json
 from policy.checkpoint_io import read_folder, read_json, reading, require_finite, require_fit

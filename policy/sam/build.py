@@ -12,7 +12,7 @@ from omegaconf import OmegaConf
 
 from configs.load import ConfigError
 from configs.names import unknown_name
-from configs.schema import SamConfig
+from configs.policy_schema import SamConfig
 from policy.checkpoint_io import require_fit
 from policy.sam.model import SegSam2
 from policy.sam.weights_file import read_sam_weights

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from sam2.modeling.sam2_base import SAM2Base
 from torch import Tensor
 
-from configs.schema import SamConfig
+from configs.policy_schema import SamConfig
 from policy.sam.prompts import LanguagePromptEncoder, MaskPrompt
 
 MEAN = (0.485, 0.456, 0.406)

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from configs.schema import SamConfig
+from configs.policy_schema import SamConfig
 from policy.sam.model import DecodedMasks, FrameFeatures, SegSam2
 from policy.sam.prompts import MaskPrompt
 

@@ -22,8 +22,8 @@ from transformers import (
 )
 
 from configs.load import ConfigError, fill_section
+from configs.policy_schema import PolicyConfig, SamConfig
 from configs.prompt_file import FILE_NAME, Prompt, prompt_text, read_prompt
-from configs.schema import PolicyConfig, SamConfig
 from env.errors import CheckpointError
 from env.files import write_json, write_text
 from policy.checkpoint_io import read_json, read_safetensors, require_finite, require_fit, write_safetensors

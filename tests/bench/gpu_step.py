@@ -21,7 +21,8 @@ import torch
 from transformers import Qwen3VLForConditionalGeneration
 
 from configs.load import load_config
-from configs.schema import PolicyConfig, RunConfig, SamConfig
+from configs.policy_schema import PolicyConfig, SamConfig
+from configs.schema import RunConfig
 from cot_data.datasets import load_tasks
 from cot_data.moving_shapes.generate import write_moving_shapes
 from env.actions import format_decision

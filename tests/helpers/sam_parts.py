@@ -15,7 +15,7 @@ from PIL import Image
 from sam2.sam2_video_predictor import SAM2VideoPredictor
 from torch import Tensor
 
-from configs.schema import SamConfig
+from configs.policy_schema import SamConfig
 from policy.sam.build import build_sam, small_overrides
 from policy.sam.model import SegSam2
 from policy.sam.prompts import MaskPrompt

@@ -10,7 +10,8 @@ import numpy as np
 import torch
 from transformers import Qwen2VLImageProcessor, Qwen3VLForConditionalGeneration
 
-from configs.schema import PolicyConfig, SamConfig, SamplerConfig
+from configs.policy_schema import PolicyConfig, SamConfig
+from configs.schema import SamplerConfig
 from policy.engines import build_sampler
 from policy.engines.base import Completion, GenerationRequest, Sampler
 from policy.videoseg.checkpoint import build_small, save_policy

@@ -23,7 +23,7 @@ from transformers import (
 )
 
 from configs.load import load_config
-from configs.schema import PolicyConfig, SamConfig
+from configs.policy_schema import PolicyConfig, SamConfig
 from env.errors import CheckpointError
 from policy import SHIPPED
 from policy.sam.build import build_sam

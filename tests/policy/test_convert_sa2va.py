@@ -19,7 +19,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerFast, Qwen3VLForConditionalGeneration
 
 from configs.load import ConfigError, load_config
-from configs.schema import PolicyConfig, SamConfig
+from configs.policy_schema import PolicyConfig, SamConfig
 from env.errors import CheckpointError
 from env.types import FrameRef, VideoRef
 from policy.checkpoint_io import INDEX, read_folder

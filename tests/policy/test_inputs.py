@@ -9,7 +9,7 @@ import pytest
 import torch
 from transformers import Qwen2VLImageProcessor
 
-from configs.schema import PolicyConfig, SamConfig
+from configs.policy_schema import PolicyConfig, SamConfig
 from env.types import Action, Answer, FrameRef, Interval, Observation, Select, Task, Trajectory, Turn, VideoRef
 from policy.videoseg.checkpoint import build_small
 from policy.vlm.batch import pack, to_sequence

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from configs.load import ConfigError
-from configs.schema import SamConfig, SamplerConfig
+from configs.policy_schema import SamConfig
+from configs.schema import SamplerConfig
 from policy.engines import build_sampler
 
 

@@ -20,7 +20,7 @@ from sam2.sam2_video_predictor import SAM2VideoPredictor
 from torch import Tensor
 
 from configs.load import ConfigError
-from configs.schema import SamConfig
+from configs.policy_schema import SamConfig
 from policy.sam.build import MASKS, PRESENCE, build_sam
 from policy.sam.losses import binary_masks, mask_losses
 from policy.sam.model import DecodedMasks, SegSam2

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from configs.schema import PolicyConfig, SamConfig
+from configs.policy_schema import PolicyConfig, SamConfig
 from env.types import FrameRef, VideoRef
 from policy.videoseg.checkpoint import build_small
 from policy.videoseg.model import SegPolicy

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from configs.schema import RunConfig, SamConfig
+from configs.policy_schema import SamConfig
+from configs.schema import RunConfig
 from env.errors import CheckpointError, DataError
 from env.store import TrajectoryStore
 from env.types import StopReason, Task, Trajectory
