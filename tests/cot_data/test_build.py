@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 
+import cot_data.build
 from configs.schema import EnvConfig
 from cot_data.build import BuildOptions, build, main
 from cot_data.clips import convert_clips
@@ -57,6 +58,22 @@ def test_traces_of_moving_shapes_are_valid_and_explore(shapes: Path, tmp_path: P
             assert isinstance(zoom, Select) and zoom.key_frame in task.evidence
         for turn in trajectory.turns[:-1]:  # from coarse to fine
             assert isinstance(turn.decision, Select) and len(turn.decision.interval) < task.video.num_frames / 2
+
+
+def test_each_task_has_random_numbers_of_its_own(shapes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are a function of seed and task, so that a build that is continued makes the same choices."""
+    seen = []
+
+    def record(scene: Any, config: EnvConfig, rng: np.random.Generator) -> None:
+        seen.append(rng.random())
+        raise LookupError
+
+    monkeypatch.setattr(cot_data.build, "prose_turns", record)
+    entry = load_tasks("mevis", shapes).entries[0]
+    for row in range(3):
+        with pytest.raises(LookupError):
+            cot_data.build._draft(entry, {row: entry.task()}, row, CONFIG, 5)
+    assert seen == [np.random.default_rng([5, row]).random() for row in range(3)]
 
 
 @pytest.mark.parametrize("frames", [(4, 1, 2), (2, 0, 1), (16, 8, 8)])
