@@ -64,11 +64,7 @@ def train(config: RunConfig, resume: bool = False) -> None:
     """Run GRPO until `grpo.steps`; with `resume`, from the newest checkpoint of `run_dir`."""
     check_job_paths(config)
     run_dir = Path(config.run_dir)
-    if resume:
-        started_with(run_dir)
-    else:
-        require_checkpoint(config.policy.path, "policy.path")
-    initial = run_dir / "initial" if resume else Path(config.policy.path)
+    initial = _start(config, resume)
     family = family_of(initial, config.policy.kind)
     tasks, data = _training_data(config)
     found = check_resume(run_dir, config, GRPO, data) if resume else []
@@ -77,12 +73,9 @@ def train(config: RunConfig, resume: bool = False) -> None:
     first_step, cursor = _position(state, config)
     stream = TaskStream(tasks, config.grpo.tasks_per_step, config.seed)
     held_out = held_out_tasks(config) if config.grpo.eval_every else []
-    policy, config = family.load(initial, config.policy), as_trained(config, initial)
-    if not isinstance(policy, SegPolicy):
-        raise ConfigError(f"policy.path: {initial} is of a family without turns; GRPO trains multi-turn policies")
+    policy, config = _load_policy(config, initial, family)
     frames = learner_frames(config)
     local = LocalLearner(policy, config, frames)
-    policy.prompt = find_prompt(config.env.prompt)
     if resume:
         _continue_run_dir(config, tasks, data, found, first_step)
     else:
@@ -128,6 +121,24 @@ def train(config: RunConfig, resume: bool = False) -> None:
             save_checkpoint(run_dir, step + 1, write_policy, learner.state() | {"cursor": step_groups.cursor})
     pool.close()
     learner.close()
+
+
+def _start(config: RunConfig, resume: bool) -> Path:
+    """Return the folder of the policy that the run starts from. CheckpointError where it, or the run, is missing."""
+    if resume:
+        started_with(Path(config.run_dir))
+        return Path(config.run_dir) / "initial"
+    require_checkpoint(config.policy.path, "policy.path")
+    return Path(config.policy.path)
+
+
+def _load_policy(config: RunConfig, initial: Path, family: Family) -> tuple[SegPolicy, RunConfig]:
+    """Return the policy, and the config with the policy's own prompt."""
+    policy, config = family.load(initial, config.policy), as_trained(config, initial)
+    if not isinstance(policy, SegPolicy):
+        raise ConfigError(f"policy.path: {initial} is of a family without turns; GRPO trains multi-turn policies")
+    policy.prompt = find_prompt(config.env.prompt)
+    return policy, config
 
 
 def _position(state: dict[str, Any] | None, config: RunConfig) -> tuple[int, int]:

@@ -24,7 +24,8 @@ from env.rle import decode
 from env.types import StopReason
 from policy import SHIPPED
 from rl.predict import predict_each
-from tests.helpers.media_cases import Case, every_case
+from tests.helpers.annotation_cases import every_case
+from tests.helpers.media_cases import Case
 from tests.helpers.media_verdict import Verdict, time_limit, verdict_on
 
 

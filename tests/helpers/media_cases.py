@@ -1,4 +1,4 @@
-"""Generate media and annotation files of many kinds, each with what a reader should find in it.
+"""Generate videos and images of many kinds, each with what a reader should find in it.
 
 A case is built into a folder of its own. `frames` of a case are what other programs read from it: PyAV, which decodes a
 video from start to end, or Pillow with its own EXIF transposition; None where a reader may only refuse it.
@@ -6,7 +6,6 @@ video from start to end, or Pillow with its own EXIF transposition; None where a
 
 from __future__ import annotations
 
-import json
 import os
 import random
 import socket
@@ -32,7 +31,6 @@ from tests.helpers.media import (
     two_sizes,
     with_matrix,
 )
-from tests.helpers.published_layouts import mevis, ref_youtube_vos
 
 COUNT = 12  # frames of a case
 Frames = list[np.ndarray] | None
@@ -89,10 +87,9 @@ SIZES = ((48, 80), (96, 64), (34, 130))
 IMAGE_MODES = ("1", "L", "P", "RGB", "CMYK", "LA", "RGBA")
 
 
-def every_case(seed: int = 0) -> list[Case]:
-    """Return all cases, about 500, in a fixed order; the seed chooses what is damaged and cut where."""
-    rng = random.Random(seed)
-    makers = (_formats, _shown, _turned, _cut, _damaged, _images, _broken_images, _folders, _odd_files, _annotations)
+def media_cases(rng: random.Random) -> list[Case]:
+    """Return the cases of videos and images in a fixed order; `rng` chooses what is damaged and cut where."""
+    makers = (_formats, _shown, _turned, _cut, _damaged, _images, _broken_images, _folders, _odd_files)
     return [case for maker in makers for case in maker(rng)]
 
 
@@ -177,7 +174,7 @@ def _changed(build: Callable[[Path], Path], change: Callable[[bytes], bytes]) ->
     return changed
 
 
-def _part(share: float) -> Callable[[bytes], bytes]:
+def firstfirst_part(share: float) -> Callable[[bytes], bytes]:
     return lambda data: data[: int(len(data) * share)]
 
 
@@ -194,7 +191,7 @@ def _noise(seed: int, count: int) -> Callable[[bytes], bytes]:
 def _cut(_: random.Random) -> Iterator[Case]:
     for name in CUT:
         for tenth in range(10):
-            yield _video(f"{tenth} tenths of {name}", _changed(_plain(name), _part(tenth / 10)), intact=False)
+            yield _video(f"{tenth} tenths of {name}", _changed(_plain(name), first_part(tenth / 10)), intact=False)
 
 
 def _damaged(rng: random.Random) -> Iterator[Case]:
@@ -279,7 +276,7 @@ def _broken_images(rng: random.Random) -> Iterator[Case]:
     }
     for kind, build in kinds.items():
         for tenth in range(10):
-            yield _folder(f"{tenth} tenths of a {kind}", broken(build, _part(tenth / 10)), intact=False)
+            yield _folder(f"{tenth} tenths of a {kind}", broken(build, first_part(tenth / 10)), intact=False)
         for count in (1, 5, 25):
             change = _noise(rng.randrange(1 << 30), count)
             yield _folder(f"{count} damaged bytes in a {kind}", broken(build, change), intact=False)
@@ -366,59 +363,3 @@ def _odd_files(_: random.Random) -> Iterator[Case]:
     yield Case(
         "a huge frame", "folder", among(lambda path: Image.new("1", (12_000, 7_000)).save(path, "PNG")), intact=False
     )
-
-
-# ---- annotations ----
-
-
-def _annotations(rng: random.Random) -> Iterator[Case]:
-    def changed(file: str, change: Callable[[bytes], bytes]) -> Callable[[Path], Path]:
-        def build(folder: Path) -> Path:
-            root = mevis(folder)
-            (root / file).write_bytes(change((root / file).read_bytes()))
-            return root
-
-        return build
-
-    def with_mask(value: object) -> Callable[[bytes], bytes]:
-        def change(data: bytes) -> bytes:
-            masks = json.loads(data)
-            masks["7"][0] = value
-            return json.dumps(masks).encode()
-
-        return change
-
-    yield Case("annotations as they are", "annotations", changed("mask_dict.json", lambda data: data))
-    for file in ("mask_dict.json", "meta_expressions.json"):
-        for tenth in range(10):
-            yield Case(f"{tenth} tenths of {file}", "annotations", changed(file, _part(tenth / 10)), intact=False)
-    size = [48, 80]
-    values = ([], {}, 3, "x", {"size": size}, {"size": [48, 81], "counts": "0"}, {"size": size, "counts": [3840]})
-    for value in values:
-        change = with_mask(value)
-        yield Case(f"mask {value}", "annotations", changed("mask_dict.json", change), intact=False)
-    for _ in range(20):
-        text = "".join(chr(48 + rng.randrange(64)) for _ in range(rng.randint(1, 12)))
-        change = with_mask({"size": size, "counts": text})
-        yield Case(f"runs {text}", "annotations", changed("mask_dict.json", change), intact=False)
-    for mode in ("P", "L", "1", "RGB", "RGBA", "LA", "I;16"):
-        yield Case(f"mask PNG of mode {mode}", "png_masks", _mask_png(mode, lambda data: data), intact=mode in "PL1")
-    for tenth in range(10):
-        yield Case(f"{tenth} tenths of a mask PNG", "png_masks", _mask_png("P", _part(tenth / 10)), intact=False)
-
-
-def _mask_png(mode: str, change: Callable[[bytes], bytes]) -> Callable[[Path], Path]:
-    def build(folder: Path) -> Path:
-        root = ref_youtube_vos(folder)
-        path = sorted((root / "Annotations" / "train").iterdir())[1]
-        if mode != "P":
-            with Image.open(path) as image:
-                values = np.array(image)
-            grey = (
-                Image.fromarray(values.astype(np.uint16)) if mode == "I;16" else Image.fromarray(values).convert(mode)
-            )
-            grey.save(path)
-        path.write_bytes(change(path.read_bytes()))
-        return root
-
-    return build

@@ -12,8 +12,8 @@ from env.errors import DataError
 from env.types import StopReason
 from rl.families import FAMILIES
 from rl.predict import predict_each
+from tests.helpers.annotation_cases import every_case
 from tests.helpers.centre_box import CENTRE_BOX, CentreBox, save
-from tests.helpers.media_cases import every_case
 from tests.helpers.media_verdict import Verdict, verdict_on
 
 EACH = 8  # every eighth case
