@@ -174,7 +174,7 @@ def _changed(build: Callable[[Path], Path], change: Callable[[bytes], bytes]) ->
     return changed
 
 
-def firstfirst_part(share: float) -> Callable[[bytes], bytes]:
+def first_part(share: float) -> Callable[[bytes], bytes]:
     return lambda data: data[: int(len(data) * share)]
 
 
