@@ -139,6 +139,9 @@ def _write(results: dict[str, Any], out: Path) -> None:
 def main() -> None:
     args = _parser().parse_args()
     config = config_from_args(args)
+    if args.checkpoint:
+        require_checkpoint(args.checkpoint, "--checkpoint")
+        family_name(args.checkpoint, config.policy.kind)  # an unknown one is told before anything is read or written
     with prepare_machine(args.out, uses_ray=bool(args.checkpoint and config.eval.workers)):
         _run(args, config)
 
@@ -150,9 +153,6 @@ def _run(args: argparse.Namespace, config: RunConfig) -> None:
         differences = compare(first, second, config.eval.num_bootstrap, config.seed)
         write_comparison(differences, args.out)
         return show([compare_table(differences, first, second)], args.out / "compare.txt")
-    if args.checkpoint:
-        require_checkpoint(args.checkpoint, "--checkpoint")
-        family_name(args.checkpoint, config.policy.kind)  # an unknown one is told before any data is read
     if args.from_predictions:
         name = args.benchmark or config.data.dataset
         results = score_predictions(config, name, args.limit, args.from_predictions, args.out)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -30,7 +31,9 @@ os.environ.update(
     RAY_DEDUP_LOGS="0",
     MPLBACKEND="Agg",
 )
-
+# A shell that starts pytest in the background lets it ignore Ctrl-C, and every process that a test starts would too.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # The files that take longest, longest first. Started first, they do not leave one of two processes idle at the end.
 SLOW_FILES = (

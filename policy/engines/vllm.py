@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, cast
@@ -95,10 +96,11 @@ class VllmSampler:
         if written.finish_reason not in ("stop", "length") or written.logprobs is None:
             raise RuntimeError(f"request {output.request_id}: the engine ended it ({written.finish_reason})")
         token_ids = tuple(written.token_ids)
-        if not set(token_ids).isdisjoint(self._chat.banned_ids):
-            raise RuntimeError(f"request {output.request_id}: the engine sampled a banned token: {token_ids}")
         entries = cast(list[dict[int, Logprob]], written.logprobs)
         logprobs = tuple(entry[token].logprob for entry, token in zip(entries, token_ids, strict=True))
+        # With weights that are not finite every token is 0, banned or not; the episode then fails for its log-probs.
+        if all(map(math.isfinite, logprobs)) and not set(token_ids).isdisjoint(self._chat.banned_ids):
+            raise RuntimeError(f"request {output.request_id}: the engine sampled a banned token: {token_ids}")
         cached = output.num_cached_tokens or 0
         return Completion(output.request_id, token_ids, logprobs, written.finish_reason, self.version, got, cached)
 

@@ -293,7 +293,7 @@ def test_a_runner_refuses_a_trajectory_of_another_task(data: Path):
 
 def test_another_family_does_not_go_on_from_the_trajectories(boxes: tuple[Path, Path], tmp_path: Path):
     claim(tmp_path / "out", RunConfig(), boxes[0], [])
-    with pytest.raises(DataError, match="another checkpoint; name"):
+    with pytest.raises(DataError, match="other settings: checkpoint was"):
         claim(tmp_path / "out", RunConfig(), boxes[1], [])
     with pytest.raises(DataError, match="another family, checkpoint, env, sampler, compute_dtype"):
         claim(tmp_path / "out", RunConfig(), SHIPPED, [])

@@ -75,6 +75,7 @@ def test_a_used_folder_keeps_no_mask_of_the_former_prediction(tmp_path: Path, bo
     assert trajectory.task.video.path == "short"
     assert (out / "mine.txt").read_text() == "kept"
     assert sorted(path.name for path in out.iterdir()) == [
+        ".lock",
         "masks",
         "masks.json",
         "mine.txt",
@@ -100,7 +101,7 @@ def test_a_failed_prediction_leaves_no_masks(tmp_path: Path, box: Path, monkeypa
     assert run(monkeypatch, box, out, video) == 1
     printed = capsys.readouterr().out
     assert "error: " in printed and "video" in printed and "Traceback" not in printed
-    assert {path.name for path in out.iterdir()} <= {"trajectories"}
+    assert {path.name for path in out.iterdir()} <= {"trajectories", ".lock"}
     for trajectory in TrajectoryStore(out / "trajectories").read() if (out / "trajectories").exists() else ():
         assert trajectory.stop_reason is StopReason.ERROR and trajectory.masks == {}
 
@@ -117,10 +118,10 @@ def test_masks_that_no_prediction_wrote_stay(tmp_path: Path, box: Path, monkeypa
 def test_a_prediction_that_was_killed_while_it_wrote_is_replaced(tmp_path: Path, box: Path, monkeypatch):
     out = tmp_path / "out"
     assert run(monkeypatch, box, out, clip(tmp_path / "long", 6)) == 0
-    (out / "masks").rename(out / "masks.partial")  # as it is while masks are written
+    (out / "masks").rename(out / ".masks.partial")  # as it is while masks are written
     (out / "trajectories" / "segment-000000.jsonl").unlink(missing_ok=True)
     assert run(monkeypatch, box, out, clip(tmp_path / "short", 2)) == 0
-    assert names(out) == ["00000", "00001"] and not (out / "masks.partial").exists()
+    assert names(out) == ["00000", "00001"] and not (out / ".masks.partial").exists()
 
 
 # ---- several videos ----

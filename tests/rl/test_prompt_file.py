@@ -136,7 +136,8 @@ def test_it_evaluates_and_predicts_from_the_checkpoint_alone(
 
 
 def test_a_resumed_cold_start_keeps_its_words(run: Run, capfd: pytest.CaptureFixture):
-    policy = train_cold_start(replace(run.config, run_dir=str(run.policy.parent)), resume=True)
+    config = load_config(run.policy.parent / "config.yaml")
+    policy = train_cold_start(replace(config, env=replace(config.env, prompt="brief")), resume=True)
     assert policy == run.policy and read_prompt(policy / "prompt.yaml") == read_prompt(run.words)
     assert "untrained/prompt.yaml) goes before env.prompt brief" in capfd.readouterr().err
 
@@ -156,9 +157,9 @@ def test_another_wording_is_another_evaluation(run: Run, micro: Micro, tmp_path:
     claim(tmp_path / "out", config(mine), bare, tasks)
     claim(tmp_path / "out", config(same), bare, tasks)
     for prompt in (other, "brief"):
-        with pytest.raises(DataError, match="another env"):
+        with pytest.raises(DataError, match="other settings: env.prompt was"):
             claim(tmp_path / "out", config(prompt), bare, tasks)
-    with pytest.raises(DataError, match="another malformed"):
+    with pytest.raises(DataError, match="other settings: malformed was"):
         changed = config(mine)
         claim(tmp_path / "out", replace(changed, eval=replace(changed.eval, malformed="decode")), bare, tasks)
 

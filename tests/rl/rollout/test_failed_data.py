@@ -137,7 +137,7 @@ def test_the_next_task_takes_the_place_of_one_that_cannot_be_read(run: Run):
     readable = [task.task_id for task in order if task.task_id not in spoilt]
     assert ids(taken) == readable[:3] and cursor == ids(order).index(readable[2]) + 1
     assert {task.task_id for task in unreadable} == spoilt & set(ids(order[:cursor]))
-    assert all("mask_dict.json" in task.reason for task in unreadable)
+    assert all("mask of frame" in task.reason for task in unreadable)
 
 
 class GoneFootage(NoFootage):

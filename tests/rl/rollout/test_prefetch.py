@@ -11,9 +11,10 @@ import pytest
 
 from configs.load import ConfigError, load_config
 from configs.schema import RunConfig
-from env.types import StopReason, Task, Trajectory
+from env.types import StopReason, Trajectory
 from rl.rollout.prefetch import RolloutPrefetcher
 from rl.rollout.request import RolloutRequest
+from rl.rollout.task_stream import Taken
 from rl.runtime.threads import SharedCores
 from tests.helpers.stand_in import group
 
@@ -23,8 +24,8 @@ class Stream:
 
     num_tasks = 100
 
-    def take(self, count: int, cursor: int, without: Collection[str]) -> tuple[list[Task], int]:
-        return [group(f"t{at}")[0].task for at in range(cursor, cursor + count)], cursor + count
+    def take(self, count: int, cursor: int, without: Collection[str]) -> Taken:
+        return Taken([group(f"t{at}")[0].task for at in range(cursor, cursor + count)], cursor + count, [])
 
 
 class Workers:

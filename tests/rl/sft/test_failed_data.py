@@ -88,7 +88,7 @@ def test_masks_that_cannot_be_read_are_left_out(setup: Setup):
 
 def test_a_frame_of_a_target_mask_alone_is_left_out(setup: Setup):
     """No trace shows these frames; the masks of [SEG] are on random ones."""
-    context = setup.context("dialogue", "cold_start.mask_frames=6")
+    context = setup.context("dialogue", "cold_start.mask_frames=3")
     shown = {
         (turn_frame.frame_idx, task.video.path)
         for row in range(len(context.dataset))
