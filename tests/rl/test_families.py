@@ -295,5 +295,5 @@ def test_another_family_does_not_go_on_from_the_trajectories(boxes: tuple[Path, 
     claim(tmp_path / "out", RunConfig(), boxes[0], [])
     with pytest.raises(DataError, match="other settings: checkpoint was"):
         claim(tmp_path / "out", RunConfig(), boxes[1], [])
-    with pytest.raises(DataError, match="another family, checkpoint, env, sampler, compute_dtype"):
+    with pytest.raises(DataError, match="other settings: family was 'centre_box' and is 'videoseg' now"):
         claim(tmp_path / "out", RunConfig(), SHIPPED, [])

@@ -157,7 +157,7 @@ def test_another_wording_is_another_evaluation(run: Run, micro: Micro, tmp_path:
     claim(tmp_path / "out", config(mine), bare, tasks)
     claim(tmp_path / "out", config(same), bare, tasks)
     for prompt in (other, "brief"):
-        with pytest.raises(DataError, match="other settings: env.prompt was"):
+        with pytest.raises(DataError, match=r"other settings: env\.prompt was"):
             claim(tmp_path / "out", config(prompt), bare, tasks)
     with pytest.raises(DataError, match="other settings: malformed was"):
         changed = config(mine)

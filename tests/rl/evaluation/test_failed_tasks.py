@@ -8,11 +8,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from configs.schema import RunConfig
 from cot_data.datasets import load_tasks
 from cot_data.tasks import Tasks
+from cot_data.traces.dialogue import to_trajectory
+from cot_data.traces.write import write_trace
 from env.errors import DataError
 from env.frames import FrameCache, FrameCaches
 from env.store import TrajectoryStore
@@ -74,13 +77,14 @@ def test_an_evaluation_in_which_every_episode_fails_has_no_figures_and_a_bad_exi
     assert len(stored) == 4 and all(item.has_failed and not item.masks for item in stored)
 
 
-def test_a_decision_before_the_failure_gets_no_masks(micro: Micro, config: RunConfig, tmp_path: Path):
-    config = replace(config, eval=replace(config.eval, malformed="decode"))  # the small policy answers seldom
-    (store,) = segment_tasks(config, micro.policy, micro.tasks(), tmp_path / "out", ["sighted"]).values()
-    items = [item for item in store.read() if item.masks]
-    assert items, "an episode with an answer"
-    frames, policy = FrameCaches(FrameCache(), FrameCache()), load_policy(micro.policy)
-    for item in items:
+def test_a_decision_before_the_failure_gets_no_masks(micro: Micro, config: RunConfig):
+    frames, policy, env = FrameCaches(FrameCache(), FrameCache()), load_policy(micro.policy), config.env
+    written = [
+        to_trajectory(write_trace(task, env, np.random.default_rng(0), env.prompt), task, env) for task in micro.tasks()
+    ]
+    for item in with_masks(policy, written, frames):
+        item.stop_reason = StopReason.ANSWERED
+        assert item.masks, "an episode with an answer"
         before = measure(item)
         item.stop_reason, item.error = StopReason.ERROR, "the worker was lost"
         after = measure(item)

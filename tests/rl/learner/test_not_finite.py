@@ -60,9 +60,9 @@ def sampler_logprob(value: float) -> Callable[[LocalLearner, list[list[Trajector
 
 
 def far_from_the_reference(learner: LocalLearner, groups: list[list[Trajectory]]) -> None:
-    """Turn the preferences of the output head around: written tokens get log-probs of some -1000."""
+    """Turn the preferences of the output head around: written tokens get log-probs of some -200."""
     with torch.no_grad():
-        learner.policy.vlm.model.language_model.norm.weight.mul_(-300)
+        learner.policy.vlm.model.language_model.norm.weight.mul_(-3000)
 
 
 def gradient(value: float) -> Callable[[LocalLearner, list[list[Trajectory]]], None]:

@@ -88,7 +88,7 @@ def test_masks_that_cannot_be_read_are_left_out(setup: Setup):
 
 def test_a_frame_of_a_target_mask_alone_is_left_out(setup: Setup):
     """No trace shows these frames; the masks of [SEG] are on random ones."""
-    context = setup.context("dialogue", "cold_start.mask_frames=3")
+    context = setup.context("dialogue")
     shown = {
         (turn_frame.frame_idx, task.video.path)
         for row in range(len(context.dataset))
@@ -100,10 +100,10 @@ def test_a_frame_of_a_target_mask_alone_is_left_out(setup: Setup):
     cut = 0
     for video, path in enumerate(videos):
         for frame_idx in range(num_frames(setup, video)):
-            if (frame_idx, path) not in shown:
+            if (frame_idx, path) not in shown and frame_idx % 3 == 0:
                 cut_frame(setup.data, video, frame_idx)
                 cut += 1
-    assert cut > 10
+    assert cut > 5
     rows = setup.run(context)
     assert rows[-1]["data/left_out"] > 0 and all("loss/tokens" in row for row in rows), "no step is lost"
 
