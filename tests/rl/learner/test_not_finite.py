@@ -24,7 +24,7 @@ from rl.runtime.skipped_updates import NotFiniteError, SkippedUpdates
 from tests.helpers.learner_parts import recorded_group
 from tests.helpers.rl_parts import Micro
 
-SETTINGS = ("grpo.lr=1.0e-3", "grpo.lr_decays=false", "grpo.warmup_steps=0", "grpo.kl_coef=0.05")
+SETTINGS = ("grpo.lr=1.0e-3", "grpo.lr_decays=false", "grpo.warmup_steps=0", "grpo.kl_coef=0.05", "grpo.kl_form=k3")
 NAN, INF = math.nan, math.inf
 
 
@@ -60,9 +60,9 @@ def sampler_logprob(value: float) -> Callable[[LocalLearner, list[list[Trajector
 
 
 def far_from_the_reference(learner: LocalLearner, groups: list[list[Trajectory]]) -> None:
-    """Turn the preferences of the output head around: written tokens get log-probs of some -200."""
+    """Turn the preferences of the output head around: written tokens get log-probs of some -1000."""
     with torch.no_grad():
-        learner.policy.vlm.model.language_model.norm.weight.mul_(-3000)
+        learner.policy.vlm.model.language_model.norm.weight.mul_(-300)
 
 
 def gradient(value: float) -> Callable[[LocalLearner, list[list[Trajectory]]], None]:
