@@ -2,7 +2,7 @@
 
 `track_objects` takes several conditioning frames per object, each with its own prompt, and goes through a video as
 `TrackSettings` say. `track_paths` follows objects along paths of different lengths from one prompted frame each, and
-`iter_tracks` and `track_videos` do so both ways through several videos. All of them extend a `TrackState`.
+`iter_tracks` does so both ways through several videos. All of them extend a `TrackState`.
 """
 
 from __future__ import annotations
@@ -115,29 +115,6 @@ def track_paths(
         else:
             yield state.decode_tracked(step, features, prompt if settings.inject_every_frame else None)
             state.forget(step - sam.max_obj_ptrs_in_encoder)
-
-
-def track_videos(
-    sam: SegSam2, videos: Sequence[VideoFeatures], prompts_NC: Tensor, key_frames: Sequence[int]
-) -> list[tuple[Tensor, Tensor | None]]:
-    """Track one object through each of N videos, and keep all mask logits: see `iter_tracks`.
-
-    Returns:
-        Mask logits [T, h, w] and presence logits [T] for each video; None for these unless they blank masks
-        (`SamConfig.presence`).
-    """
-    logits: list[dict[int, Tensor]] = [{} for _ in videos]
-    presence: list[dict[int, Tensor]] = [{} for _ in videos]
-    for video, at, logits_HW, presence_1 in iter_tracks(sam, videos, prompts_NC, key_frames):
-        logits[video][at] = logits_HW
-        presence[video][at] = presence_1
-    return [
-        (
-            torch.stack([masks[at] for at in sorted(masks)]),
-            sam.blanking(torch.stack([scores[at] for at in sorted(scores)])),
-        )
-        for masks, scores in zip(logits, presence, strict=True)
-    ]
 
 
 def iter_tracks(

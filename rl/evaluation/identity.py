@@ -109,8 +109,8 @@ def _read_identity(path: Path) -> dict[str, Any]:
     """Return what `evaluation.json` says, in the words of this version.
 
     Older files name no family, since there was one, have no masks for malformed text, and call `eval.blind_zooms`
-    "blind_looks". A key of `env` that is
-    newer than the file has its default: that is how the environment behaved without it.
+    "blind_looks". A key of `env` that is newer than the file has its default: that is how the environment behaved
+    without it.
     """
     found = read_json(path)
     if not isinstance(found, dict):

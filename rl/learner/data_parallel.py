@@ -193,7 +193,7 @@ class DataParallelLearner:
         return self._calls.beside(calls, partial(self._local.next_update, totals))
 
     def _drop_failed(self) -> int:
-        """Unload on all ranks what cannot be read; a rank that is still busy with the failed update ends that first."""
+        """Unload on all ranks what cannot be read. A rank that still computes the failed update finishes it first."""
         calls = [rank.drop_failed.remote() for rank in self._ranks]
         dropped, others = self._calls.beside(calls, self._local.drop_failed)
         return dropped + sum(others)

@@ -30,7 +30,7 @@ class SkippedUpdates:
 
         Args:
             most: Most skipped steps in a row.
-            key: The config key that says so, for the error.
+            key: The config key of `most`, which the error names.
         """
         self.total = 0
         self._most = most

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +19,8 @@ from configs.policy_schema import SamConfig
 from policy.sam.build import build_sam, small_overrides
 from policy.sam.model import SegSam2
 from policy.sam.prompts import MaskPrompt
+from policy.sam.tracking import iter_tracks
+from policy.sam.video_features import VideoFeatures
 
 SAM = SamConfig(image_size=64, hidden=32, embed=16)
 
@@ -184,3 +186,26 @@ def filled(sam: SegSam2, seed: int) -> SegSam2:
         else:
             tensor.copy_(0.1 * values)
     return sam
+
+
+def track_videos(
+    sam: SegSam2, videos: Sequence[VideoFeatures], prompts_NC: Tensor, key_frames: Sequence[int]
+) -> list[tuple[Tensor, Tensor | None]]:
+    """Track one object through each of N videos, and keep all that `iter_tracks` yields.
+
+    Returns:
+        Mask logits [T, h, w] and presence logits [T] for each video; None for these unless they blank masks
+        (`SamConfig.presence`).
+    """
+    logits: list[dict[int, Tensor]] = [{} for _ in videos]
+    presence: list[dict[int, Tensor]] = [{} for _ in videos]
+    for video, at, logits_HW, presence_1 in iter_tracks(sam, videos, prompts_NC, key_frames):
+        logits[video][at] = logits_HW
+        presence[video][at] = presence_1
+    return [
+        (
+            torch.stack([masks[at] for at in sorted(masks)]),
+            sam.blanking(torch.stack([scores[at] for at in sorted(scores)])),
+        )
+        for masks, scores in zip(logits, presence, strict=True)
+    ]

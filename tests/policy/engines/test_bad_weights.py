@@ -1,4 +1,4 @@
-"""A rollout engine with weights that are not finite: every episode fails with a sentence that says so."""
+"""A rollout engine with weights that are not finite: every episode fails, and its error names the weights."""
 
 from __future__ import annotations
 

@@ -26,13 +26,14 @@ from policy.sam.losses import binary_masks, mask_losses
 from policy.sam.model import DecodedMasks, SegSam2
 from policy.sam.prompts import MaskPrompt
 from policy.sam.track_state import TrackSettings
-from policy.sam.tracking import track_objects, track_videos
+from policy.sam.tracking import track_objects
 from tests.helpers.sam_parts import (
     SAM,
     filled,
     noise,
     published_predictor,
     stock_logits_apart,
+    track_videos,
     with_tokens,
     write_frames,
 )

@@ -20,7 +20,7 @@ from torch import Tensor
 from policy.sam.model import SegSam2
 from policy.sam.prompts import MaskPrompt
 from policy.sam.track_state import TrackSettings
-from policy.sam.tracking import track_objects, track_videos
+from policy.sam.tracking import track_objects
 from tests.helpers.sam_parts import (
     SAM,
     noise_frames,
@@ -28,6 +28,7 @@ from tests.helpers.sam_parts import (
     stock_logits,
     stock_logits_apart,
     stock_predictor,
+    track_videos,
     write_frames,
 )
 

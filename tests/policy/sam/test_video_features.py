@@ -8,9 +8,9 @@ import torch
 from policy.sam.model import FrameFeatures, SegSam2
 from policy.sam.prompts import MaskPrompt
 from policy.sam.track_state import TrackSettings
-from policy.sam.tracking import track_objects, track_videos
+from policy.sam.tracking import track_objects
 from policy.sam.video_features import ChunkedFeatures
-from tests.helpers.sam_parts import noise_frames, small_sam
+from tests.helpers.sam_parts import noise_frames, small_sam, track_videos
 
 T, CHUNK = 23, 4
 

@@ -25,11 +25,11 @@ from env.types import Action, Answer, Decision, Interval, Observation, StopReaso
 from policy import SHIPPED
 from policy.sam.losses import binary_masks, mask_losses
 from policy.sam.prompts import MaskPrompt
-from policy.sam.tracking import track_videos
 from policy.videoseg.checkpoint import load_policy
 from policy.videoseg.model import SegPolicy
 from policy.videoseg.tracking import _MaskWriter, propagate, track, with_masks
 from rl.evaluation.trajectory_metrics import measure
+from tests.helpers.sam_parts import track_videos
 
 SIDE, NUM_FRAMES, KEY = 128, 12, 5
 TWO_SEGS = (
